@@ -1,0 +1,63 @@
+"""What every Python program here shares: the command line, the JSON line, memory from /proc."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+
+Figures = tuple[int, float | None]  # elapsed nanoseconds, bytes per parked task
+
+
+def memory_bytes() -> int:
+    """Resident memory of this process with its page tables: VmRSS + VmPTE."""
+    total = 0
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            if key in ("VmRSS", "VmPTE"):
+                total += int(value.split()[0]) * 1024
+    return total
+
+
+def slope(low: int, high: int, tasks: int) -> float:
+    """Bytes per task, from memory at the smaller and the larger count, `tasks` apart."""
+    return (high - low) / tasks
+
+
+def first_primes_check(last: int, n: int) -> None:
+    """Stop when the sieve's last prime is not the n-th prime."""
+    primes: list[int] = []
+    candidate = 2
+    while len(primes) < n:
+        if all(candidate % p for p in primes if p * p <= candidate):
+            primes.append(candidate)
+        candidate += 1
+    check(last, primes[-1])
+
+
+def check(found: object, expected: object) -> None:
+    """Stop with code 1 when a workload did not compute what it should."""
+    if found != expected:
+        sys.exit(f"wrong result: {found!r} instead of {expected!r}")
+
+
+def show(name: str, n: int, found: int | Figures) -> None:
+    """Print the JSON line of one workload."""
+    elapsed, size = found if isinstance(found, tuple) else (found, None)
+    line: dict[str, object] = {"workload": name, "n": n, "ns_per_op": elapsed / n}
+    if size is not None:
+        line["bytes_per_op"] = size
+    print(json.dumps(line))
+
+
+def main(workloads: Mapping[str, Callable[[int], int | Figures]]) -> None:
+    """`prog WORKLOAD N` runs one workload and prints its line; `prog --list` names them."""
+    args = sys.argv[1:]
+    if args == ["--list"]:
+        print(" ".join(workloads))
+        return
+    if len(args) != 2 or args[0] not in workloads or not args[1].isdigit() or int(args[1]) < 10:
+        sys.exit(f"usage: {sys.argv[0]} WORKLOAD N, N >= 10, WORKLOAD: {' '.join(workloads)}")
+    name, n = args[0], int(args[1])
+    show(name, n, workloads[name](n))

@@ -1,0 +1,278 @@
+"""The workloads of benches/workloads.toml on gort: `gort_bench.py WORKLOAD N`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from time import perf_counter_ns as now
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import gort
+
+import harness
+
+RING, SENDERS, WORKERS = 100, 100, 8
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
+def spawn(n: int) -> int:
+    go = gort.go
+    start = now()
+    for _ in range(n):
+        go(nothing)
+    while gort.num_goroutine() > 1:
+        gort.gosched()
+    return now() - start
+
+
+def round_trip(n: int) -> int:
+    ping, pong = gort.Chan(), gort.Chan()
+
+    def echo() -> None:
+        for value in ping:
+            pong.send(value)
+
+    gort.go(echo)
+    start = now()
+    for i in range(n):
+        ping.send(i)
+        pong.recv()
+    elapsed = now() - start
+    ping.close()
+    return elapsed
+
+
+def _forward(source: gort.Chan[int], target: gort.Chan[int]) -> None:
+    for value in source:
+        target.send(value + 1)
+
+
+def ring(n: int) -> int:
+    rounds = n // RING
+    first = last = gort.Chan()
+    for _ in range(RING - 1):
+        target = gort.Chan()
+        gort.go(_forward, last, target)
+        last = target
+    value = 0
+    start = now()
+    for _ in range(rounds):
+        first.send(value)
+        value = last.recv() + 1
+    elapsed = now() - start
+    harness.check(value, rounds * RING)
+    return elapsed
+
+
+def fan_in(n: int) -> int:
+    ch, each = gort.Chan(), n // SENDERS
+
+    def sender() -> None:
+        for _ in range(each):
+            ch.send(1)
+
+    start = now()
+    for _ in range(SENDERS):
+        gort.go(sender)
+    total = 0
+    for _ in range(each * SENDERS):
+        total += ch.recv()
+    elapsed = now() - start
+    harness.check(total, each * SENDERS)
+    return elapsed
+
+
+def select4(n: int) -> int:
+    chans = [gort.Chan(n) for _ in range(4)]
+    for ch in chans:
+        for _ in range(n):
+            ch.send(1)
+    a, b, c, d = chans
+    select, recv = gort.select, gort.recv
+    total = 0
+    start = now()
+    for _ in range(n):
+        _, value, _ = select(recv(a), recv(b), recv(c), recv(d))
+        total += value
+    elapsed = now() - start
+    harness.check(total, n)
+    return elapsed
+
+
+def yield_(n: int) -> int:
+    def spin() -> None:
+        gosched = gort.gosched
+        for _ in range(n // 2):
+            gosched()
+
+    start = now()
+    other = gort.go(spin)
+    spin()
+    other.join()
+    return now() - start
+
+
+def buffered(n: int) -> int:
+    ch = gort.Chan(1000)
+
+    def sender() -> None:
+        for _ in range(n):
+            ch.send(1)
+        ch.close()
+
+    total = 0
+    start = now()
+    gort.go(sender)
+    for value in ch:
+        total += value
+    elapsed = now() - start
+    harness.check(total, n)
+    return elapsed
+
+
+def mutex(n: int) -> int:
+    lock, wg = gort.sync.Mutex(), gort.sync.WaitGroup()
+    each, count = n // WORKERS, 0
+
+    def worker() -> None:
+        nonlocal count
+        for _ in range(each):
+            lock.lock()
+            count += 1
+            gort.gosched()
+            lock.unlock()
+        wg.done()
+
+    start = now()
+    wg.add(WORKERS)
+    for _ in range(WORKERS):
+        gort.go(worker)
+    wg.wait()
+    elapsed = now() - start
+    harness.check(count, each * WORKERS)
+    return elapsed
+
+
+def sleepers(n: int) -> int:
+    wg = gort.sync.WaitGroup()
+
+    def sleeper() -> None:
+        gort.sleep(0.01)
+        wg.done()
+
+    start = now()
+    wg.add(n)
+    for _ in range(n):
+        gort.go(sleeper)
+    wg.wait()
+    return now() - start
+
+
+def _numbers(ch: gort.Chan[int]) -> None:
+    i = 2
+    while True:
+        ch.send(i)
+        i += 1
+
+
+def _filter(source: gort.Chan[int], target: gort.Chan[int], prime: int) -> None:
+    for value in source:
+        if value % prime:
+            target.send(value)
+
+
+def sieve(n: int) -> int:
+    prime = 0
+    start = now()
+    ch = gort.Chan()
+    gort.go(_numbers, ch)
+    for _ in range(n):
+        prime = ch.recv()
+        target = gort.Chan()
+        gort.go(_filter, ch, target, prime)
+        ch = target
+    elapsed = now() - start
+    harness.first_primes_check(prime, n)
+    return elapsed
+
+
+def _node(ch: gort.Chan[int], number: int, size: int) -> None:
+    if size == 1:
+        ch.send(number)
+        return
+    sub, size = gort.Chan(), size // 10
+    for i in range(10):
+        gort.go(_node, sub, number + i * size, size)
+    ch.send(sum(sub.recv() for _ in range(10)))
+
+
+def skynet(n: int) -> int:
+    ch = gort.Chan()
+    start = now()
+    gort.go(_node, ch, 0, n)
+    total = ch.recv()
+    elapsed = now() - start
+    harness.check(total, n * (n - 1) // 2)
+    return elapsed
+
+
+def parked(n: int) -> harness.Figures:
+    gate, ready, done = gort.Chan(), gort.Chan(), gort.Chan(n)
+
+    def three() -> int:
+        gate.recv_ok()
+        return 0
+
+    def two() -> int:
+        return three() + 1
+
+    def one() -> int:
+        return two() + 1
+
+    def body() -> None:
+        ready.send(1)
+        done.send(one())
+
+    def fill(count: int) -> None:
+        for _ in range(count):
+            gort.go(body)
+        for _ in range(count):
+            ready.recv()
+        gort.gosched()
+
+    base = n // 10
+    start = now()
+    fill(base)
+    low = harness.memory_bytes()
+    fill(n - base)
+    high = harness.memory_bytes()
+    gate.close()
+    total = 0
+    for _ in range(n):
+        total += done.recv()
+    elapsed = now() - start
+    harness.check(total, 2 * n)
+    return elapsed, harness.slope(low, high, n - base)
+
+
+WORKLOADS = {
+    "spawn": spawn,
+    "round_trip": round_trip,
+    "ring": ring,
+    "fan_in": fan_in,
+    "select4": select4,
+    "yield": yield_,
+    "buffered": buffered,
+    "mutex": mutex,
+    "sleepers": sleepers,
+    "sieve": sieve,
+    "skynet": skynet,
+    "parked": parked,
+}
+
+if __name__ == "__main__":
+    harness.main({name: lambda n, f=f: gort.run(f, n) for name, f in WORKLOADS.items()})

@@ -1,0 +1,351 @@
+// The workloads of benches/workloads.toml in Go: `go-bench WORKLOAD N` prints one JSON line.
+// GOMAXPROCS is read from the environment by the Go runtime itself.
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	ringSize = 100
+	senders  = 100
+	workers  = 8
+)
+
+var start time.Time
+
+func fail(text string) {
+	fmt.Fprintln(os.Stderr, text)
+	os.Exit(1)
+}
+
+func since() int64 { return time.Since(start).Nanoseconds() }
+
+func spawn(n int) int64 {
+	start = time.Now()
+	for i := 0; i < n; i++ {
+		go func() {}()
+	}
+	for runtime.NumGoroutine() > 1 {
+		runtime.Gosched()
+	}
+	return since()
+}
+
+func roundTrip(n int) int64 {
+	ping, pong := make(chan int), make(chan int)
+	go func() {
+		for v := range ping {
+			pong <- v
+		}
+	}()
+	start = time.Now()
+	for i := 0; i < n; i++ {
+		ping <- i
+		<-pong
+	}
+	elapsed := since()
+	close(ping)
+	return elapsed
+}
+
+func ring(n int) int64 {
+	rounds := n / ringSize
+	first := make(chan int)
+	in := first
+	for i := 0; i < ringSize-1; i++ {
+		out := make(chan int)
+		go func(in, out chan int) {
+			for v := range in {
+				out <- v + 1
+			}
+		}(in, out)
+		in = out
+	}
+	start = time.Now()
+	v := 0
+	for i := 0; i < rounds; i++ {
+		first <- v
+		v = <-in + 1
+	}
+	elapsed := since()
+	if v != rounds*ringSize {
+		fail("ring: wrong count")
+	}
+	return elapsed
+}
+
+func fanIn(n int) int64 {
+	ch := make(chan int)
+	each := n / senders
+	start = time.Now()
+	for i := 0; i < senders; i++ {
+		go func() {
+			for j := 0; j < each; j++ {
+				ch <- 1
+			}
+		}()
+	}
+	sum := 0
+	for i := 0; i < each*senders; i++ {
+		sum += <-ch
+	}
+	elapsed := since()
+	if sum != each*senders {
+		fail("fan_in: wrong sum")
+	}
+	return elapsed
+}
+
+func select4(n int) int64 {
+	chans := make([]chan int, 4)
+	for i := range chans {
+		chans[i] = make(chan int, n)
+		for j := 0; j < n; j++ {
+			chans[i] <- 1
+		}
+	}
+	a, b, c, d := chans[0], chans[1], chans[2], chans[3]
+	sum := 0
+	start = time.Now()
+	for i := 0; i < n; i++ {
+		select {
+		case v := <-a:
+			sum += v
+		case v := <-b:
+			sum += v
+		case v := <-c:
+			sum += v
+		case v := <-d:
+			sum += v
+		}
+	}
+	elapsed := since()
+	if sum != n {
+		fail("select4: wrong sum")
+	}
+	return elapsed
+}
+
+func yield(n int) int64 {
+	done := make(chan int)
+	spin := func() {
+		for i := 0; i < n/2; i++ {
+			runtime.Gosched()
+		}
+	}
+	start = time.Now()
+	go func() { spin(); close(done) }()
+	spin()
+	<-done
+	return since()
+}
+
+func buffered(n int) int64 {
+	ch := make(chan int, 1000)
+	start = time.Now()
+	go func() {
+		for i := 0; i < n; i++ {
+			ch <- 1
+		}
+		close(ch)
+	}()
+	sum := 0
+	for v := range ch {
+		sum += v
+	}
+	elapsed := since()
+	if sum != n {
+		fail("buffered: wrong sum")
+	}
+	return elapsed
+}
+
+func mutex(n int) int64 {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	count := 0
+	start = time.Now()
+	wg.Add(workers)
+	for i := 0; i < workers; i++ {
+		go func() {
+			for j := 0; j < n/workers; j++ {
+				mu.Lock()
+				count++
+				runtime.Gosched()
+				mu.Unlock()
+			}
+			wg.Done()
+		}()
+	}
+	wg.Wait()
+	elapsed := since()
+	if count != n/workers*workers {
+		fail("mutex: wrong count")
+	}
+	return elapsed
+}
+
+func sleepers(n int) int64 {
+	var wg sync.WaitGroup
+	start = time.Now()
+	wg.Add(n)
+	for i := 0; i < n; i++ {
+		go func() {
+			time.Sleep(10 * time.Millisecond)
+			wg.Done()
+		}()
+	}
+	wg.Wait()
+	return since()
+}
+
+func sieve(n int) int64 {
+	start = time.Now()
+	ch := make(chan int)
+	go func(ch chan<- int) {
+		for i := 2; ; i++ {
+			ch <- i
+		}
+	}(ch)
+	for i := 0; i < n; i++ {
+		prime := <-ch
+		out := make(chan int)
+		go func(in <-chan int, out chan<- int, prime int) {
+			for {
+				if v := <-in; v%prime != 0 {
+					out <- v
+				}
+			}
+		}(ch, out, prime)
+		ch = out
+	}
+	return since()
+}
+
+func skynetNode(ch chan int, num, size int) {
+	if size == 1 {
+		ch <- num
+		return
+	}
+	sub := make(chan int)
+	for i := 0; i < 10; i++ {
+		go skynetNode(sub, num+i*(size/10), size/10)
+	}
+	sum := 0
+	for i := 0; i < 10; i++ {
+		sum += <-sub
+	}
+	ch <- sum
+}
+
+func skynet(n int) int64 {
+	ch := make(chan int)
+	start = time.Now()
+	go skynetNode(ch, 0, n)
+	sum := <-ch
+	elapsed := since()
+	if sum != n*(n-1)/2 {
+		fail("skynet: N must be a power of ten")
+	}
+	return elapsed
+}
+
+func memory() int64 {
+	file, err := os.Open("/proc/self/status")
+	if err != nil {
+		fail(err.Error())
+	}
+	defer file.Close()
+	total := int64(0)
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		if f := strings.Fields(lines.Text()); len(f) > 1 && (f[0] == "VmRSS:" || f[0] == "VmPTE:") {
+			kb, _ := strconv.ParseInt(f[1], 10, 64)
+			total += kb * 1024
+		}
+	}
+	return total
+}
+
+//go:noinline
+func three(gate chan int) int { return <-gate }
+
+//go:noinline
+func two(gate chan int) int { return three(gate) + 1 }
+
+//go:noinline
+func one(gate chan int) int { return two(gate) + 1 }
+
+func parked(n int) (int64, float64) {
+	gate, ready, done := make(chan int), make(chan int), make(chan int, n)
+	body := func() {
+		ready <- 1
+		done <- one(gate)
+	}
+	fill := func(k int) {
+		for i := 0; i < k; i++ {
+			go body()
+		}
+		for i := 0; i < k; i++ {
+			<-ready
+		}
+		runtime.Gosched()
+	}
+	base := n / 10
+	start = time.Now()
+	fill(base)
+	low := memory()
+	fill(n - base)
+	high := memory()
+	close(gate)
+	sum := 0
+	for i := 0; i < n; i++ {
+		sum += <-done
+	}
+	elapsed := since()
+	if sum != 2*n {
+		fail("parked: goroutines lost")
+	}
+	return elapsed, float64(high-low) / float64(n-base)
+}
+
+func main() {
+	works := map[string]func(int) int64{
+		"spawn": spawn, "round_trip": roundTrip, "ring": ring, "fan_in": fanIn, "select4": select4,
+		"yield": yield, "buffered": buffered, "mutex": mutex, "sleepers": sleepers, "sieve": sieve,
+		"skynet": skynet,
+	}
+	if len(os.Args) == 2 && os.Args[1] == "--list" {
+		for name := range works {
+			fmt.Print(name, " ")
+		}
+		fmt.Println("parked")
+		return
+	}
+	if len(os.Args) != 3 {
+		fail("usage: go-bench WORKLOAD N")
+	}
+	name := os.Args[1]
+	n, err := strconv.Atoi(os.Args[2])
+	if err != nil || n < 10 {
+		fail("N must be a number of at least 10")
+	}
+	if name == "parked" {
+		elapsed, size := parked(n)
+		fmt.Printf("{\"workload\": %q, \"n\": %d, \"ns_per_op\": %.2f, \"bytes_per_op\": %.1f}\n",
+			name, n, float64(elapsed)/float64(n), size)
+		return
+	}
+	work, known := works[name]
+	if !known {
+		fail("unknown workload " + name)
+	}
+	fmt.Printf("{\"workload\": %q, \"n\": %d, \"ns_per_op\": %.2f}\n", name, n, float64(work(n))/float64(n))
+}

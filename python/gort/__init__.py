@@ -1,0 +1,105 @@
+"""gort: goroutines, channels and select for CPython, on a compiled M:N scheduler.
+
+    >>> import gort
+    >>> ch = gort.Chan()
+    >>> g = gort.go(ch.send, "hello")
+    >>> ch.recv()
+    'hello'
+
+Importing gort starts no thread and patches nothing. The names here are the compiled objects
+themselves wherever that matters for speed; gort.sync and gort.time hold the rest of Go's sync and
+time packages, whose names are importable from here as well.
+"""
+
+from __future__ import annotations
+
+from gort._supported import complaint as _complaint
+
+if _problem := _complaint():
+    raise ImportError(_problem)
+
+from gort import chan, runtime, sync, time
+from gort._async import wait
+from gort._core import (
+    Case,
+    Chan,
+    Cond,
+    Goroutine,
+    Mutex,
+    Semaphore,
+    current,
+    dump,
+    go,
+    goexit,
+    gomaxprocs,
+    goroutines,
+    gosched,
+    num_goroutine,
+    recv,
+    select,
+    send,
+    sleep,
+    spawn,
+    stats,
+)
+from gort._exceptions import (
+    Cancelled,
+    ChanClosed,
+    DeadlockError,
+    GoroutineExit,
+    RuntimeStopped,
+)
+from gort.chan import RecvChan, SendChan
+from gort.runtime import ExceptHookArgs, excepthook, run
+from gort.sync import Once, RWMutex, WaitGroup, once_func, once_value
+from gort.time import Ticker, Timer, after, after_func, tick
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cancelled",
+    "Case",
+    "Chan",
+    "ChanClosed",
+    "Cond",
+    "DeadlockError",
+    "ExceptHookArgs",
+    "Goroutine",
+    "GoroutineExit",
+    "Mutex",
+    "Once",
+    "RWMutex",
+    "RecvChan",
+    "RuntimeStopped",
+    "Semaphore",
+    "SendChan",
+    "Ticker",
+    "Timer",
+    "WaitGroup",
+    "after",
+    "after_func",
+    "chan",
+    "current",
+    "dump",
+    "excepthook",
+    "go",
+    "goexit",
+    "gomaxprocs",
+    "goroutines",
+    "gosched",
+    "num_goroutine",
+    "once_func",
+    "once_value",
+    "recv",
+    "run",
+    "runtime",
+    "select",
+    "send",
+    "sleep",
+    "spawn",
+    "stats",
+    "sync",
+    "tick",
+    "time",
+    "wait",
+]

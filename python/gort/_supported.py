@@ -1,0 +1,51 @@
+"""Which Pythons and which GORT_ environment variables gort can serve.
+
+Looked at before the compiled core is loaded, so that what does not fit gets a sentence that says
+what to do. It must parse and run on Pythons that gort does not support.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["ENVIRONMENT", "complaint"]
+
+ENVIRONMENT = (
+    "GORT_BOUNDARY",
+    "GORT_GUARD",
+    "GORT_MALLOC",
+    "GORT_MAXPROCS",
+    "GORT_MAXTHREADS",
+    "GORT_PANIC",
+    "GORT_POLICY",
+    "GORT_PY_INCLUDE",  # read when gort is built, harmless afterwards
+    "GORT_SCHEDTRACE",
+    "GORT_SEED",
+    "GORT_STACK",
+    "GORT_THREADS",
+)
+
+
+def complaint() -> str:
+    """Say what does not fit and what to do about it; empty when all is well."""
+    name, version = sys.implementation.name, sys.version_info
+    number = f"{version[0]}.{version[1]}"
+    if name != "cpython" or version < (3, 11):
+        return f"gort needs CPython 3.11 or newer; this is {name} {number}. Install gort there."
+    if "t" in getattr(sys, "abiflags", ""):
+        return (
+            f"gort does not support free-threaded builds yet; this is python{number}t. "
+            f"Use the ordinary build, python{number}."
+        )
+    unknown = sorted(
+        key for key in os.environ if key.startswith("GORT_") and key not in ENVIRONMENT
+    )
+    if unknown:
+        return (
+            f"unknown environment variable {', '.join(unknown)}: unset it, or use one of "
+            f"{', '.join(ENVIRONMENT)}"
+        )
+    if os.environ.get("GORT_PANIC", "") not in ("", "report", "exit"):
+        return "GORT_PANIC must be report (the default) or exit"
+    return ""

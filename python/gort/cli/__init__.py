@@ -1,0 +1,44 @@
+"""The command line: `gort run`, `gort demo`, `gort bench`, `gort doctor`.
+
+Each command is a module with `add_arguments(parser)` and `main(options) -> exit status`, imported
+only when it is the one asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+import gort
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "run": "run a script as the main goroutine",
+    "demo": "hash and tokenise files with goroutines and with threads, then park a million",
+    "bench": "measure spawn, round trip and gosched on this machine",
+    "doctor": "print what this Python, kernel and CPU give",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv` (default: sys.argv[1:]) and return the exit status.
+
+    Example:
+        >>> from gort.cli import main
+        >>> main(["doctor"])  # doctest: +ELLIPSIS
+        gort ...
+        0
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="gort", description="Goroutines for CPython.")
+    parser.add_argument("--version", action="version", version=f"gort {gort.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for name, text in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if argv[:1] == [name]:
+            import_module(f"gort.cli.{name}").add_arguments(command)
+    options = parser.parse_args(argv)
+    status: int = import_module(f"gort.cli.{options.command}").main(options)
+    return status

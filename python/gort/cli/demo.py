@@ -1,0 +1,211 @@
+"""`gort demo [DIR]`: a real job on goroutines and on threads, then a million goroutines.
+
+A walker goroutine sends paths over a channel; thousands of worker goroutines open, read, hash and
+tokenise the files; results come back over a channel; a ticker goroutine drives the progress bar.
+The same files then go through one thread per file and through concurrent.futures, and the results
+must be equal. See `gort.cli._work` for the three ways and `gort.cli._measure` for the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from typing import Any
+
+import gort
+from gort.cli import _report
+from gort.cli._output import say
+from gort.cli._report import Row
+
+__all__ = ["add_arguments", "affordable", "main"]
+
+_FILES = 600  # keeps the three ways together below 25 s on two slow CPUs; --files changes it
+_WORKERS = 2_000
+_THREADS_ALIVE = 64
+_PARKED_THREADS = 1_000
+_BYTES_PER_GOROUTINE = 8 * 1024
+_HEADROOM = 1.5
+_MB = 1e6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `gort demo`."""
+    parser.add_argument(
+        "dir", nargs="?", help="where the .py files are (default: the standard library)"
+    )
+    parser.add_argument(
+        "--files", type=int, default=_FILES, help=f"read at most this many (default {_FILES})"
+    )
+    parser.add_argument(
+        "--goroutines", type=int, default=1_000_000, help="how many to park (default 1,000,000)"
+    )
+    parser.add_argument("--out", default="gort-demo.html", help="the page (default gort-demo.html)")
+
+
+def _available_bytes() -> int | None:
+    """Memory that can still be used: MemAvailable, or less where a cgroup allows less."""
+    limits = []
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            limits += [int(line.split()[1]) * 1024 for line in file if "MemAvailable" in line]
+    except OSError:
+        pass
+    try:
+        with (
+            open("/sys/fs/cgroup/memory.max", encoding="ascii") as most,
+            open("/sys/fs/cgroup/memory.current", encoding="ascii") as used,
+        ):
+            limits.append(int(most.read()) - int(used.read()))
+    except (OSError, ValueError):
+        pass  # no cgroup, or no limit
+    return min(limits, default=None)
+
+
+def affordable(wanted: int) -> int:
+    """Cut the number of goroutines to what the available memory holds.
+
+    Example:
+        >>> from gort.cli.demo import affordable
+        >>> affordable(10)
+        10
+    """
+    available = _available_bytes()
+    if available is None:
+        return wanted
+    return max(1, min(wanted, int(available / (_BYTES_PER_GOROUTINE * _HEADROOM))))
+
+
+def _task(name: str, *arguments: Any) -> dict[str, Any]:
+    """Do a task of gort.cli._work in a process of its own; its progress goes to our stdout."""
+    sys.stdout.flush()
+    root = os.path.dirname(os.path.dirname(os.path.abspath(gort.__file__)))
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    with tempfile.TemporaryDirectory(prefix="gort-demo-") as folder:
+        target = os.path.join(folder, "result.json")
+        subprocess.run(
+            [sys.executable, "-m", "gort.cli._work", name, json.dumps(arguments), target],
+            env={**os.environ, "PYTHONPATH": path},
+            check=True,
+        )
+        with open(target, encoding="utf-8") as file:
+            result: dict[str, Any] = json.load(file)
+            return result
+
+
+def _rows(
+    ways: list[dict[str, Any]],
+    parked: dict[str, Any],
+    threads: dict[str, Any],
+    small: dict[str, Any],
+) -> list[Row]:
+    """Arrange all figures as the lines of the table."""
+
+    def job(figures: list[float]) -> tuple[float, float, float]:
+        return figures[0], figures[1], figures[2]
+
+    seconds = [way["seconds"] for way in ways]
+    read = [sum(found[1] for found in way["found"]) / _MB for way in ways]
+    tokens = [sum(max(0, found[3]) for found in way["found"]) for way in ways]
+    each = (parked["bytes_each"], threads["bytes_each"], None)
+    return [
+        Row("files", job([len(way["found"]) for way in ways])),
+        Row("MB read and hashed", job(read), 1),
+        Row("tokens", job(tokens)),
+        Row("seconds", job(seconds), 2, chart=True),
+        Row("peak memory, MB", job([way["peak_bytes"] / _MB for way in ways]), 1, chart=True),
+        Row("time, gort = 1", job([s / seconds[0] for s in seconds]), 2),
+        Row("parked at once", (parked["parked"], threads["parked"], None)),
+        Row("released and counted", (parked["released"], threads["released"], None)),
+        Row("seconds to start", (parked["spawn_seconds"], threads["spawn_seconds"], None), 2),
+        Row("seconds to release", (parked["release_seconds"], threads["release_seconds"], None), 2),
+        Row("bytes per parked one", each, chart=True),
+        Row("spawn, ns", (small["spawn_ns"], small["thread_spawn_ns"], None), chart=True),
+        Row(
+            "round trip, ns",
+            (small["round_trip_ns"], small["thread_round_trip_ns"], None),
+            chart=True,
+        ),
+    ]
+
+
+def _job(top: str, limit: int) -> list[dict[str, Any]] | None:
+    """Do the job in three ways; None, and said, when their results differ."""
+    from gort.cli._work import find_files
+
+    total = sum(1 for _ in find_files(top, limit))
+    if total == 0:
+        say(f"gort demo: no .py files under {top}")
+        return None
+    cap = " (--files reads more)" if total == limit else ""
+    say(f"Reading, hashing and tokenising {total} .py files under {top}{cap}")
+    ways = [
+        _task("goroutines", top, limit, total, _WORKERS),
+        _task("threads", top, limit, total, _THREADS_ALIVE),
+        _task("futures", top, limit, total, _THREADS_ALIVE),
+    ]
+    for way, title in zip(ways[1:], _report.COLUMNS[1:], strict=True):
+        if way["found"] != ways[0]["found"] or len(way["found"]) != total:
+            say(f"gort demo: FAILED, the results of {title} differ from those of goroutines")
+            return None
+    return ways
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run the demo: 0 when all three ways agree and no goroutine is lost, 1 when not."""
+    top = os.path.abspath(options.dir or sysconfig.get_path("stdlib"))
+    if not os.path.isdir(top):
+        say(f"gort demo: not a directory: {top}")
+        return 2
+    if options.files < 1 or options.goroutines < 1:
+        say("gort demo: --files and --goroutines need a number of at least 1")
+        return 2
+    count = affordable(options.goroutines)
+    try:
+        ways = _job(top, options.files)
+        if ways is None:
+            return 1
+        fewer = ""
+        if count < options.goroutines:
+            fewer = f" ({options.goroutines:,} would not fit in the memory that is free)"
+        say(f"Parking {count:,} goroutines on a channel{fewer}")
+        parked = _task("park_goroutines", count)
+        say(f"Parking {_PARKED_THREADS:,} threads, and the small figures")
+        threads = _task("park_threads", _PARKED_THREADS)
+        rows = _rows(ways, parked, threads, _task("small"))
+    except KeyboardInterrupt:
+        return 130
+    except subprocess.CalledProcessError as error:
+        say(f"gort demo: FAILED, a part of it ended with status {error.returncode}")
+        return 1
+    notes = [
+        (
+            f"gort {gort.__version__}, {platform.python_implementation()} "
+            f"{platform.python_version()}, {platform.system()} {platform.release()}, "
+            f"{os.cpu_count()} CPUs."
+        ),
+        (
+            f"The job: {_WORKERS:,} worker goroutines against threads, {_THREADS_ALIVE} alive at "
+            f"most, on the files under {top}; each way in a process of its own, results equal."
+        ),
+        f"Parked: {count:,} goroutines on a channel{fewer} against {_PARKED_THREADS:,} threads.",
+    ]
+    say("\n" + _report.table(rows) + "\n\n" + "\n".join(notes))
+    out = os.path.abspath(options.out)
+    try:
+        with open(out, "w", encoding="utf-8") as file:
+            file.write(_report.page(rows, notes))
+    except OSError as error:
+        say(f"gort demo: cannot write {out}: {error.strerror}")
+        return 1
+    say(f"The same figures as a page: {out}")
+    lost = count - min(parked["parked"], parked["released"])
+    if lost:
+        say(f"gort demo: FAILED, {lost:,} goroutines were lost")
+        return 1
+    return 0

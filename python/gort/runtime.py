@@ -1,0 +1,174 @@
+"""Running goroutines: `run`, and what happens to an exception nobody joined.
+
+The running itself is compiled (`gort._core`); this file holds the entry point and the reporting
+of unhandled exceptions, which the core calls through `_report`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from gort._core import (
+    Goroutine,
+    current,
+    dump,
+    go,
+    goexit,
+    gomaxprocs,
+    goroutines,
+    gosched,
+    num_goroutine,
+    run_main,
+    sleep,
+    spawn,
+    stats,
+)
+from gort._typing import TYPE_CHECKING, T
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any
+
+__all__ = [
+    "ExceptHookArgs",
+    "Goroutine",
+    "current",
+    "dump",
+    "excepthook",
+    "go",
+    "goexit",
+    "gomaxprocs",
+    "goroutines",
+    "gosched",
+    "num_goroutine",
+    "run",
+    "sleep",
+    "spawn",
+    "stats",
+]
+
+
+def run(main: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Call `main` as the main goroutine, on the calling thread, and return its result.
+
+    When main returns the other goroutines end with it, as in Go. Blocks until then.
+
+    Args:
+        main: any callable; `args` and `kwargs` are passed on to it.
+        *args: positional arguments of main.
+        **kwargs: keyword arguments of main.
+
+    Raises:
+        TypeError: main is not callable.
+        RuntimeError: a run() is already going on.
+        DeadlockError: all goroutines are asleep and nothing can wake them.
+        BaseException: whatever main raises.
+
+    Example:
+        >>> import gort
+        >>> def main(n):
+        ...     ch = gort.Chan()
+        ...     gort.go(ch.send, n + 1)
+        ...     return ch.recv()
+        >>> gort.run(main, 41)
+        42
+    """
+    if not callable(main):
+        raise TypeError(f"gort.run() needs a callable, not {type(main).__name__}")
+    result: T = run_main(main, args, kwargs)
+    return result
+
+
+class ExceptHookArgs:
+    """What `gort.excepthook` is called with: an exception that ended a goroutine nobody joined."""
+
+    __slots__ = ("exc_traceback", "exc_type", "exc_value", "goroutine")
+
+    exc_type: type[BaseException]
+    exc_value: BaseException
+    exc_traceback: TracebackType | None
+    goroutine: Goroutine[Any] | None
+
+    def __init__(self, goroutine: Goroutine[Any] | None, exc: BaseException) -> None:
+        """Take the exception `exc` apart; `goroutine` is where it went unhandled."""
+        self.exc_type = type(exc)
+        self.exc_value = exc
+        self.exc_traceback = exc.__traceback__
+        self.goroutine = goroutine
+
+    def __repr__(self) -> str:
+        """Show exception and goroutine."""
+        return f"ExceptHookArgs(exc_value={self.exc_value!r}, goroutine={self.goroutine!r})"
+
+
+def _who(goroutine: Goroutine[Any] | None) -> str:
+    """Name a goroutine as reports do: `goroutine 7 (worker)`."""
+    if goroutine is None:
+        return "a goroutine"
+    name = goroutine.name
+    return f"goroutine {goroutine.id} ({name})" if name else f"goroutine {goroutine.id}"
+
+
+def _write(head: str, exc: BaseException) -> None:
+    """Write a heading and the traceback of `exc` to stderr in one piece; do nothing without one."""
+    import traceback
+
+    stream = sys.stderr
+    if stream is None:
+        return
+    text = "".join(traceback.format_exception(exc))
+    try:
+        stream.write(f"{head}\n{text}")
+        stream.flush()
+    except (OSError, ValueError):
+        pass  # stderr is closed: there is nowhere left to complain
+
+
+def excepthook(args: ExceptHookArgs, /) -> None:
+    """Report an exception that ended a goroutine nobody joined; the default prints a traceback.
+
+    Assign your own function to `gort.excepthook` to replace it, as with threading.excepthook.
+    SystemExit is ignored, as threading does. Does not park.
+
+    Args:
+        args: exc_type, exc_value, exc_traceback and goroutine.
+
+    Example:
+        >>> import gort
+        >>> seen = gort.Chan(1)
+        >>> gort.excepthook = lambda args: seen.send(args.exc_type.__name__)
+        >>> g = gort.go(lambda: 1 / 0)
+        >>> del g
+        >>> seen.recv(timeout=5)
+        'ZeroDivisionError'
+        >>> gort.excepthook = gort.runtime.excepthook
+    """
+    if not issubclass(args.exc_type, SystemExit):
+        _write(f"Exception in {_who(args.goroutine)}:", args.exc_value)
+
+
+def _report(goroutine: Goroutine[Any] | None, exc: BaseException) -> None:
+    """Called by the core, once, for an exception no join() took. Never raises.
+
+    With GORT_PANIC=exit the process then ends with code 2, as a Go program that panics does.
+    """
+    panic = os.environ.get("GORT_PANIC") == "exit" and not isinstance(exc, SystemExit)
+    gort = sys.modules.get("gort")  # None while the interpreter ends
+    hook = getattr(gort, "excepthook", None) or excepthook
+    if not (panic and hook is excepthook):
+        try:
+            hook(ExceptHookArgs(goroutine, exc))
+        except Exception as failure:  # noqa: BLE001 - must not hide the exception
+            _write("Exception in gort.excepthook:", failure)
+            _write(f"Exception in {_who(goroutine)}:", exc)
+    if panic:
+        what = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+        _write(f"panic: {what}\n\n{_who(goroutine)} [running]:", exc)
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):
+                continue  # closed or missing
+        os._exit(2)

@@ -1,0 +1,268 @@
+"""Go's sync package: locks, wait groups, run-once functions, condition variables, semaphores.
+
+The primitives are compiled. Here stand the parts that call Python functions: WaitGroup.go, Once,
+once_func and once_value, and the reading side of an RWMutex as a context manager. Everything
+works between goroutines and plain threads in every direction; misuse raises RuntimeError or
+ValueError with Go's words.
+"""
+
+from __future__ import annotations
+
+from gort import _core
+from gort._core import Cond, Goroutine, Mutex, Semaphore, spawn
+from gort._exceptions import GoroutineExit
+from gort._typing import TYPE_CHECKING, T
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, Self
+
+__all__ = [
+    "Cond",
+    "Mutex",
+    "Once",
+    "RWMutex",
+    "Semaphore",
+    "WaitGroup",
+    "once_func",
+    "once_value",
+]
+
+
+def _need_callable(fn: object, where: str) -> None:
+    """Raise TypeError unless `fn` can be called."""
+    if not callable(fn):
+        raise TypeError(f"{where} needs a callable, not {type(fn).__name__}")
+
+
+class _Reading:
+    """The reading side of an RWMutex as a context manager."""
+
+    __slots__ = ("_mutex",)
+
+    def __init__(self, mutex: RWMutex) -> None:
+        self._mutex = mutex
+
+    def __enter__(self) -> None:
+        self._mutex.rlock()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._mutex.runlock()
+
+
+class RWMutex(_core.RWMutex):
+    """A lock held by one writer or any number of readers; a waiting writer goes first.
+
+    `with rw:` holds it for writing, `with rw.reading():` for reading. lock() and rlock() park
+    until the lock is free; not re-entrant, not owned by a goroutine.
+
+    Example:
+        >>> import gort
+        >>> rw = gort.RWMutex()
+        >>> with rw.reading(), rw.reading():
+        ...     rw.try_lock()
+        False
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        """Lock for writing; may park."""
+        self.lock()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Unlock for writing."""
+        self.unlock()
+
+    def reading(self) -> _Reading:
+        """Give a context manager that holds the lock for reading; entering it may park."""
+        return _Reading(self)
+
+
+def _counted(wg: WaitGroup, fn: Callable[..., T], args: Any, kwargs: Any) -> T:
+    """Body of a goroutine started by WaitGroup.go: an exception leaves without done(), as in Go."""
+    try:
+        result = fn(*args, **kwargs)
+    except GoroutineExit:
+        wg.done()
+        raise
+    wg.done()
+    return result
+
+
+class WaitGroup(_core.WaitGroup):
+    """A counter of running work; wait() parks until it is back at zero.
+
+    add(n) may be negative; done() is add(-1). A counter below zero raises ValueError
+    "sync: negative WaitGroup counter".
+
+    Example:
+        >>> import gort
+        >>> wg, out = gort.WaitGroup(), []
+        >>> for i in range(3):
+        ...     _ = wg.go(out.append, i)
+        >>> wg.wait()
+        >>> sorted(out)
+        [0, 1, 2]
+    """
+
+    __slots__ = ()
+
+    def go(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Goroutine[T]:
+        """Call add(1), run `fn` in a new goroutine, and call done() when it returns; never parks.
+
+        As in Go, an exception in fn is reported (or raised by join) and done() is NOT called:
+        wait() does not return as if the work had been done. goexit() and cancel() do call it.
+
+        Args:
+            fn: what to run.
+            *args: its positional arguments.
+            **kwargs: its keyword arguments.
+
+        Raises:
+            TypeError: fn is not callable.
+
+        Example:
+            >>> import gort
+            >>> wg = gort.WaitGroup()
+            >>> g = wg.go(pow, 2, 10)
+            >>> wg.wait()
+            >>> g.join()
+            1024
+        """
+        _need_callable(fn, "WaitGroup.go()")
+        self.add(1)
+        try:
+            return spawn(_counted, (self, fn, args, kwargs), name=getattr(fn, "__qualname__", None))
+        except BaseException:
+            self.done()
+            raise
+
+
+class Once:
+    """Runs one function once, however many goroutines ask.
+
+    Example:
+        >>> import gort
+        >>> once = gort.Once()
+        >>> once.do(lambda: print("set up"))
+        set up
+        >>> once.do(lambda: print("set up"))
+    """
+
+    __slots__ = ("_done", "_mutex")
+
+    def __init__(self) -> None:
+        """Make one that has not run yet."""
+        self._done = False
+        self._mutex = Mutex()
+
+    def do(self, fn: Callable[[], object], /) -> None:
+        """Run `fn` if no earlier call ran its function; return only once that one has ended.
+
+        Parks while another goroutine runs its function. A function that raises counts as run:
+        the exception goes to that caller, later calls return silently. Calling do() of the same
+        Once from inside fn waits for itself for ever, as in Go.
+
+        Args:
+            fn: called without arguments.
+
+        Raises:
+            TypeError: fn is not callable.
+            BaseException: whatever fn raises, to the caller that ran it.
+        """
+        _need_callable(fn, "Once.do()")
+        if self._done:
+            return
+        self._mutex.lock()
+        try:
+            if not self._done:
+                try:
+                    fn()
+                finally:
+                    self._done = True
+        finally:
+            self._mutex.unlock()
+
+
+def once_value(fn: Callable[[], T], /) -> Callable[[], T]:
+    """Give a function that calls `fn` on its first call and returns that result on every call.
+
+    Calls park while the first one runs. When fn raises, every call raises that same exception.
+    fn is let go after the first call.
+
+    Args:
+        fn: called without arguments, at most once.
+
+    Raises:
+        TypeError: fn is not callable.
+
+    Example:
+        >>> import gort
+        >>> settings = gort.once_value(lambda: print("reading") or {"debug": True})
+        >>> settings(), settings()
+        reading
+        ({'debug': True}, {'debug': True})
+    """
+    _need_callable(fn, "once_value()")
+    once = Once()
+    todo: list[Callable[[], T]] = [fn]
+    results: list[T] = []
+    failure: list[BaseException] = []
+
+    def first() -> None:
+        try:
+            results.append(todo.pop()())
+        except GoroutineExit:
+            failure.append(RuntimeError("sync: the function that runs once called goexit"))
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is raised by call()
+            # Kept without this call's frames, so that raising it again does not pile them up.
+            failure.append(error.with_traceback(None))
+
+    def call() -> T:
+        once.do(first)
+        if failure:
+            raise failure[0].with_traceback(None)
+        return results[0]
+
+    call.__name__ = getattr(fn, "__name__", "once_value")
+    call.__qualname__ = getattr(fn, "__qualname__", call.__name__)
+    call.__doc__ = getattr(fn, "__doc__", None)
+    return call
+
+
+def once_func(fn: Callable[[], object], /) -> Callable[[], None]:
+    """Give a function that calls `fn` on its first call and does nothing on later ones.
+
+    Calls park while the first one runs. When fn raises, every call raises that same exception.
+
+    Args:
+        fn: called without arguments, at most once.
+
+    Raises:
+        TypeError: fn is not callable.
+
+    Example:
+        >>> import gort
+        >>> connect = gort.once_func(lambda: print("connecting"))
+        >>> connect()
+        connecting
+        >>> connect()
+    """
+    _need_callable(fn, "once_func()")
+    value = once_value(fn)
+
+    def call() -> None:
+        value()
+
+    call.__name__ = value.__name__
+    call.__qualname__ = value.__qualname__
+    call.__doc__ = value.__doc__
+    return call

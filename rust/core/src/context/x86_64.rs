@@ -1,0 +1,127 @@
+//! x86-64, System V.
+//!
+//! A suspended stack, from its saved stack pointer up: r15 r14 r13 r12 rbx rbp, then the address to go on at. A fresh one
+//! holds the entry function in r12 and goes on at `gort_context_entry`, which calls it with the value of the switch.
+//! The last step of a switch is a jump, not a return: a return to another stack is mispredicted every time.
+
+use super::Context;
+use std::arch::global_asm;
+
+global_asm!(
+    ".hidden gort_context_switch",
+    ".globl gort_context_switch",
+    ".type gort_context_switch,@function",
+    "gort_context_switch:",
+    ".cfi_startproc",
+    "push rbp",
+    "push rbx",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
+    "mov [rdi], rsp",
+    "mov rsp, [rsi]",
+    "mov rax, rdx",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop rbx",
+    "pop rbp",
+    "pop rcx",
+    "jmp rcx",
+    ".cfi_endproc",
+    ".size gort_context_switch, .-gort_context_switch",
+    ".hidden gort_context_entry",
+    ".globl gort_context_entry",
+    ".type gort_context_entry,@function",
+    "gort_context_entry:",
+    ".cfi_startproc",
+    ".cfi_undefined rip",
+    "xor ebp, ebp",
+    "mov rdi, rax",
+    "call r12",
+    "ud2",
+    ".cfi_endproc",
+    ".size gort_context_entry, .-gort_context_entry",
+    // The thread-local: initial-exec, so that it costs two loads also in a library opened at run time.
+    ".section .tbss,\"awT\",@nobits",
+    ".hidden gort_current",
+    ".globl gort_current",
+    ".type gort_current,@object",
+    ".size gort_current, 8",
+    ".align 8",
+    "gort_current:",
+    ".zero 8",
+    ".text",
+    ".hidden gort_current_get",
+    ".globl gort_current_get",
+    ".type gort_current_get,@function",
+    "gort_current_get:",
+    "mov rax, qword ptr [rip + gort_current@GOTTPOFF]",
+    "mov rax, qword ptr fs:[rax]",
+    "ret",
+    ".hidden gort_current_set",
+    ".globl gort_current_set",
+    ".type gort_current_set,@function",
+    "gort_current_set:",
+    "mov rax, qword ptr [rip + gort_current@GOTTPOFF]",
+    "mov qword ptr fs:[rax], rdi",
+    "ret",
+);
+
+unsafe extern "C-unwind" {
+    fn gort_context_switch(save: *mut Context, to: *const Context, value: usize) -> usize;
+    fn gort_context_entry();
+}
+unsafe extern "C" {
+    fn gort_current_get() -> *mut u8;
+    fn gort_current_set(value: *mut u8);
+}
+
+/// A context that calls `entry(value)` on the stack below `stack_top` when first switched to.
+///
+/// # Safety
+/// The stack is mapped, 16-aligned at the top, and used by nobody else.
+pub unsafe fn init(stack_top: usize, entry: unsafe extern "C-unwind" fn(usize) -> !) -> Context {
+    let top = stack_top & !15;
+    // 16-aligned at the call instruction of the entry: seven words are popped, two stay above.
+    let sp = top - 9 * 8;
+    let words: *mut usize = std::ptr::with_exposed_provenance_mut(sp);
+    // SAFETY: nine words at the top of the caller's stack.
+    unsafe {
+        for i in 0..9 {
+            words.add(i).write(0);
+        }
+        words.add(3).write(entry as usize); // r12
+        words.add(6).write(gort_context_entry as *const () as usize);
+    }
+    Context { sp }
+}
+
+/// Saves here into `save`, goes on at `to`; returns the value of whoever switches back.
+///
+/// # Safety
+/// `to` was made by `init` or saved by a switch and is resumed once; its stack is mapped. No thread-local address is
+/// kept over the call: it may return on another thread.
+#[inline(always)]
+pub unsafe fn switch(save: *mut Context, to: *const Context, value: usize) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { gort_context_switch(save, to, value) }
+}
+
+/// The calling thread's pointer. Opaque to the compiler, so never cached over a switch.
+#[inline(always)]
+pub fn current_get() -> *mut u8 {
+    // SAFETY: reads this thread's word.
+    unsafe { gort_current_get() }
+}
+
+/// Sets the calling thread's pointer.
+///
+/// # Safety
+/// What it points to outlives the thread's use of it.
+pub unsafe fn current_set(value: *mut u8) {
+    // SAFETY: writes this thread's word.
+    unsafe { gort_current_set(value) }
+}

@@ -1,0 +1,89 @@
+//! The table of functions through which the core reaches the host. `rust/py` installs CPython's; tests a [`null_host`].
+
+use super::Goroutine;
+use std::ptr;
+
+/// A host's thread state (CPython: `PyThreadState *`). Opaque here.
+pub type HostThread = *mut u8;
+
+/// What the core asks of the host. Plain function pointers; none may unwind.
+pub struct Host {
+    /// One lock serialises all goroutine code (the GIL): see `primitive::exclusive`.
+    pub exclusive: bool,
+    /// A thread state for a goroutine on the stack `[base, top)`; null when memory is refused. Host attached.
+    pub new_thread: unsafe fn(base: usize, top: usize) -> HostThread,
+    /// Deletes a state that is not current. Host attached on another state.
+    pub delete_thread: unsafe fn(HostThread),
+    /// The home state of the calling OS thread, made detached; null when refused. No state is current.
+    pub new_home: unsafe fn() -> HostThread,
+    /// Makes `to` current instead of `from` on this OS thread. Host attached.
+    pub switch: unsafe fn(from: HostThread, to: HostThread),
+    /// Takes the host's lock with this state (blocks).
+    pub attach: unsafe fn(HostThread),
+    /// Releases the host's lock, this state being current.
+    pub detach: unsafe fn(HostThread),
+    /// Whether this state, last seen current on some M, has let go of the host's lock. Any thread, no lock; a hint.
+    pub is_detached: unsafe fn(HostThread) -> bool,
+    /// Runs the goroutine's function on its own stack; returns `true` when its thread state may serve another goroutine.
+    pub run: unsafe extern "C-unwind" fn(*mut Goroutine) -> bool,
+    /// The goroutine could not start: no memory for its stack or state. Host attached; must not park.
+    pub start_failed: unsafe fn(*mut Goroutine),
+    /// Whether signals wait for the main goroutine. Any thread, no lock.
+    pub signals_pending: unsafe fn() -> bool,
+    /// Whether no plain thread of the host could wake a goroutine. Host attached.
+    pub is_alone: unsafe fn(blocked_threads: usize) -> bool,
+    /// Lets go of the host's lock on a plain thread; returns a token.
+    pub leave_thread: unsafe fn() -> *mut u8,
+    /// Takes it back.
+    pub return_thread: unsafe fn(*mut u8),
+}
+
+unsafe fn null_new_thread(_base: usize, _top: usize) -> HostThread {
+    ptr::dangling_mut()
+}
+unsafe fn null_home() -> HostThread {
+    ptr::dangling_mut()
+}
+unsafe fn null_thread(_thread: HostThread) {}
+unsafe fn null_switch(_from: HostThread, _to: HostThread) {}
+unsafe fn null_is_detached(_thread: HostThread) -> bool {
+    false
+}
+unsafe fn null_fail(_g: *mut Goroutine) {}
+unsafe fn null_false() -> bool {
+    false
+}
+unsafe fn null_alone(_blocked: usize) -> bool {
+    false
+}
+unsafe fn null_leave() -> *mut u8 {
+    ptr::null_mut()
+}
+
+/// A goroutine body for the null host: `task` is a `Box<Box<dyn FnOnce()>>`, leaked.
+unsafe extern "C-unwind" fn null_run(g: *mut Goroutine) -> bool {
+    // SAFETY: tests spawn only such tasks, and a goroutine runs once.
+    let body = unsafe { Box::from_raw((*g).task.cast::<Box<dyn FnOnce() + Send>>()) };
+    body();
+    true
+}
+
+/// A host without a language and without a lock: goroutines are Rust closures. For tests of the core.
+pub const fn null_host() -> Host {
+    Host {
+        exclusive: false,
+        new_thread: null_new_thread,
+        delete_thread: null_thread,
+        new_home: null_home,
+        switch: null_switch,
+        attach: null_thread,
+        detach: null_thread,
+        is_detached: null_is_detached,
+        run: null_run,
+        start_failed: null_fail,
+        signals_pending: null_false,
+        is_alone: null_alone,
+        leave_thread: null_leave,
+        return_thread: null_thread,
+    }
+}

@@ -1,0 +1,52 @@
+//! Layer 5: the goroutine descriptor, its status machine, waiters and the host table.
+//!
+//! A descriptor is small and type-stable: it comes from slabs that are never returned, so a stale pointer reads a
+//! descriptor, never other memory. A goroutine owns a [`Bundle`] (stack, saved context, host thread state) from its
+//! first run to its end; a queued goroutine that never ran owns none.
+
+pub mod host;
+pub mod registry;
+pub mod status;
+pub mod waiter;
+
+use crate::context::Context;
+use crate::primitive::atomic::{AtomicPtr, AtomicU8, AtomicU32};
+use crate::stack::Stack;
+use host::HostThread;
+use waiter::Wait;
+
+/// What a started goroutine runs on. Pooled; moves between Ms as a whole.
+pub struct Bundle {
+    /// The native stack; `None` for the main goroutine, which runs on its thread's own.
+    pub stack: Option<Stack>,
+    /// Where the goroutine left off.
+    pub context: Context,
+    /// The host's thread state, current on the M while the goroutine runs.
+    pub host: HostThread,
+    /// Set at a goroutine's end when the host's state may not serve another goroutine.
+    pub spoiled: bool,
+}
+
+/// A goroutine descriptor.
+pub struct Goroutine {
+    /// See [`status`].
+    pub status: AtomicU32,
+    /// Why it is parked: a [`waiter::Reason`].
+    pub reason: AtomicU8,
+    /// Unique for the life of the process; 1 is the main goroutine.
+    pub id: u64,
+    /// Null until the first run and after the end.
+    pub bundle: *mut Bundle,
+    /// The host's object for this goroutine.
+    pub task: *mut u8,
+    /// The M that alone should run it (the main goroutine), or null.
+    pub locked_machine: *mut u8,
+    /// The wait it is blocked in, for cancellation; null while it runs.
+    pub wait: AtomicPtr<Wait>,
+    /// Not zero once a cancellation is asked for and not yet delivered.
+    pub cancel_requested: AtomicU32,
+    /// The runtime, for threads that are no M.
+    pub runtime: *const u8,
+    /// Link of the free list.
+    pub next_free: *mut Goroutine,
+}

@@ -1,0 +1,141 @@
+//! Every descriptor there is: slabs that are never freed, a free list, and a walk for dumps.
+
+use super::{Goroutine, status};
+use crate::primitive::Mutex;
+use crate::primitive::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::primitive::exclusive::{ShortLock, add_u64};
+use std::ptr;
+
+/// Descriptors per slab: 256 of about 100 bytes, one allocation.
+const SLAB: usize = 256;
+
+struct FreeList(*mut Goroutine);
+// SAFETY: the list is only touched under its lock.
+unsafe impl Send for FreeList {}
+
+/// The table of all goroutines of a runtime.
+pub struct Registry {
+    free: ShortLock<FreeList>,
+    slabs: Mutex<Vec<Box<[Goroutine]>>>,
+    next_id: AtomicU64,
+    live: AtomicU64,
+}
+
+// SAFETY: slabs are behind a mutex; descriptors follow the status protocol.
+unsafe impl Send for Registry {}
+// SAFETY: as above.
+unsafe impl Sync for Registry {}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Registry {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self {
+            free: ShortLock::new(FreeList(ptr::null_mut())),
+            slabs: Mutex::new(Vec::new()),
+            next_id: AtomicU64::new(1),
+            live: AtomicU64::new(0),
+        }
+    }
+
+    /// A descriptor for `task`, RUNNABLE and on no queue. Never blocks for long; aborts only if the process has no memory.
+    #[inline]
+    pub fn take(&self, task: *mut u8, runtime: *const u8) -> *mut Goroutine {
+        let mut free = self.free.lock();
+        if free.0.is_null() {
+            drop(free);
+            self.grow();
+            free = self.free.lock();
+        }
+        let g = free.0;
+        // SAFETY: a descriptor on the free list belongs to the list, and now to this caller.
+        unsafe {
+            free.0 = (*g).next_free;
+            drop(free);
+            (*g).id = add_u64(&self.next_id, 1);
+            (*g).task = task;
+            (*g).runtime = runtime;
+            (*g).bundle = ptr::null_mut();
+            (*g).locked_machine = ptr::null_mut();
+            (*g).cancel_requested.store(0, Ordering::Relaxed);
+            (*g).status.store(status::RUNNABLE, Ordering::Relaxed);
+        }
+        add_u64(&self.live, 1);
+        g
+    }
+
+    /// Gives an ended goroutine's descriptor back.
+    ///
+    /// # Safety
+    /// `g` is DEAD and on no queue.
+    #[inline]
+    pub unsafe fn give_back(&self, g: *mut Goroutine) {
+        let mut free = self.free.lock();
+        // SAFETY: the caller owns the descriptor.
+        unsafe {
+            (*g).task = ptr::null_mut();
+            (*g).status.store(status::FREE, Ordering::Relaxed);
+            (*g).next_free = free.0;
+        }
+        free.0 = g;
+        drop(free);
+        add_u64(&self.live, u64::MAX);
+    }
+
+    /// How many goroutines are alive.
+    pub fn live(&self) -> u64 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// How many were ever made.
+    pub fn created(&self) -> u64 {
+        self.next_id.load(Ordering::Relaxed) - 1
+    }
+
+    /// Calls `f` for each live descriptor. A snapshot only under an exclusive host.
+    pub fn for_each(&self, mut f: impl FnMut(&Goroutine)) {
+        let slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
+        for g in slabs.iter().flat_map(|slab| slab.iter()) {
+            let s = g.status.load(Ordering::Acquire); // pairs with the Release stores of the status protocol
+            if s != status::FREE && s != status::DEAD {
+                f(g);
+            }
+        }
+    }
+
+    #[cold]
+    fn grow(&self) {
+        let slab: Box<[Goroutine]> = (0..SLAB)
+            .map(|_| Goroutine {
+                status: AtomicU32::new(status::FREE),
+                reason: AtomicU8::new(0),
+                id: 0,
+                bundle: ptr::null_mut(),
+                task: ptr::null_mut(),
+                locked_machine: ptr::null_mut(),
+                wait: AtomicPtr::new(ptr::null_mut()),
+                cancel_requested: AtomicU32::new(0),
+                runtime: ptr::null(),
+                next_free: ptr::null_mut(),
+            })
+            .collect();
+        let mut slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
+        slabs.push(slab);
+        let last = slabs.len() - 1;
+        let first = slabs[last].as_mut_ptr();
+        let mut free = self.free.lock();
+        for i in 0..SLAB {
+            // SAFETY: `i` is inside the slab just made, which nobody else knows yet.
+            unsafe {
+                let g = first.add(i);
+                (*g).next_free = free.0;
+                free.0 = g;
+            }
+        }
+    }
+}

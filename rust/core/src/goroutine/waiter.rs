@@ -1,0 +1,300 @@
+//! One blocked wait of a goroutine or a plain thread, and the queues waits stand in.
+//!
+//! A [`Wait`] lives on the waiter's stack for one blocking operation. Whoever changes `outcome` away from `PENDING` has
+//! claimed it: that caller, and nobody else, readies the waiter. A [`Node`] links a wait into one queue; select has
+//! several nodes for one wait. Nodes are linked and unlinked under the lock of the object that owns the queue, and a
+//! claim by that object is made under the same lock, so a node it finds linked is alive.
+
+use super::Goroutine;
+use crate::primitive::atomic::{AtomicU32, Ordering};
+use crate::primitive::exclusive::change_u32;
+use crate::timer::Timer;
+use std::ptr;
+
+/// How a wait ended.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Not yet.
+    Pending = 0,
+    /// What was waited for happened; a value was handed over if there is one.
+    Delivered = 1,
+    /// The channel was closed.
+    Closed = 2,
+    /// The deadline passed.
+    TimedOut = 3,
+    /// The goroutine was cancelled.
+    Cancelled = 4,
+    /// A signal is pending for the main goroutine.
+    Interrupted = 5,
+    /// Nothing can ever wake the program.
+    Deadlock = 6,
+    /// Try again: the thing may be free now (mutexes).
+    Retry = 7,
+}
+
+impl Outcome {
+    fn from_u32(v: u32) -> Self {
+        match v {
+            1 => Self::Delivered,
+            2 => Self::Closed,
+            3 => Self::TimedOut,
+            4 => Self::Cancelled,
+            5 => Self::Interrupted,
+            6 => Self::Deadlock,
+            7 => Self::Retry,
+            _ => Self::Pending,
+        }
+    }
+}
+
+/// Why a goroutine is parked, with Go's words.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Not parked.
+    None = 0,
+    /// `chan receive`
+    ChanReceive,
+    /// `chan send`
+    ChanSend,
+    /// `select`
+    Select,
+    /// `select (no cases)`
+    SelectNoCases,
+    /// `sleep`
+    Sleep,
+    /// `sync.Mutex.Lock`
+    Mutex,
+    /// `sync.RWMutex.RLock`
+    RwMutexRead,
+    /// `sync.RWMutex.Lock`
+    RwMutexWrite,
+    /// `sync.WaitGroup.Wait`
+    WaitGroup,
+    /// `sync.Cond.Wait`
+    Cond,
+    /// `semacquire`
+    Semaphore,
+    /// `join`
+    Join,
+}
+
+/// The text of a reason byte, as Go prints it in a dump.
+pub fn reason_name(reason: u8) -> &'static str {
+    const NAMES: [&str; 13] = [
+        "",
+        "chan receive",
+        "chan send",
+        "select",
+        "select (no cases)",
+        "sleep",
+        "sync.Mutex.Lock",
+        "sync.RWMutex.RLock",
+        "sync.RWMutex.Lock",
+        "sync.WaitGroup.Wait",
+        "sync.Cond.Wait",
+        "semacquire",
+        "join",
+    ];
+    NAMES.get(reason as usize).copied().unwrap_or("")
+}
+
+/// Who waits: a goroutine, or a plain thread on its futex word.
+#[derive(Clone, Copy)]
+pub enum Who {
+    /// A parked goroutine.
+    Goroutine(*mut Goroutine),
+    /// A plain thread; the word becomes 1 when it may go on.
+    Thread(*const AtomicU32),
+}
+
+/// One blocking operation in progress. Not movable once a node or the timer points at it.
+#[repr(C)]
+pub struct Wait {
+    /// First field: a fired timer is cast back to its wait.
+    pub timer: Timer,
+    outcome: AtomicU32,
+    /// A plain thread's futex word.
+    pub word: AtomicU32,
+    /// Who to ready.
+    pub who: Who,
+    /// The node that was claimed (select's winner), written under the claimer's lock.
+    pub winner: *mut Node,
+}
+
+impl Wait {
+    /// A pending wait; `sched::announce` fills in who waits.
+    #[inline]
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self {
+            timer: Timer::new(),
+            outcome: AtomicU32::new(0),
+            word: AtomicU32::new(0),
+            who: Who::Goroutine(ptr::null_mut()),
+            winner: ptr::null_mut(),
+        }
+    }
+
+    /// Ends the wait if nobody has; on `true` the caller must ready the waiter.
+    #[inline]
+    #[must_use]
+    pub fn claim(&self, outcome: Outcome) -> bool {
+        change_u32(&self.outcome, Outcome::Pending as u32, outcome as u32)
+    }
+
+    /// How it ended.
+    #[inline]
+    pub fn outcome(&self) -> Outcome {
+        // Acquire: pairs with the claimer's AcqRel change.
+        Outcome::from_u32(self.outcome.load(Ordering::Acquire))
+    }
+}
+
+/// A wait's place in one queue.
+pub struct Node {
+    /// The wait it belongs to.
+    pub wait: *mut Wait,
+    next: *mut Node,
+    prev: *mut Node,
+    linked: bool,
+    /// Which case of a select.
+    pub case: usize,
+    /// Where the value is, to take from or give to; the queue's owner knows its type.
+    pub slot: *mut u8,
+    /// A number for the queue's owner (a weight, a ticket).
+    pub amount: u64,
+}
+
+impl Node {
+    /// An unlinked node.
+    #[inline]
+    pub fn new(wait: *mut Wait, slot: *mut u8) -> Self {
+        Self { wait, next: ptr::null_mut(), prev: ptr::null_mut(), linked: false, case: 0, slot, amount: 0 }
+    }
+}
+
+/// A FIFO of nodes. Every method is called under the owner's lock.
+pub struct WaitQueue {
+    head: *mut Node,
+    tail: *mut Node,
+    len: usize,
+}
+
+// SAFETY: the owner's lock serialises every access; nodes outlive their time in the queue (see the module text).
+unsafe impl Send for WaitQueue {}
+
+impl Default for WaitQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl WaitQueue {
+    /// An empty queue.
+    pub const fn new() -> Self {
+        Self { head: ptr::null_mut(), tail: ptr::null_mut(), len: 0 }
+    }
+
+    /// Whether nobody stands in it.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.head.is_null()
+    }
+
+    /// How many stand in it.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The first node, or null.
+    pub fn front(&self) -> *mut Node {
+        self.head
+    }
+
+    /// Appends.
+    ///
+    /// # Safety
+    /// `node` is live, unlinked, and stays in place until it is unlinked.
+    #[inline]
+    pub unsafe fn push_back(&mut self, node: *mut Node) {
+        // SAFETY: the caller's promise; `tail`, when not null, is a linked and therefore live node.
+        unsafe {
+            (*node).next = ptr::null_mut();
+            (*node).prev = self.tail;
+            (*node).linked = true;
+            if self.tail.is_null() {
+                self.head = node;
+            } else {
+                (*self.tail).next = node;
+            }
+        }
+        self.tail = node;
+        self.len += 1;
+    }
+
+    /// Puts in front (a mutex waiter that lost the race).
+    ///
+    /// # Safety
+    /// As for `push_back`.
+    pub unsafe fn push_front(&mut self, node: *mut Node) {
+        // SAFETY: the caller's promise; `head`, when not null, is a linked and therefore live node.
+        unsafe {
+            (*node).prev = ptr::null_mut();
+            (*node).next = self.head;
+            (*node).linked = true;
+            if self.head.is_null() {
+                self.tail = node;
+            } else {
+                (*self.head).prev = node;
+            }
+        }
+        self.head = node;
+        self.len += 1;
+    }
+
+    /// Takes the node out if it is in.
+    ///
+    /// # Safety
+    /// `node` is live and, if linked, linked in this queue.
+    #[inline]
+    pub unsafe fn remove(&mut self, node: *mut Node) {
+        // SAFETY: the caller's promise; neighbours of a linked node are linked and live.
+        unsafe {
+            if !(*node).linked {
+                return;
+            }
+            let (prev, next) = ((*node).prev, (*node).next);
+            if prev.is_null() {
+                self.head = next;
+            } else {
+                (*prev).next = next;
+            }
+            if next.is_null() {
+                self.tail = prev;
+            } else {
+                (*next).prev = prev;
+            }
+            (*node).linked = false;
+        }
+        self.len -= 1;
+    }
+
+    /// Unlinks and returns the first node whose wait this call could claim with `outcome`; null if there is none.
+    #[inline]
+    pub fn claim_front(&mut self, outcome: Outcome) -> *mut Node {
+        while !self.head.is_null() {
+            let node = self.head;
+            // SAFETY: a linked node is live, and so is its wait.
+            unsafe {
+                self.remove(node);
+                if (*(*node).wait).claim(outcome) {
+                    (*(*node).wait).winner = node;
+                    return node;
+                }
+            }
+        }
+        ptr::null_mut()
+    }
+}

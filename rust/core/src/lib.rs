@@ -1,0 +1,38 @@
+//! The goroutine runtime, without Python.
+//!
+//! Words: G, goroutine, one call in progress. M, machine, an OS thread. P, processor, the right to run goroutines, with
+//! its local queue, timers and caches. Host: the language runtime goroutines run code of (CPython), seen from here only
+//! through a table of functions. Slot: the virtual address range of one stack.
+//!
+//! Layers are folders; a folder uses only those above it (held by `tests/structure.rs`):
+//!
+//! | layer | folder | what |
+//! |---|---|---|
+//! | 0 | primitive | std or loom atomics and locks |
+//! | 1 | sys | memory, futex, threads, clock: the only place that names libc |
+//! | 3 | stack | slots with guards, pool |
+//! | 4 | context | init, switch |
+//! | 5 | goroutine | descriptor, status, waiter, host table, registry |
+//! | 6 | timer | per-P heap; returns ready lists |
+//! | 8 | sched | processor, machine, queues, find_work, steal, idle, park, blocking, sysmon |
+//! | 9 | chan, sync | use park, ready and waiter; know no queue and no P |
+//! | 10 | observe | dump, metrics: read only |
+
+pub mod primitive;
+
+pub mod sys;
+
+pub mod stack;
+
+pub mod context;
+
+pub mod timer;
+
+pub mod goroutine;
+
+pub mod sched;
+
+pub mod chan;
+pub mod sync;
+
+pub mod observe;

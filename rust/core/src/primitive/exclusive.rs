@@ -1,0 +1,166 @@
+//! Elision of locked instructions under a host that serialises goroutines.
+//!
+//! A host with a global lock (CPython's GIL) lets one thread at a time into the runtime: channel operations, park and
+//! ready, local queues and timer heaps all run with that lock held, and none of them gives it up in a critical section.
+//! The host's lock then does the work of every small lock here, and a compare-and-swap may be a load and a store.
+//! `set_exclusive` is called once, before the first goroutine, and only by such a host. What also runs without the
+//! host's lock (idle lists, the global queue, sysmon's flags) uses real atomics and `Mutex`, never this module.
+
+use super::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::cell::UnsafeCell;
+
+#[cfg(not(loom))]
+static EXCLUSIVE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// Whether the installed host serialises every caller of the runtime.
+#[inline(always)]
+pub fn is_exclusive() -> bool {
+    #[cfg(not(loom))]
+    // Relaxed: written once before any goroutine or runtime thread exists.
+    return EXCLUSIVE.load(Ordering::Relaxed);
+    #[cfg(loom)]
+    return false;
+}
+
+/// Declares that the host's own lock serialises every caller. Call once, before the first goroutine.
+pub fn set_exclusive(exclusive: bool) {
+    #[cfg(not(loom))]
+    EXCLUSIVE.store(exclusive, Ordering::Relaxed);
+    #[cfg(loom)]
+    let _ = exclusive;
+}
+
+/// Compare-and-swap of a state word; a plain load and store under an exclusive host.
+#[inline(always)]
+pub fn change_u32(word: &AtomicU32, from: u32, to: u32) -> bool {
+    if is_exclusive() {
+        // Relaxed: the host's lock orders every reader and writer of this word.
+        let same = word.load(Ordering::Relaxed) == from;
+        if same {
+            word.store(to, Ordering::Relaxed);
+        }
+        same
+    } else {
+        // AcqRel: pairs with itself on the other side of the transition; Acquire on failure reads the winner's writes.
+        word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// Atomic add; a plain add under an exclusive host. Returns the previous value.
+#[inline(always)]
+pub fn add_u64(word: &AtomicU64, n: u64) -> u64 {
+    if is_exclusive() {
+        let old = word.load(Ordering::Relaxed);
+        word.store(old.wrapping_add(n), Ordering::Relaxed);
+        old
+    } else {
+        word.fetch_add(n, Ordering::Relaxed)
+    }
+}
+
+/// A lock for sections of a few instructions that never park, allocate or call the host.
+///
+/// Under an exclusive host it costs a load; otherwise it is a test-and-test-and-set spin lock that yields the CPU
+/// after a while (critical sections are tens of nanoseconds; a preempted holder is the only reason to wait longer).
+pub struct ShortLock<T> {
+    held: AtomicU32,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: access to `value` is serialised by `held`, or by the host's lock when that is exclusive.
+unsafe impl<T: Send> Send for ShortLock<T> {}
+// SAFETY: as above; `&ShortLock` hands out `&mut T` only through the guard.
+unsafe impl<T: Send> Sync for ShortLock<T> {}
+
+impl<T> ShortLock<T> {
+    /// A free lock around `value`.
+    pub fn new(value: T) -> Self {
+        Self { held: AtomicU32::new(0), value: UnsafeCell::new(value) }
+    }
+
+    /// Takes the lock; spins while another thread has it.
+    #[inline(always)]
+    pub fn lock(&self) -> ShortGuard<'_, T> {
+        if !is_exclusive() {
+            self.acquire();
+        }
+        ShortGuard { lock: self }
+    }
+
+    #[inline]
+    fn acquire(&self) {
+        let mut spins = 0u32;
+        // Acquire: pairs with the Release in `ShortGuard::drop`.
+        while self.held.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            spins += 1;
+            if spins & 63 == 0 {
+                super::thread::yield_now();
+            } else {
+                super::spin_hint();
+            }
+        }
+    }
+
+    /// Takes the lock without a guard; `raw_unlock` releases it. For select, which holds many at once.
+    #[inline(always)]
+    pub fn raw_lock(&self) {
+        if !is_exclusive() {
+            self.acquire();
+        }
+    }
+
+    /// Releases a lock taken with `raw_lock`.
+    ///
+    /// # Safety
+    /// The caller holds the lock and no reference into the value.
+    #[inline(always)]
+    pub unsafe fn raw_unlock(&self) {
+        if !is_exclusive() {
+            // Release: pairs with the Acquire in `acquire`.
+            self.held.store(0, Ordering::Release);
+        }
+    }
+
+    /// The value's address, for a holder of `raw_lock`.
+    #[inline(always)]
+    pub fn value_ptr(&self) -> *mut T {
+        self.value.get()
+    }
+
+    /// The value, for an owner who holds the only reference.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+}
+
+/// Access to the value of a held [`ShortLock`].
+pub struct ShortGuard<'a, T> {
+    lock: &'a ShortLock<T>,
+}
+
+impl<T> std::ops::Deref for ShortGuard<'_, T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: the guard exists only while the lock (or the host's lock) is held.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T> std::ops::DerefMut for ShortGuard<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the guard exists only while the lock (or the host's lock) is held, and it is borrowed mutably.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T> Drop for ShortGuard<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if !is_exclusive() {
+            // Release: pairs with the Acquire in `acquire`.
+            self.lock.held.store(0, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Numbers a runtime is built with.
+
+/// Settings of a runtime, fixed when it is built.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How many Ps.
+    pub processors: usize,
+    /// Virtual bytes of one stack slot, a power of two.
+    pub stack_bytes: usize,
+    /// At most this many Ms (Go's 10,000).
+    pub max_machines: usize,
+    /// Idle bundles kept before ended goroutines give theirs back. 4,096 of one touched page each are 16 MiB: thin air;
+    /// `benches` spawn and parked memory would move it.
+    pub max_idle_bundles: usize,
+    /// Seed of the victim and select choices; 0 takes the clock.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { processors: 1, stack_bytes: 256 << 10, max_machines: 10_000, max_idle_bundles: 4096, seed: 0 }
+    }
+}

@@ -1,0 +1,151 @@
+//! The order of looking for work: own timers, every 61st tick the global queue, local, global, other Ps, then idle.
+
+use super::machine::Machine;
+use super::processor::{NEVER, Processor};
+use super::runtime::Runtime;
+use crate::goroutine::Goroutine;
+use crate::goroutine::waiter::{Outcome, Wait};
+use crate::primitive::atomic::Ordering;
+use crate::sys::clock;
+use std::ptr;
+
+/// How often the global queue goes first. Go's number: prime, so that it does not fall in step with a program's loops.
+const GLOBAL_EVERY: u32 = 61;
+
+impl Machine {
+    /// The next goroutine for this M; blocks the thread while there is none. The M then has a P.
+    ///
+    /// # Safety
+    /// On g0, host attached.
+    #[inline]
+    pub unsafe fn find_work(&mut self) -> *mut Goroutine {
+        // SAFETY: the caller's promise holds for every step.
+        unsafe {
+            let p = self.p();
+            if !p.is_null() && self.rt.requests.load(Ordering::Relaxed) == 0 {
+                let g = self.quick(&*p);
+                if !g.is_null() && self.may_run(g) {
+                    return g;
+                }
+            }
+            self.settle(self.home);
+            self.search()
+        }
+    }
+
+    /// Looks where no host exchange is needed to look.
+    #[inline]
+    unsafe fn quick(&mut self, p: &Processor) -> *mut Goroutine {
+        // SAFETY: this M owns `p`.
+        unsafe {
+            if p.next_when.load(Ordering::Relaxed) != NEVER {
+                self.rt.run_timers(p);
+            }
+            if p.ticks.load(Ordering::Relaxed) % GLOBAL_EVERY == 0
+                && self.rt.inject.len() > 0
+                && let Some(g) = self.rt.inject.pop()
+            {
+                return g;
+            }
+            if let Some((g, inherits)) = p.queue.pop() {
+                if inherits {
+                    // The slice goes on: execute will count a tick, so take it back. Go does not count it either.
+                    let ticks = p.ticks.load(Ordering::Relaxed);
+                    p.ticks.store(ticks.wrapping_sub(1), Ordering::Relaxed);
+                }
+                return g;
+            }
+            self.take_global(p)
+        }
+    }
+
+    /// A share of the global queue: one to run, the rest into the local ring.
+    unsafe fn take_global(&mut self, p: &Processor) -> *mut Goroutine {
+        let waiting = self.rt.inject.len();
+        if waiting == 0 {
+            return ptr::null_mut();
+        }
+        let share = (waiting / self.rt.processors.len() + 1).min(128);
+        let mut batch = self.rt.inject.pop_batch(share).into_iter();
+        let first = batch.next().unwrap_or(ptr::null_mut());
+        for g in batch {
+            if let Err(overflow) = p.queue.push_back(g) {
+                self.rt.inject.push_batch(&overflow.batch);
+            }
+        }
+        first
+    }
+
+    /// The long way: takes a P if there is none, looks everywhere, sleeps.
+    unsafe fn search(&mut self) -> *mut Goroutine {
+        let rt = self.rt;
+        // SAFETY: on g0 with the home state current; P ownership is checked at each use.
+        unsafe {
+            loop {
+                if rt.requests.load(Ordering::Relaxed) != 0 {
+                    rt.serve_requests();
+                }
+                if self.p().is_null() && !self.acquire_idle_processor() {
+                    self.sleep_without_work();
+                    continue;
+                }
+                let p = &*self.p();
+                let mut g = self.quick(p);
+                if g.is_null() {
+                    g = self.steal(p);
+                }
+                if !g.is_null() {
+                    if self.spinning {
+                        self.stop_spinning();
+                    }
+                    if self.may_run(g) {
+                        return g;
+                    }
+                    continue;
+                }
+                if self.release_and_recheck() {
+                    continue;
+                }
+                self.sleep_without_work();
+            }
+        }
+    }
+
+    /// Whether this M may run `g`; if not, `g` went to the M it belongs to, with this M's P.
+    #[inline]
+    unsafe fn may_run(&mut self, g: *mut Goroutine) -> bool {
+        // SAFETY: `g` belongs to this M until it is handed on.
+        unsafe {
+            let owner = (*g).locked_machine.cast::<Machine>();
+            owner.is_null() || ptr::eq(owner, self) || !self.hand_to_owner(g, owner)
+        }
+    }
+}
+
+impl Runtime {
+    /// Fires due timers of `p` and readies their waiters.
+    ///
+    /// # Safety
+    /// On an M with the host attached.
+    pub(super) unsafe fn run_timers(&self, p: &Processor) {
+        let now = clock::now_ns();
+        // Acquire: pairs with the Release stores under the heap's lock.
+        if p.next_when.load(Ordering::Acquire) > now {
+            return;
+        }
+        let mut due: Vec<*mut Wait> = Vec::new();
+        p.fire_due(now, |timer| {
+            let wait = timer.cast::<Wait>();
+            // SAFETY: fired under the heap's lock, so the wait is live; a successful claim keeps it so until readied.
+            unsafe {
+                if (*wait).claim(Outcome::TimedOut) {
+                    due.push(wait);
+                }
+            }
+        });
+        for wait in due {
+            // SAFETY: claimed above, by this caller alone.
+            unsafe { super::park::ready_wait(&*wait) };
+        }
+    }
+}

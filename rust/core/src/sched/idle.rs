@@ -1,0 +1,307 @@
+//! Idle Ps and Ms, the wake rule, and how an M sleeps.
+//!
+//! A producer puts work on a queue and then reads how many Ps are idle; an M that runs out puts its P on the idle list
+//! and then reads the queues again. Both fence in between, so one of them sees the other.
+
+use super::machine::Machine;
+use super::processor::{NEVER, Processor};
+use super::runtime::Runtime;
+use crate::goroutine::Goroutine;
+use crate::primitive::atomic::{Ordering, fence};
+use crate::sys::{clock, futex};
+use std::ptr;
+
+/// What is idle; under the runtime's `idle` lock.
+#[derive(Default)]
+pub(super) struct IdleLists {
+    pub(super) processors: Vec<*const Processor>,
+    pub(super) machines: Vec<*mut Machine>,
+    /// The sleeping M that watches the earliest timer.
+    keeper: usize,
+}
+
+// SAFETY: Ps and Ms are never freed.
+unsafe impl Send for IdleLists {}
+
+impl Runtime {
+    pub(super) fn put_idle_processor(&self, p: &Processor) {
+        // Release: pairs with the Acquire of whoever takes it next.
+        p.machine.store(ptr::null_mut(), Ordering::Release);
+        let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
+        idle.processors.push(p);
+        self.idle_processors.store(idle.processors.len(), Ordering::SeqCst); // pairs with `wake_one`'s load
+    }
+
+    fn pop_idle_processor(&self, idle: &mut IdleLists) -> *const Processor {
+        let p = idle.processors.pop().unwrap_or(ptr::null());
+        self.idle_processors.store(idle.processors.len(), Ordering::SeqCst);
+        p
+    }
+
+    /// Wakes one M (`prefer` if it sleeps) for new work, if a P is idle and nobody looks for work already.
+    pub fn wake_one(&self, prefer: *mut Machine) {
+        fence(Ordering::SeqCst); // pairs with the fence in `release_and_recheck`
+        if self.idle_processors.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        if self.processors.len() > 1 && self.spinning.load(Ordering::SeqCst) != 0 {
+            return;
+        }
+        let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
+        if idle.processors.is_empty() || self.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        let m = take_machine(&mut idle, prefer);
+        let m = if m.is_null() {
+            drop(idle);
+            let m = self.new_machine();
+            if m.is_null() {
+                return;
+            }
+            idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
+            m
+        } else {
+            m
+        };
+        let p = self.pop_idle_processor(&mut idle);
+        drop(idle);
+        // SAFETY: an M taken from the idle list (or new) sleeps until its note is set; its fields are this caller's.
+        unsafe {
+            if !p.is_null() {
+                (*p).machine.store(m, Ordering::Release); // pairs with sysmon's Acquire
+                (*m).handed.store(p.cast_mut(), Ordering::Relaxed); // published by the note
+                if self.processors.len() > 1 {
+                    (*m).spinning = true;
+                    self.spinning.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            notify(m);
+        }
+    }
+
+    /// The earliest deadline of all timers, or `NEVER`.
+    pub fn next_timer(&self) -> u64 {
+        // Acquire: pairs with the Release stores under the heaps' locks.
+        self.processors.iter().map(|p| p.next_when.load(Ordering::Acquire)).min().unwrap_or(NEVER)
+    }
+
+    /// Whether any queue holds work or a timer is due.
+    pub(super) fn has_work(&self) -> bool {
+        self.inject.len() > 0
+            || self.processors.iter().any(|p| !p.queue.is_empty())
+            || self.requests.load(Ordering::Relaxed) != 0
+            || (self.next_timer() != NEVER && self.next_timer() <= clock::now_ns())
+    }
+
+    /// Ms asleep without work.
+    pub fn idle_machine_count(&self) -> usize {
+        self.idle.lock().unwrap_or_else(|e| e.into_inner()).machines.len()
+    }
+
+    /// An M that sleeps, or a new one, to take `p` from an M that blocks. `false`: none could be had.
+    pub(super) fn send_taker(&self, p: &Processor) -> bool {
+        let m = take_machine(&mut self.idle.lock().unwrap_or_else(|e| e.into_inner()), ptr::null_mut());
+        let m = if m.is_null() { self.new_machine() } else { m };
+        if m.is_null() {
+            return false;
+        }
+        // SAFETY: as in `wake_one`.
+        unsafe {
+            (*m).retake.store(ptr::from_ref(p).cast_mut(), Ordering::Relaxed); // published by the note
+            notify(m);
+        }
+        true
+    }
+}
+
+fn take_machine(idle: &mut IdleLists, prefer: *mut Machine) -> *mut Machine {
+    if let Some(i) = idle.machines.iter().rposition(|&m| !prefer.is_null() && ptr::eq(m, prefer)) {
+        return idle.machines.swap_remove(i);
+    }
+    idle.machines.pop().unwrap_or(ptr::null_mut())
+}
+
+/// # Safety
+/// `m` was taken from the idle list by this caller, or is new.
+unsafe fn notify(m: *mut Machine) {
+    // SAFETY: Ms are never freed. Release: pairs with the Acquire swap in `sleep_without_work`.
+    unsafe {
+        (*m).note.store(1, Ordering::Release);
+        futex::wake_one(&raw const (*m).note);
+    }
+}
+
+impl Machine {
+    /// Takes an idle P, if there is one.
+    pub(super) fn acquire_idle_processor(&mut self) -> bool {
+        let rt = self.rt;
+        let mut idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
+        let p = rt.pop_idle_processor(&mut idle);
+        drop(idle);
+        if p.is_null() {
+            return false;
+        }
+        // SAFETY: Ps are never freed; an idle one taken from the list is this M's.
+        unsafe { (*p).machine.store(self, Ordering::Release) };
+        self.processor.store(p.cast_mut(), Ordering::Relaxed);
+        true
+    }
+
+    pub(super) fn stop_spinning(&mut self) {
+        self.spinning = false;
+        // SeqCst: pairs with the load in `wake_one`: a producer that saw us spin is seen by our next look.
+        if self.rt.spinning.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.rt.wake_one(ptr::null_mut());
+        }
+    }
+
+    /// Gives the P up and looks once more; `true`: there is work and this M has a P again.
+    pub(super) fn release_and_recheck(&mut self) -> bool {
+        let p = self.processor.swap(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: it was this M's P.
+        self.rt.put_idle_processor(unsafe { &*p });
+        if self.spinning {
+            self.spinning = false;
+            self.rt.spinning.fetch_sub(1, Ordering::SeqCst);
+        }
+        fence(Ordering::SeqCst); // pairs with the fence in `wake_one`
+        self.rt.has_work() && self.acquire_idle_processor()
+    }
+
+    /// Sleeps, host detached, until somebody has a P or an errand for this M.
+    ///
+    /// # Safety
+    /// On g0 with the home state current and no P.
+    pub(super) unsafe fn sleep_without_work(&mut self) {
+        let rt = self.rt;
+        let me: *mut Machine = self;
+        // SAFETY: `home` is current.
+        unsafe { (rt.host.detach)(self.home) };
+        rt.idle.lock().unwrap_or_else(|e| e.into_inner()).machines.push(me);
+        fence(Ordering::SeqCst);
+        // A producer that came between the recheck and the push found a P but no M asleep; it started another M.
+        loop {
+            let next = rt.next_timer();
+            let timeout = self.keep_timers(next);
+            let interrupted = matches!(futex::wait(&self.note, 0, timeout), futex::WaitResult::Interrupted);
+            // Acquire: pairs with the Release in `notify`.
+            if self.note.swap(0, Ordering::Acquire) == 1 {
+                break;
+            }
+            // SAFETY: any thread may ask.
+            let signal = interrupted && unsafe { (rt.host.signals_pending)() };
+            if signal {
+                rt.requests.fetch_or(super::runtime::REQUEST_SIGNAL, Ordering::AcqRel);
+            }
+            if (signal || rt.has_work()) && self.wake_self() {
+                break;
+            }
+        }
+        self.drop_keeper();
+        if rt.stopping.load(Ordering::Acquire) && self.id != 0 {
+            park_forever();
+        }
+        // SAFETY: the host lock is free of this thread; `home` is its state.
+        unsafe { (rt.host.attach)(self.home) };
+        let p = self.handed.swap(ptr::null_mut(), Ordering::Relaxed);
+        if !p.is_null() {
+            self.processor.store(p, Ordering::Relaxed);
+        }
+        let wanted = self.retake.swap(ptr::null_mut(), Ordering::Relaxed);
+        if !wanted.is_null() {
+            // SAFETY: Ps are never freed; host attached.
+            unsafe { self.take_over(&*wanted) };
+        }
+    }
+
+    /// Becomes the M that watches the timers, if there are any and nobody does; returns its time-out in ns.
+    fn keep_timers(&mut self, next: u64) -> Option<u64> {
+        if next == NEVER {
+            return None;
+        }
+        let me = ptr::from_mut(self).addr();
+        let mut idle = self.rt.idle.lock().unwrap_or_else(|e| e.into_inner());
+        if idle.keeper == 0 {
+            idle.keeper = me;
+        }
+        if idle.keeper != me {
+            return None;
+        }
+        drop(idle);
+        Some(next.saturating_sub(clock::now_ns()).max(1))
+    }
+
+    fn drop_keeper(&mut self) {
+        let me = ptr::from_mut(self).addr();
+        let mut idle = self.rt.idle.lock().unwrap_or_else(|e| e.into_inner());
+        if idle.keeper == me {
+            idle.keeper = 0;
+        }
+    }
+
+    /// Leaves the idle list on its own account, with a P if one is idle. `false`: stay asleep.
+    fn wake_self(&mut self) -> bool {
+        let rt = self.rt;
+        let me: *mut Machine = self;
+        let mut idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
+        if idle.processors.is_empty() {
+            return false;
+        }
+        let Some(i) = idle.machines.iter().position(|&m| ptr::eq(m, me)) else {
+            return false; // somebody took this M: the note comes
+        };
+        idle.machines.swap_remove(i);
+        let p = rt.pop_idle_processor(&mut idle);
+        drop(idle);
+        // SAFETY: an idle P taken from the list is this M's.
+        unsafe { (*p).machine.store(me, Ordering::Release) };
+        self.handed.store(p.cast_mut(), Ordering::Relaxed);
+        true
+    }
+
+    /// Gives `g` and this M's P to the M `g` belongs to, if that one sleeps. `false`: run `g` here, its M is blocked.
+    ///
+    /// # Safety
+    /// On g0, host attached, with a P; `g` was taken from a queue and belongs to `owner`.
+    pub(super) unsafe fn hand_to_owner(&mut self, g: *mut Goroutine, owner: *mut Machine) -> bool {
+        let rt = self.rt;
+        let mut idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
+        let place = idle.machines.iter().position(|&m| ptr::eq(m, owner));
+        // SAFETY: Ms are never freed; one taken from the idle list is this caller's until notified.
+        unsafe {
+            let Some(i) = place else {
+                drop(idle);
+                if (*owner).processor.load(Ordering::Relaxed).is_null() {
+                    return false;
+                }
+                rt.inject.push(g);
+                return true;
+            };
+            idle.machines.swap_remove(i);
+            drop(idle);
+            let p = self.processor.swap(ptr::null_mut(), Ordering::Relaxed);
+            if let Some(kicked) = (*p).queue.push_next(g)
+                && let Err(overflow) = (*p).queue.push_back(kicked)
+            {
+                rt.inject.push_batch(&overflow.batch);
+            }
+            if self.spinning {
+                self.stop_spinning();
+            }
+            (*p).machine.store(owner, Ordering::Release);
+            (*owner).handed.store(p, Ordering::Relaxed);
+            // The P is this M's no more: look for another one, or sleep.
+            self.settle(self.home);
+            notify(owner);
+        }
+        true
+    }
+}
+
+/// The end of an M whose process is exiting: it never touches the host again.
+pub(super) fn park_forever() -> ! {
+    let word = crate::primitive::atomic::AtomicU32::new(0);
+    loop {
+        let _ = futex::wait(&word, 0, None);
+    }
+}

@@ -1,0 +1,269 @@
+//! M: an OS thread that runs goroutines, and the loop it runs.
+
+use super::processor::Processor;
+use super::runtime::Runtime;
+use crate::context::{self, Context};
+use crate::goroutine::host::HostThread;
+use crate::goroutine::{Bundle, Goroutine, status};
+use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use std::ptr;
+
+/// Why a goroutine came to g0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing pending.
+    None,
+    /// It waits for a waker.
+    Park,
+    /// It goes to the global queue.
+    Yield,
+    /// It ended.
+    Exit,
+}
+
+/// One OS thread of the runtime. Never freed: sysmon and stale wake-ups may look at it at any time.
+pub struct Machine {
+    /// The runtime it belongs to.
+    pub rt: &'static Runtime,
+    /// Its number; 0 is the main thread's.
+    pub id: u32,
+    /// Where its scheduler left off.
+    pub g0: Context,
+    /// The host state it idles on.
+    pub home: HostThread,
+    /// The host state current on this thread.
+    pub current_host: HostThread,
+    /// The same while a goroutine runs, for sysmon; null on g0.
+    pub visible_host: AtomicPtr<u8>,
+    /// The goroutine running.
+    pub current: *mut Goroutine,
+    /// Its P, or null. Written by itself, and by an M that takes the P while holding the host's lock.
+    pub processor: AtomicPtr<Processor>,
+    /// On g0 (true) or on a goroutine's stack.
+    pub in_scheduler: AtomicBool,
+    /// Futex word: 1 when there is a reason to wake.
+    pub note: AtomicU32,
+    /// A P handed to it while it sleeps.
+    pub handed: AtomicPtr<Processor>,
+    /// A P it is asked to take from an M that blocks.
+    pub retake: AtomicPtr<Processor>,
+    /// The goroutine that came to g0 and what to do with it once its state is swapped out.
+    pub previous: *mut Goroutine,
+    /// What to do with `previous`.
+    pub action: Action,
+    /// One bundle kept at hand.
+    pub spare: *mut Bundle,
+    /// Found work without a queue; see the wake rule.
+    pub spinning: bool,
+}
+
+// SAFETY: fields that other threads touch are atomics; the rest belongs to the M's own thread.
+unsafe impl Send for Machine {}
+// SAFETY: as above.
+unsafe impl Sync for Machine {}
+
+/// The calling thread's M, or null on a plain thread.
+#[inline(always)]
+pub fn current_machine() -> *mut Machine {
+    context::current_get().cast()
+}
+
+impl Machine {
+    /// A new M of `rt`, without a thread yet.
+    pub fn new(rt: &'static Runtime, id: u32) -> *mut Machine {
+        Box::into_raw(Box::new(Machine {
+            rt,
+            id,
+            g0: Context::default(),
+            home: ptr::null_mut(),
+            current_host: ptr::null_mut(),
+            visible_host: AtomicPtr::new(ptr::null_mut()),
+            current: ptr::null_mut(),
+            processor: AtomicPtr::new(ptr::null_mut()),
+            in_scheduler: AtomicBool::new(true),
+            note: AtomicU32::new(0),
+            handed: AtomicPtr::new(ptr::null_mut()),
+            retake: AtomicPtr::new(ptr::null_mut()),
+            previous: ptr::null_mut(),
+            action: Action::None,
+            spare: ptr::null_mut(),
+            spinning: false,
+        }))
+    }
+
+    /// Its P, or null.
+    #[inline(always)]
+    pub fn p(&self) -> *mut Processor {
+        // Relaxed: written by this thread, or by another under the host's lock, which this thread has taken since.
+        self.processor.load(Ordering::Relaxed)
+    }
+
+    /// Makes `to` the current host state and then finishes what the previous goroutine came for.
+    ///
+    /// # Safety
+    /// On this M's g0, host attached.
+    #[inline]
+    pub unsafe fn settle(&mut self, to: HostThread) {
+        if self.current_host != to {
+            // SAFETY: attached with `current_host`; `to` is a state of a goroutine this M owns, or its home.
+            unsafe { (self.rt.host.switch)(self.current_host, to) };
+            self.current_host = to;
+        }
+        if self.action != Action::None {
+            // SAFETY: the state of `previous` is no longer current (or its bundle stays with this M).
+            unsafe { self.finish_previous() };
+        }
+    }
+
+    /// # Safety
+    /// On g0, after the exchange of host states.
+    #[inline]
+    unsafe fn finish_previous(&mut self) {
+        let g = self.previous;
+        let action = std::mem::replace(&mut self.action, Action::None);
+        self.previous = ptr::null_mut();
+        // SAFETY: `g` just left its stack on this M, which owns it until the lines below publish it.
+        unsafe {
+            match action {
+                Action::Park => {
+                    if !status::commit_park(&*g) {
+                        self.rt.enqueue(g);
+                    }
+                }
+                Action::Yield => {
+                    // Release: pairs with the Acquire of the M that takes it from the queue.
+                    (*g).status.store(status::RUNNABLE, Ordering::Release);
+                    self.rt.inject_goroutine(g);
+                }
+                Action::Exit => self.retire(g),
+                Action::None => {}
+            }
+        }
+    }
+
+    /// The end of a goroutine: descriptor and bundle go back.
+    ///
+    /// # Safety
+    /// `g` is DEAD, off its stack, and its state not current unless its bundle is fit for reuse.
+    pub unsafe fn retire(&mut self, g: *mut Goroutine) {
+        // SAFETY: this M owns the ended goroutine and its bundle.
+        unsafe {
+            let bundle = (*g).bundle;
+            (*g).bundle = ptr::null_mut();
+            self.rt.registry.give_back(g);
+            if (*bundle).spoiled {
+                self.rt.destroy_bundle(bundle);
+            } else if self.spare.is_null() {
+                self.spare = bundle;
+            } else {
+                self.rt.keep_bundle(bundle);
+            }
+        }
+    }
+
+    /// Runs `g` until it comes back to g0.
+    ///
+    /// # Safety
+    /// On g0, host attached, with a P, `g` taken from a queue.
+    #[inline]
+    pub unsafe fn execute(&mut self, g: *mut Goroutine) {
+        // SAFETY: a goroutine taken from a queue belongs to the taker; see the status table.
+        unsafe {
+            // An ended goroutine's bundle goes to the next one that needs one, its state still current: no exchange.
+            if self.action == Action::Exit && !(*(*self.previous).bundle).spoiled {
+                self.finish_previous();
+            }
+            if (*g).bundle.is_null() && !self.equip(g) {
+                return;
+            }
+            let bundle = (*g).bundle;
+            self.settle((*bundle).host);
+            (*g).status.store(status::RUNNING, Ordering::Relaxed);
+            self.current = g;
+            let p = self.p();
+            if !p.is_null() {
+                let ticks = (*p).ticks.load(Ordering::Relaxed);
+                (*p).ticks.store(ticks.wrapping_add(1), Ordering::Relaxed);
+            }
+            self.visible_host.store((*bundle).host, Ordering::Relaxed);
+            self.in_scheduler.store(false, Ordering::Release); // pairs with the Acquire in `blocking::take_over`
+            context::switch(&raw mut self.g0, &raw const (*bundle).context, g as usize);
+        }
+    }
+
+    /// Gives an unstarted goroutine its bundle.
+    #[inline]
+    unsafe fn equip(&mut self, g: *mut Goroutine) -> bool {
+        // SAFETY: `g` and the spare bundle belong to this M.
+        unsafe {
+            if !self.spare.is_null() {
+                (*g).bundle = std::mem::replace(&mut self.spare, ptr::null_mut());
+                return true;
+            }
+            let bundle = self.rt.take_bundle();
+            if bundle.is_null() {
+                self.settle(self.home);
+                (self.rt.host.start_failed)(g);
+                self.rt.registry.give_back(g);
+                return false;
+            }
+            (*g).bundle = bundle;
+            true
+        }
+    }
+}
+
+/// Leaves the running goroutine's stack for its M's g0; returns when it runs again, perhaps on another M.
+///
+/// # Safety
+/// On a goroutine's stack; for `Park` the status is PARKING.
+#[inline(never)]
+pub unsafe fn leave(action: Action) {
+    let m = current_machine();
+    // SAFETY: `m` is this thread's M and `current` the caller.
+    unsafe {
+        let g = (*m).current;
+        (*m).previous = g;
+        (*m).action = action;
+        (*m).in_scheduler.store(true, Ordering::Relaxed);
+        let bundle = (*g).bundle;
+        context::switch(&raw mut (*bundle).context, &raw const (*m).g0, 0);
+    }
+}
+
+/// First frame of every goroutine stack: runs one goroutine after another as the stack is reused.
+///
+/// # Safety
+/// Entered by `context::switch` only, `value` being the goroutine.
+pub(super) unsafe extern "C-unwind" fn goroutine_main(value: usize) -> ! {
+    let mut g = value as *mut Goroutine;
+    loop {
+        // SAFETY: `g` is RUNNING here, on its own stack; the M is asked for anew after the run, it may be another.
+        unsafe {
+            let rt = (*current_machine()).rt;
+            let reusable = (rt.host.run)(g);
+            let bundle = (*g).bundle;
+            (*bundle).spoiled = !reusable;
+            (*g).status.store(status::DEAD, Ordering::Release); // pairs with the Acquire in `Registry::for_each`
+            let m = current_machine();
+            (*m).previous = g;
+            (*m).action = Action::Exit;
+            (*m).in_scheduler.store(true, Ordering::Relaxed);
+            g = context::switch(&raw mut (*bundle).context, &raw const (*m).g0, 0) as *mut Goroutine;
+        }
+    }
+}
+
+/// The scheduler loop of an M, on its g0.
+///
+/// # Safety
+/// `m` is this thread's M, host attached with `current_host`.
+pub(super) unsafe fn run_machine(m: *mut Machine) {
+    loop {
+        // SAFETY: only this thread runs this M; no reference into it is kept over `execute`.
+        unsafe {
+            let g = (*m).find_work();
+            (*m).execute(g);
+        }
+    }
+}

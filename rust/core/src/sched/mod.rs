@@ -1,0 +1,40 @@
+//! Layer 8: the scheduler.
+//!
+//! Go's design: an M (OS thread) needs a P to run goroutines; a P has a 256-slot ring and a next slot that inherits the
+//! time slice; work overflows by half to the global queue, which is looked at every 61 ticks; an M without work steals
+//! half of a random victim's ring. The wake rule: when work appears, a P is idle and nobody spins, wake one M.
+//!
+//! Every M runs its scheduler on a stack of its own (g0). A goroutine that parks switches to g0, and only there, after
+//! the host's thread state was exchanged, does it become visible as parked (`goroutine::status`). The next goroutine is
+//! looked for first, so that the exchange goes straight from the old goroutine's state to the new one's.
+//!
+//! Under an exclusive host (the GIL) one P runs by default, and the host's lock protects what a P owns. An M whose
+//! goroutine lets go of that lock in a C call keeps its P in name; `sysmon` sees the detached state and wakes another M,
+//! which takes the lock and then, holding it, the P (`blocking`). The first M finds itself without a P at its next
+//! scheduling point. Rejected: hooks in the interpreter (none exist), a spare M always waiting for the GIL (costs a
+//! forced switch every 5 ms), one state per M (a started goroutine cannot change its state: the evaluator keeps it in a
+//! C local).
+//!
+//! The main goroutine runs on its thread's own stack and is switched away from like any other; its M runs other
+//! goroutines meanwhile, which is why a script that never calls `run` is as fast as one that does. It belongs to its M;
+//! only when that M sits in somebody else's blocking call may another M run it.
+
+pub mod blocking;
+pub mod config;
+pub mod find_work;
+pub mod idle;
+pub mod inject_queue;
+pub mod local_queue;
+pub mod machine;
+pub mod park;
+pub mod processor;
+pub mod runtime;
+pub mod spawn;
+pub mod steal;
+pub mod sysmon;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+pub use machine::current_machine;
+pub use park::{announce, block, current_goroutine, gosched, ready_wait, retract, sleep_until};
+pub use runtime::Runtime;

@@ -1,0 +1,178 @@
+//! Park and ready: how a goroutine or a plain thread blocks in one wait, and how it is woken.
+
+use super::machine::{Action, leave};
+use super::processor::Processor;
+use super::{Runtime, current_machine};
+use crate::goroutine::Goroutine;
+use crate::goroutine::status::{self, Wake};
+use crate::goroutine::waiter::{Outcome, Reason, Wait, Who};
+use crate::primitive::atomic::Ordering;
+use crate::sys::{clock, futex};
+use std::ptr;
+
+pub use super::spawn::running as current_goroutine;
+
+/// Prepares to block: fills in who waits. Call before the wait can be found by anybody; `block` must follow.
+#[inline]
+pub fn announce(wait: &mut Wait) {
+    let g = current_goroutine();
+    if g.is_null() {
+        wait.who = Who::Thread(&raw const wait.word);
+    } else {
+        wait.who = Who::Goroutine(g);
+        // SAFETY: the running goroutine's own descriptor. Release: pairs with the Acquire in `status::wake`.
+        unsafe { (*g).status.store(status::PARKING, Ordering::Release) };
+    }
+}
+
+/// Takes an announcement back: the operation needed no waiting, and nobody could have found the wait.
+#[inline]
+pub fn retract(wait: &Wait) {
+    if let Who::Goroutine(g) = wait.who {
+        // SAFETY: the running goroutine's own descriptor.
+        unsafe { (*g).status.store(status::RUNNING, Ordering::Relaxed) };
+    }
+}
+
+/// Blocks until the announced wait is claimed; at the latest at `deadline_ns` (monotonic). Returns how it ended.
+///
+/// # Safety
+/// `announce(wait)` was called on this thread and nothing parked since; no lock is held; nodes of the wait are unlinked
+/// by the caller before `wait` goes out of scope.
+#[inline]
+pub unsafe fn block(rt: &'static Runtime, wait: &mut Wait, reason: Reason, deadline_ns: Option<u64>) -> Outcome {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match wait.who {
+            Who::Goroutine(g) => block_goroutine(rt, g, wait, reason, deadline_ns),
+            Who::Thread(_) => block_thread(rt, wait, deadline_ns),
+        }
+    }
+    wait.outcome()
+}
+
+#[inline]
+unsafe fn block_goroutine(
+    rt: &'static Runtime,
+    g: *mut Goroutine,
+    wait: &mut Wait,
+    reason: Reason,
+    deadline_ns: Option<u64>,
+) {
+    // SAFETY: `g` is the running goroutine; `wait` outlives the park.
+    unsafe {
+        (*g).reason.store(reason as u8, Ordering::Relaxed);
+        (*g).wait.store(wait, Ordering::Release); // pairs with the Acquire in `end_wait`
+        if (*g).cancel_requested.load(Ordering::Relaxed) != 0 && wait.claim(Outcome::Cancelled) {
+            ready_wait(wait);
+        }
+        let mut heap: *const Processor = ptr::null();
+        if let Some(when) = deadline_ns {
+            let p = (*current_machine()).p();
+            heap = if p.is_null() { &raw const rt.processors[0] } else { p };
+            wait.timer.when_ns = when;
+            (*heap).add_timer(&raw mut wait.timer);
+            if p.is_null() {
+                rt.wake_one(ptr::null_mut());
+            }
+        }
+        leave(Action::Park);
+        if !heap.is_null() {
+            (*heap).remove_timer(&raw mut wait.timer);
+        }
+        (*g).wait.store(ptr::null_mut(), Ordering::Release);
+        (*g).reason.store(0, Ordering::Relaxed);
+    }
+}
+
+#[cold]
+unsafe fn block_thread(rt: &'static Runtime, wait: &mut Wait, deadline_ns: Option<u64>) {
+    rt.blocked_threads.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: a plain thread with the host attached; the token goes back below.
+    let token = unsafe { (rt.host.leave_thread)() };
+    let mut timed_out = false;
+    // Acquire: pairs with the Release in `ready_wait`.
+    while wait.word.load(Ordering::Acquire) == 0 {
+        let left = if timed_out { None } else { deadline_ns.map(|d| d.saturating_sub(clock::now_ns())) };
+        if left == Some(0) {
+            timed_out = true;
+            // Claiming is a locked step under an exclusive host: take the host's lock for it.
+            // SAFETY: token of this thread.
+            unsafe {
+                (rt.host.return_thread)(token);
+                let mine = wait.claim(Outcome::TimedOut);
+                if mine {
+                    rt.blocked_threads.fetch_sub(1, Ordering::Relaxed);
+                    return;
+                }
+                (rt.host.leave_thread)();
+            }
+            continue;
+        }
+        let _ = futex::wait(&wait.word, 0, left);
+    }
+    // SAFETY: as above.
+    unsafe { (rt.host.return_thread)(token) };
+    rt.blocked_threads.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Makes the owner of a claimed wait runnable. The wait may be gone when this returns.
+///
+/// # Safety
+/// The caller claimed the wait, and calls this once.
+#[inline]
+pub unsafe fn ready_wait(wait: &Wait) {
+    // SAFETY: a claimed wait stays alive until its owner is readied by the claimer, this caller.
+    unsafe {
+        match wait.who {
+            Who::Goroutine(g) => {
+                if status::wake(&*g) == Wake::Enqueue {
+                    let m = current_machine();
+                    if m.is_null() { runtime_of(g).inject_goroutine(g) } else { (*m).rt.enqueue(g) }
+                }
+            }
+            Who::Thread(word) => {
+                // Release: pairs with the Acquire in `block_thread`. The word may be gone before the wake: harmless.
+                (*word).store(1, Ordering::Release);
+                futex::wake_one(word);
+            }
+        }
+    }
+}
+
+unsafe fn runtime_of(g: *mut Goroutine) -> &'static Runtime {
+    // SAFETY: set by `registry.take`'s caller for every goroutine; runtimes are never freed.
+    unsafe { &*(*g).runtime.cast::<Runtime>() }
+}
+
+/// Lets others run: the goroutine goes to the tail of the global queue. Returns at once when nobody else could run.
+pub fn gosched() {
+    let m = current_machine();
+    if m.is_null() {
+        return;
+    }
+    // SAFETY: this thread's M, on a goroutine's stack.
+    unsafe {
+        let p = (*m).p();
+        let rt = (*m).rt;
+        if !p.is_null() && (*p).queue.is_empty() && rt.inject.len() == 0 {
+            // Acquire: pairs with the Release stores under the heap's lock.
+            let next = (*p).next_when.load(Ordering::Acquire);
+            if (next == super::processor::NEVER || next > clock::now_ns())
+                && rt.requests.load(Ordering::Relaxed) == 0
+                && rt.processors.len() == 1
+            {
+                return;
+            }
+        }
+        leave(Action::Yield);
+    }
+}
+
+/// Sleeps until `deadline_ns`; ends early by cancellation or, on the main goroutine, a signal.
+pub fn sleep_until(rt: &'static Runtime, deadline_ns: u64) -> Outcome {
+    let mut wait = Wait::new();
+    announce(&mut wait);
+    // SAFETY: announced just now; the wait has no nodes.
+    unsafe { block(rt, &mut wait, Reason::Sleep, Some(deadline_ns)) }
+}

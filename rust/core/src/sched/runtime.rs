@@ -1,0 +1,199 @@
+//! The runtime: what all Ms and Ps share; built once, never freed.
+
+use super::config::Config;
+use super::idle::IdleLists;
+use super::inject_queue::InjectQueue;
+use super::machine::Machine;
+use super::processor::Processor;
+use crate::goroutine::host::Host;
+use crate::goroutine::registry::Registry;
+use crate::goroutine::waiter::Outcome;
+use crate::goroutine::{Bundle, Goroutine};
+use crate::primitive::Mutex;
+use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::primitive::exclusive::{ShortLock, set_exclusive};
+use crate::stack::{GuardMode, StackDepot};
+use std::io;
+use std::ptr;
+
+/// Somebody wants the main goroutine's signals looked at.
+pub const REQUEST_SIGNAL: u32 = 1;
+/// sysmon thinks everything is asleep.
+pub const REQUEST_DEADLOCK: u32 = 2;
+
+/// Counts for `stats`.
+#[derive(Default)]
+pub struct Counters {
+    /// Goroutines taken from other Ps (batches).
+    pub steals: AtomicU64,
+    /// Ps handed from a blocked M to another.
+    pub hand_offs: AtomicU64,
+}
+
+pub(super) struct BundlePool(pub(super) Vec<*mut Bundle>);
+// SAFETY: bundles in the pool belong to the pool; it is only touched under its lock.
+unsafe impl Send for BundlePool {}
+
+/// Everything shared.
+pub struct Runtime {
+    /// The host.
+    pub host: &'static Host,
+    /// Settings.
+    pub config: Config,
+    /// All goroutines.
+    pub registry: Registry,
+    /// Stack slots.
+    pub stacks: StackDepot,
+    /// The global queue.
+    pub inject: InjectQueue<Goroutine>,
+    /// All Ps.
+    pub processors: Box<[Processor]>,
+    /// Idle Ps and Ms.
+    pub(super) idle: Mutex<IdleLists>,
+    /// How many Ps are idle; read without the lock.
+    pub idle_processors: AtomicUsize,
+    /// How many Ms exist.
+    pub machine_count: AtomicUsize,
+    /// Ms looking for work.
+    pub spinning: AtomicU32,
+    /// `REQUEST_` bits for whoever schedules next.
+    pub requests: AtomicU32,
+    /// The main goroutine, or null.
+    pub main: AtomicPtr<Goroutine>,
+    /// Set at exit: no M takes the host's lock again.
+    pub stopping: AtomicBool,
+    /// Plain threads blocked in an operation of ours.
+    pub blocked_threads: AtomicUsize,
+    /// Counts.
+    pub counters: Counters,
+    /// Held while a host state is deleted and while sysmon looks at one.
+    pub(super) state_delete: Mutex<()>,
+    pub(super) bundles: ShortLock<BundlePool>,
+    random: AtomicU64,
+    pub(super) sysmon_started: AtomicBool,
+}
+
+impl Runtime {
+    /// A runtime on `host`, without threads yet.
+    ///
+    /// # Errors
+    /// The error of the first stack arena's `mmap`.
+    pub fn new(config: Config, host: &'static Host) -> io::Result<&'static Runtime> {
+        if host.exclusive {
+            set_exclusive(true);
+        }
+        let count = config.processors.max(1);
+        let stacks = StackDepot::new(config.stack_bytes, GuardMode::detect())?;
+        let seed = if config.seed == 0 { crate::sys::clock::now_ns() } else { config.seed };
+        let rt: &'static Runtime = Box::leak(Box::new(Runtime {
+            host,
+            registry: Registry::new(),
+            stacks,
+            inject: InjectQueue::new(),
+            processors: (0..count).map(Processor::new).collect(),
+            idle: Mutex::new(IdleLists::default()),
+            idle_processors: AtomicUsize::new(0),
+            machine_count: AtomicUsize::new(0),
+            spinning: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
+            main: AtomicPtr::new(ptr::null_mut()),
+            stopping: AtomicBool::new(false),
+            blocked_threads: AtomicUsize::new(0),
+            counters: Counters::default(),
+            state_delete: Mutex::new(()),
+            bundles: ShortLock::new(BundlePool(Vec::new())),
+            random: AtomicU64::new(seed | 1),
+            sysmon_started: AtomicBool::new(false),
+            config,
+        }));
+        for p in rt.processors.iter().rev() {
+            rt.put_idle_processor(p);
+        }
+        Ok(rt)
+    }
+
+    /// A random number (xorshift64*). Races only make it more random.
+    #[inline]
+    pub fn random(&self) -> u64 {
+        let mut x = self.random.load(Ordering::Relaxed);
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.store(x, Ordering::Relaxed);
+        x.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 16
+    }
+
+    /// Puts a runnable goroutine where this thread should: its P's next slot, or the global queue. Wakes an M by the rule.
+    ///
+    /// # Safety
+    /// The caller owns `g`, whose status is RUNNABLE.
+    #[inline]
+    pub unsafe fn enqueue(&self, g: *mut Goroutine) {
+        let m = super::current_machine();
+        // SAFETY: `m` is this thread's M; its P, if any, is this thread's.
+        unsafe {
+            if !m.is_null() {
+                let p = (*m).p();
+                if !p.is_null() {
+                    if let Some(kicked) = (*p).queue.push_next(g)
+                        && let Err(overflow) = (*p).queue.push_back(kicked)
+                    {
+                        self.inject.push_batch(&overflow.batch);
+                    }
+                    if self.idle_processors.load(Ordering::Relaxed) != 0 {
+                        self.wake_one(ptr::null_mut());
+                    }
+                    return;
+                }
+            }
+            self.inject_goroutine(g);
+        }
+    }
+
+    /// Puts a runnable goroutine on the global queue and wakes an M by the rule.
+    ///
+    /// # Safety
+    /// As for `enqueue`.
+    pub unsafe fn inject_goroutine(&self, g: *mut Goroutine) {
+        // SAFETY: the caller owns `g` until it is pushed.
+        let owner = unsafe { (*g).locked_machine.cast::<Machine>() };
+        self.inject.push(g);
+        self.wake_one(owner);
+    }
+
+    /// Serves what sysmon asked for. Host attached.
+    pub(super) fn serve_requests(&self) {
+        // AcqRel: pairs with sysmon's fetch_or.
+        let requests = self.requests.swap(0, Ordering::AcqRel);
+        let main = self.main.load(Ordering::Acquire); // pairs with the Release in `adopt_main`
+        if main.is_null() {
+            return;
+        }
+        // SAFETY: the main goroutine's descriptor is never freed; its wait is alive while the pointer is set, and both
+        // only change with the host attached (exclusive hosts are the only ones that request).
+        unsafe {
+            if requests & REQUEST_SIGNAL != 0 && (self.host.signals_pending)() {
+                self.end_wait(main, Outcome::Interrupted);
+            }
+            if requests & REQUEST_DEADLOCK != 0 && (self.host.is_alone)(self.blocked_threads.load(Ordering::Relaxed)) {
+                self.end_wait(main, Outcome::Deadlock);
+            }
+        }
+    }
+
+    /// Ends the wait `g` is blocked in, if it is blocked and nobody else has ended it. Returns whether this call did.
+    ///
+    /// # Safety
+    /// `g` is a descriptor of this runtime; host attached.
+    pub unsafe fn end_wait(&self, g: *mut Goroutine, outcome: Outcome) -> bool {
+        // SAFETY: `wait` is set while the wait is alive; changes happen with the host attached.
+        unsafe {
+            let wait = (*g).wait.load(Ordering::Acquire); // pairs with the Release in `park::block`
+            if wait.is_null() || !(*wait).claim(outcome) {
+                return false;
+            }
+            super::park::ready_wait(&*wait);
+            true
+        }
+    }
+}

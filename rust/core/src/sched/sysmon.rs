@@ -1,0 +1,136 @@
+//! The watcher: a thread without a P and without the host's lock. Retakes Ps of blocked Ms, backs up the timers, passes
+//! signals on to a parked main goroutine, and suspects deadlock.
+
+use super::machine::Machine;
+use super::processor::{NEVER, Processor};
+use super::runtime::{REQUEST_DEADLOCK, REQUEST_SIGNAL, Runtime};
+use crate::goroutine::status;
+use crate::primitive::atomic::{AtomicU32, Ordering};
+use crate::sys::{clock, futex, thread};
+use std::ptr;
+
+/// Shortest pause between looks, ns. Go's 20 µs: the time after which a call counts as blocking.
+const MIN_PAUSE_NS: u64 = 20_000;
+/// Longest pause while nothing waits, ns. Go's 10 ms.
+const MAX_PAUSE_NS: u64 = 10_000_000;
+/// Longest pause while a goroutine waits for a P, or a P's goroutine is out, ns.
+const WAITING_PAUSE_NS: u64 = 500_000;
+/// Quiet rounds before the pause doubles. Go's number.
+const QUIET_ROUNDS: u32 = 50;
+/// A P out for this long is handed off even if nobody waits, so that the next to come finds it idle, ns.
+const HAND_OFF_NS: u64 = 1_000_000;
+
+#[derive(Clone)]
+struct Seen {
+    host: *mut u8,
+    ticks: u32,
+    since_ns: u64,
+}
+
+impl Runtime {
+    #[cold]
+    pub(super) fn start_sysmon(&'static self) {
+        if !self.sysmon_started.swap(true, Ordering::AcqRel) {
+            // SAFETY: runtimes are never freed.
+            let started = unsafe { thread::spawn_raw(sysmon_thread, ptr::from_ref(self).cast_mut().cast()) };
+            if started.is_err() {
+                self.sysmon_started.store(false, Ordering::Release); // the next spawn tries again
+            }
+        }
+    }
+
+    /// One look at `p`. Returns whether it needs watching closely.
+    fn look_at(&self, p: &Processor, seen: &mut Seen, now: u64) -> bool {
+        let m: *mut Machine = p.machine.load(Ordering::Acquire); // pairs with the Release of who gave the P away
+        if m.is_null() {
+            let next = p.next_when.load(Ordering::Acquire);
+            if self.inject.len() > 0 || !p.queue.is_empty() || (next != NEVER && next <= now) {
+                self.wake_one(ptr::null_mut());
+            }
+            seen.host = ptr::null_mut();
+            return false;
+        }
+        let out = {
+            // Held so that a state looked at is not deleted meanwhile.
+            let _guard = self.state_delete.lock().unwrap_or_else(|e| e.into_inner());
+            // SAFETY: Ms are never freed; the state is alive under the guard.
+            unsafe {
+                let host = (*m).visible_host.load(Ordering::Acquire);
+                let inside = (*m).in_scheduler.load(Ordering::Acquire);
+                if inside || host.is_null() || !(self.host.is_detached)(host) { ptr::null_mut() } else { host }
+            }
+        };
+        let ticks = p.ticks.load(Ordering::Relaxed);
+        if out.is_null() || out != seen.host || ticks != seen.ticks {
+            *seen = Seen { host: out, ticks, since_ns: now };
+            return !out.is_null() || !p.queue.is_empty();
+        }
+        let next = p.next_when.load(Ordering::Acquire);
+        let wanted = self.inject.len() > 0 || !p.queue.is_empty() || (next != NEVER && next <= now);
+        let age = now.saturating_sub(seen.since_ns);
+        if (wanted && age >= MIN_PAUSE_NS || age >= HAND_OFF_NS) && self.send_taker(p) {
+            seen.host = ptr::null_mut();
+        }
+        true
+    }
+
+    /// Whether every M sleeps, nothing is timed and the main goroutine is parked.
+    fn all_asleep(&self) -> bool {
+        let main = self.main.load(Ordering::Acquire);
+        if main.is_null() || self.idle_processors.load(Ordering::SeqCst) != self.processors.len() {
+            return false;
+        }
+        // SAFETY: the main goroutine's descriptor is never freed.
+        let parked = unsafe { (*main).status.load(Ordering::Acquire) == status::WAITING };
+        parked
+            && self.next_timer() == NEVER
+            && !self.has_work()
+            && self.idle_machine_count() == self.machine_count.load(Ordering::Relaxed)
+    }
+
+    fn ticks(&self) -> u64 {
+        self.processors.iter().map(|p| u64::from(p.ticks.load(Ordering::Relaxed))).sum()
+    }
+}
+
+unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
+    // SAFETY: `start_sysmon` passes its runtime, which is never freed.
+    let rt: &'static Runtime = unsafe { &*argument.cast::<Runtime>() };
+    thread::set_name("gort-sysmon");
+    let pause = AtomicU32::new(0);
+    let mut seen = vec![Seen { host: ptr::null_mut(), ticks: 0, since_ns: 0 }; rt.processors.len()];
+    let (mut pause_ns, mut quiet) = (MIN_PAUSE_NS, 0u32);
+    let (mut asleep_rounds, mut asked_at_ticks) = (0u32, u64::MAX);
+    let mut last_ask_ns = 0;
+    while !rt.stopping.load(Ordering::Acquire) {
+        let _ = futex::wait(&pause, 0, Some(pause_ns));
+        let now = clock::now_ns();
+        let mut close = false;
+        for (p, s) in rt.processors.iter().zip(seen.iter_mut()) {
+            close |= rt.look_at(p, s, now);
+        }
+        // SAFETY: any thread may ask.
+        if rt.host.exclusive && unsafe { (rt.host.signals_pending)() } {
+            rt.requests.fetch_or(REQUEST_SIGNAL, Ordering::AcqRel);
+            rt.wake_one(ptr::null_mut());
+        }
+        // Two looks in a row, and once more only after something ran or a second went by: the answer needs the host's lock.
+        asleep_rounds = if rt.host.exclusive && rt.all_asleep() { asleep_rounds + 1 } else { 0 };
+        if asleep_rounds >= 2 && (rt.ticks() != asked_at_ticks || now - last_ask_ns > 1_000_000_000) {
+            asked_at_ticks = rt.ticks();
+            last_ask_ns = now;
+            rt.requests.fetch_or(REQUEST_DEADLOCK, Ordering::AcqRel);
+            rt.wake_one(ptr::null_mut());
+        }
+        if close {
+            quiet = 0;
+            pause_ns = pause_ns.clamp(MIN_PAUSE_NS, WAITING_PAUSE_NS);
+        }
+        quiet += 1;
+        if quiet > QUIET_ROUNDS || !close {
+            pause_ns = (pause_ns * 2).min(if close { WAITING_PAUSE_NS } else { MAX_PAUSE_NS });
+        } else {
+            pause_ns = MIN_PAUSE_NS;
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! OS threads. Started by pthread_create itself: the host may end them by unwinding, which `std::thread` does not allow.
+
+use std::ffi::CString;
+use std::io;
+use std::ptr;
+
+/// Names the calling thread (15 bytes are kept).
+pub fn set_name(name: &str) {
+    if let Ok(name) = CString::new(name) {
+        // SAFETY: PR_SET_NAME reads a C string.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    }
+}
+
+/// The kernel's id of the calling thread.
+pub fn tid() -> u32 {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+}
+
+/// Whether the calling thread is the process's first.
+pub fn is_main() -> bool {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { tid() == libc::getpid() as u32 }
+}
+
+struct Start {
+    main: unsafe extern "C-unwind" fn(*mut u8),
+    argument: *mut u8,
+}
+
+extern "C-unwind" fn trampoline(start: *mut libc::c_void) -> *mut libc::c_void {
+    // SAFETY: `spawn_raw` passed a leaked box; taken back before `main`, which may not return.
+    let (main, argument) = unsafe {
+        let start = Box::from_raw(start.cast::<Start>());
+        (start.main, start.argument)
+    };
+    // SAFETY: the contract of `spawn_raw`.
+    unsafe { main(argument) };
+    ptr::null_mut()
+}
+
+/// Starts a detached thread that runs `main(argument)`.
+///
+/// # Errors
+/// What pthread_create says (EAGAIN at a limit).
+///
+/// # Safety
+/// `main` may be called with `argument` on another thread.
+pub unsafe fn spawn_raw(main: unsafe extern "C-unwind" fn(*mut u8), argument: *mut u8) -> io::Result<()> {
+    let start = Box::into_raw(Box::new(Start { main, argument }));
+    // SAFETY: attributes are initialised before use and destroyed after; the function type differs from libc's only in
+    // that it may unwind, which pthread_exit needs.
+    unsafe {
+        let mut attr: libc::pthread_attr_t = std::mem::zeroed();
+        libc::pthread_attr_init(&raw mut attr);
+        libc::pthread_attr_setdetachstate(&raw mut attr, libc::PTHREAD_CREATE_DETACHED);
+        let mut id: libc::pthread_t = std::mem::zeroed();
+        let function: extern "C" fn(*mut libc::c_void) -> *mut libc::c_void =
+            std::mem::transmute(trampoline as extern "C-unwind" fn(*mut libc::c_void) -> *mut libc::c_void);
+        let rc = libc::pthread_create(&raw mut id, &raw const attr, function, start.cast());
+        libc::pthread_attr_destroy(&raw mut attr);
+        if rc != 0 {
+            drop(Box::from_raw(start));
+            return Err(io::Error::from_raw_os_error(rc));
+        }
+    }
+    Ok(())
+}

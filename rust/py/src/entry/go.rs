@@ -1,0 +1,388 @@
+//! go, spawn, join, cancel, gosched, goexit, sleep, current, and the Goroutine type.
+
+use super::{arguments, boolean, deadline, fast, getters, methods, none, plain, runtime, seconds};
+use crate::error;
+use crate::host;
+use crate::task::{self, CANCEL_ASKED, CANCELLED, DONE, GO_TYPE, GoObject, JOINED};
+use gort_core::goroutine::waiter::{Outcome, Reason};
+use gort_core::sched;
+use gort_core::sys::clock;
+use pyo3::ffi;
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+type Object = *mut ffi::PyObject;
+
+unsafe extern "C-unwind" fn go(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kwnames: Object) -> Object {
+    // SAFETY: a vectorcall with the GIL.
+    unsafe {
+        if nargs < 1 || ffi::PyCallable_Check(*args) == 0 {
+            return error::set(ffi::PyExc_TypeError, "go() needs a callable as its first argument");
+        }
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let (mut tuple, mut kwargs) = (ptr::null_mut(), ptr::null_mut());
+        if nargs > 1 || !kwnames.is_null() {
+            tuple = ffi::PyTuple_New(nargs - 1);
+            if tuple.is_null() {
+                return tuple;
+            }
+            for i in 1..nargs {
+                let arg = *args.offset(i);
+                ffi::Py_INCREF(arg);
+                ffi::PyTuple_SET_ITEM(tuple, i - 1, arg);
+            }
+        }
+        if !kwnames.is_null() {
+            kwargs = ffi::PyDict_New();
+            for i in 0..ffi::PyTuple_GET_SIZE(kwnames) {
+                let key = ffi::PyTuple_GET_ITEM(kwnames, i);
+                if kwargs.is_null() || ffi::PyDict_SetItem(kwargs, key, *args.offset(nargs + i)) < 0 {
+                    ffi::Py_DECREF(tuple);
+                    ffi::Py_XDECREF(kwargs);
+                    return ptr::null_mut();
+                }
+            }
+        }
+        let obj = task::new_object(*args, tuple, kwargs);
+        ffi::Py_XDECREF(tuple);
+        ffi::Py_XDECREF(kwargs);
+        if !obj.is_null() {
+            task::start(rt, obj);
+        }
+        obj.cast()
+    }
+}
+
+unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kwnames: Object) -> Object {
+    // SAFETY: a vectorcall with the GIL.
+    unsafe {
+        let names = [c"fn", c"args", c"kwargs", c"name"];
+        let Some([function, call_args, call_kwargs, name]) = arguments("spawn", args, nargs, kwnames, names, 1) else {
+            return ptr::null_mut();
+        };
+        if ffi::PyCallable_Check(function) == 0 {
+            return error::set(ffi::PyExc_TypeError, "spawn() needs a callable as its first argument");
+        }
+        let no_kwargs = call_kwargs.is_null() || call_kwargs == ffi::Py_None();
+        if !no_kwargs && ffi::PyDict_Check(call_kwargs) == 0 {
+            return error::set(ffi::PyExc_TypeError, "spawn(): kwargs must be a dict or None");
+        }
+        let has_name = !name.is_null() && name != ffi::Py_None();
+        if has_name && ffi::PyUnicode_Check(name) == 0 {
+            return error::set(ffi::PyExc_TypeError, "spawn(): name must be a str or None");
+        }
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let tuple = if call_args.is_null() { ffi::PyTuple_New(0) } else { ffi::PySequence_Tuple(call_args) };
+        if tuple.is_null() {
+            return tuple;
+        }
+        let kwargs = if no_kwargs { ptr::null_mut() } else { ffi::PyDict_Copy(call_kwargs) };
+        let obj = task::new_object(function, tuple, kwargs);
+        ffi::Py_DECREF(tuple);
+        ffi::Py_XDECREF(kwargs);
+        if !obj.is_null() {
+            if has_name {
+                ffi::Py_INCREF(name);
+                (*obj).name = name;
+            }
+            task::start(rt, obj);
+        }
+        obj.cast()
+    }
+}
+
+unsafe extern "C-unwind" fn join(slf: Object, args: *const Object, nargs: ffi::Py_ssize_t, kwnames: Object) -> Object {
+    // SAFETY: a vectorcall with the GIL; `slf` is a Goroutine and stays alive for the call.
+    unsafe {
+        let Some([timeout]) = arguments("join", args, nargs, kwnames, [c"timeout"], 0) else {
+            return ptr::null_mut();
+        };
+        let Ok(until) = deadline(timeout) else { return ptr::null_mut() };
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let obj = slf.cast::<GoObject>();
+        if !(*obj).has(DONE) && (*obj).g == sched::current_goroutine() {
+            return error::set(ffi::PyExc_RuntimeError, "a goroutine cannot join itself");
+        }
+        while !(*obj).has(DONE) {
+            let outcome = (*obj).joiners.wait(rt, Reason::Join, until, || {});
+            if outcome != Outcome::Delivered && !(*obj).has(DONE) && !error::ended(rt, outcome) {
+                return ptr::null_mut();
+            }
+        }
+        (*obj).set(JOINED);
+        if !(*obj).exception.is_null() {
+            ffi::Py_INCREF((*obj).exception);
+            host::gort_raise((*obj).exception);
+            return ptr::null_mut();
+        }
+        if (*obj).has(CANCELLED) {
+            return error::set(error::cancelled(), "the goroutine was cancelled");
+        }
+        let result = if (*obj).result.is_null() { ffi::Py_None() } else { (*obj).result };
+        ffi::Py_INCREF(result);
+        result
+    }
+}
+
+unsafe extern "C-unwind" fn cancel(slf: Object, _: Object) -> Object {
+    // SAFETY: GIL held; `slf` is a Goroutine.
+    unsafe {
+        let obj = slf.cast::<GoObject>();
+        let g = (*obj).g;
+        if g.is_null() {
+            return boolean(false);
+        }
+        (*obj).set(CANCEL_ASKED);
+        (*g).cancel_requested.store(1, Ordering::Relaxed);
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        rt.end_wait(g, Outcome::Cancelled);
+        boolean(true)
+    }
+}
+
+unsafe extern "C-unwind" fn gosched(_m: Object, _: Object) -> Object {
+    if runtime().is_none() {
+        return ptr::null_mut();
+    }
+    let g = sched::current_goroutine();
+    sched::gosched();
+    // SAFETY: GIL held; `g` is the running goroutine.
+    unsafe {
+        if !g.is_null() && (*g).cancel_requested.load(Ordering::Relaxed) != 0 {
+            (*g).cancel_requested.store(0, Ordering::Relaxed);
+            return error::set(error::goroutine_exit(), "goroutine cancelled");
+        }
+    }
+    none()
+}
+
+unsafe extern "C-unwind" fn goexit(_m: Object, _: Object) -> Object {
+    error::set(error::goroutine_exit(), "goexit")
+}
+
+unsafe extern "C-unwind" fn sleep(_m: Object, value: Object) -> Object {
+    // SAFETY: METH_O with the GIL.
+    let Ok(ns) = (unsafe { seconds(value, "sleep") }) else { return ptr::null_mut() };
+    let Some(rt) = runtime() else { return ptr::null_mut() };
+    let until = clock::now_ns().saturating_add(ns);
+    loop {
+        let outcome = sched::sleep_until(rt, until);
+        if outcome == Outcome::TimedOut {
+            return none();
+        }
+        if !error::ended(rt, outcome) {
+            return ptr::null_mut();
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn current(_m: Object, _: Object) -> Object {
+    let g = sched::current_goroutine();
+    // SAFETY: GIL held; the running goroutine's object is alive. The main goroutine has none.
+    unsafe {
+        if g.is_null() || (*g).task.is_null() {
+            return none();
+        }
+        let obj = (*g).task.cast::<ffi::PyObject>();
+        ffi::Py_INCREF(obj);
+        obj
+    }
+}
+
+unsafe extern "C-unwind" fn num_goroutine(_m: Object, _: Object) -> Object {
+    let Some(rt) = runtime() else { return ptr::null_mut() };
+    // SAFETY: GIL held.
+    unsafe { ffi::PyLong_FromUnsignedLongLong(rt.registry.live()) }
+}
+
+unsafe extern "C-unwind" fn goroutines(_m: Object, _: Object) -> Object {
+    let Some(rt) = runtime() else { return ptr::null_mut() };
+    // SAFETY: GIL held; tasks of live goroutines are alive.
+    unsafe {
+        let list = ffi::PyList_New(0);
+        rt.registry.for_each(|g| {
+            if !list.is_null() && !g.task.is_null() {
+                ffi::PyList_Append(list, g.task.cast());
+            }
+        });
+        list
+    }
+}
+
+unsafe extern "C-unwind" fn gomaxprocs(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kw: Object) -> Object {
+    // SAFETY: a vectorcall with the GIL.
+    unsafe {
+        let Some([n]) = arguments("gomaxprocs", args, nargs, kw, [c"n"], 0) else { return ptr::null_mut() };
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        if !n.is_null() && n != ffi::Py_None() {
+            let wanted = ffi::PyLong_AsSsize_t(n);
+            if wanted == -1 && !ffi::PyErr_Occurred().is_null() {
+                return ptr::null_mut();
+            }
+            if wanted > 0 && wanted as usize != rt.processors.len() {
+                let text = "gomaxprocs cannot be changed while the program runs; set GORT_MAXPROCS before it starts";
+                return error::set(ffi::PyExc_NotImplementedError, text);
+            }
+        }
+        ffi::PyLong_FromSize_t(rt.processors.len())
+    }
+}
+
+/// Set while `run` is in progress. GIL held at every change.
+static RUNNING_MAIN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+unsafe extern "C-unwind" fn run_main(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kw: Object) -> Object {
+    // SAFETY: a vectorcall with the GIL; the caller's frame keeps the arguments alive.
+    unsafe {
+        let names = [c"fn", c"args", c"kwargs"];
+        let Some([function, call_args, call_kwargs]) = arguments("run_main", args, nargs, kw, names, 2) else {
+            return ptr::null_mut();
+        };
+        if ffi::PyCallable_Check(function) == 0 {
+            return error::set(ffi::PyExc_TypeError, "run() needs a callable as its first argument");
+        }
+        if runtime().is_none() {
+            return ptr::null_mut();
+        }
+        if RUNNING_MAIN.swap(true, Ordering::Relaxed) {
+            return error::set(ffi::PyExc_RuntimeError, "gort.run() cannot be called while another run() is in progress");
+        }
+        let kwargs = if call_kwargs == ffi::Py_None() { ptr::null_mut() } else { call_kwargs };
+        let result = ffi::PyObject_Call(function, call_args, kwargs);
+        RUNNING_MAIN.store(false, Ordering::Relaxed);
+        result
+    }
+}
+
+unsafe extern "C-unwind" fn dump(_m: Object, _: Object) -> Object {
+    let Some(rt) = runtime() else { return ptr::null_mut() };
+    let text = gort_core::observe::dump(rt);
+    // SAFETY: GIL held; the text is UTF-8.
+    unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as _) }
+}
+
+unsafe extern "C-unwind" fn stats(_m: Object, _: Object) -> Object {
+    let Some(rt) = runtime() else { return ptr::null_mut() };
+    let pairs = [
+        (c"goroutines", rt.registry.live()),
+        (c"created", rt.registry.created()),
+        (c"processors", rt.processors.len() as u64),
+        (c"machines", rt.machine_count.load(Ordering::Relaxed) as u64),
+        (c"idle_machines", rt.idle_machine_count() as u64),
+        (c"steals", rt.counters.steals.load(Ordering::Relaxed)),
+        (c"hand_offs", rt.counters.hand_offs.load(Ordering::Relaxed)),
+    ];
+    // SAFETY: GIL held.
+    unsafe {
+        let dict = ffi::PyDict_New();
+        for (name, n) in pairs {
+            let value = ffi::PyLong_FromUnsignedLongLong(n);
+            if dict.is_null() || value.is_null() || ffi::PyDict_SetItemString(dict, name.as_ptr(), value) < 0 {
+                ffi::Py_XDECREF(value);
+                ffi::Py_XDECREF(dict);
+                return ptr::null_mut();
+            }
+            ffi::Py_DECREF(value);
+        }
+        dict
+    }
+}
+
+unsafe extern "C-unwind" fn shutdown(_m: Object, _: Object) -> Object {
+    let rt = task::runtime_or_null();
+    if !rt.is_null() {
+        // SAFETY: the runtime is leaked.
+        unsafe { (*rt).stop() };
+    }
+    none()
+}
+
+unsafe extern "C" fn get_id(slf: Object, _: *mut std::ffi::c_void) -> Object {
+    // SAFETY: `slf` is a Goroutine; GIL held.
+    unsafe { ffi::PyLong_FromUnsignedLongLong((*slf.cast::<GoObject>()).id) }
+}
+
+unsafe extern "C" fn get_name(slf: Object, _: *mut std::ffi::c_void) -> Object {
+    // SAFETY: `slf` is a Goroutine; GIL held.
+    unsafe {
+        let name = (*slf.cast::<GoObject>()).name;
+        if name.is_null() {
+            return ffi::PyUnicode_FromFormat(c"goroutine-%llu".as_ptr(), (*slf.cast::<GoObject>()).id);
+        }
+        ffi::Py_INCREF(name);
+        name
+    }
+}
+
+unsafe extern "C" fn get_done(slf: Object, _: *mut std::ffi::c_void) -> Object {
+    // SAFETY: `slf` is a Goroutine; GIL held.
+    unsafe { boolean((*slf.cast::<GoObject>()).has(DONE)) }
+}
+
+fn status_text(obj: &GoObject) -> &'static str {
+    use gort_core::goroutine::{status, waiter};
+    if obj.has(DONE) || obj.g.is_null() {
+        return "dead";
+    }
+    // SAFETY: `g` is set while the goroutine is alive; GIL held.
+    let g = unsafe { &*obj.g };
+    let reason = waiter::reason_name(g.reason.load(Ordering::Relaxed));
+    if reason.is_empty() { status::name(g.status.load(Ordering::Relaxed)) } else { reason }
+}
+
+unsafe extern "C" fn get_status(slf: Object, _: *mut std::ffi::c_void) -> Object {
+    // SAFETY: `slf` is a Goroutine; GIL held.
+    unsafe {
+        let text = status_text(&*slf.cast::<GoObject>());
+        ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as _)
+    }
+}
+
+unsafe extern "C" fn go_repr(slf: Object) -> Object {
+    // SAFETY: `slf` is a Goroutine; GIL held.
+    unsafe {
+        let obj = &*slf.cast::<GoObject>();
+        let text = format!("<gort.Goroutine {} [{}]>", obj.id, status_text(obj));
+        ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as _)
+    }
+}
+
+/// Adds the functions and the Goroutine type.
+pub(crate) unsafe fn register(module: Object) -> bool {
+    let functions = methods(vec![
+        fast(c"go", go, c"go(fn, /, *args, **kwargs)\n--\n\nStarts fn(*args, **kwargs) as a goroutine; returns its Goroutine. Never blocks."),
+        fast(c"spawn", spawn, c"spawn(fn, args=(), kwargs=None, name=None)\n--\n\nStarts fn as a goroutine with a name. Never blocks."),
+        fast(c"run_main", run_main, c"run_main(fn, args, kwargs=None)\n--\n\nCalls fn as the main goroutine; refuses to nest."),
+        fast(c"gomaxprocs", gomaxprocs, c"gomaxprocs(n=None)\n--\n\nThe number of Ps."),
+        plain(c"gosched", gosched, ffi::METH_NOARGS, c"gosched()\n--\n\nLets other goroutines run."),
+        plain(c"goexit", goexit, ffi::METH_NOARGS, c"goexit()\n--\n\nEnds the calling goroutine; finally blocks run."),
+        plain(c"sleep", sleep, ffi::METH_O, c"sleep(seconds, /)\n--\n\nParks the goroutine for that many seconds."),
+        plain(c"current", current, ffi::METH_NOARGS, c"current()\n--\n\nThe running Goroutine; None on the main goroutine and on plain threads."),
+        plain(c"num_goroutine", num_goroutine, ffi::METH_NOARGS, c"num_goroutine()\n--\n\nHow many goroutines are alive."),
+        plain(c"goroutines", goroutines, ffi::METH_NOARGS, c"goroutines()\n--\n\nA list of the live Goroutines but the main one."),
+        plain(c"dump", dump, ffi::METH_NOARGS, c"dump()\n--\n\nEvery goroutine with why it waits, as text."),
+        plain(c"stats", stats, ffi::METH_NOARGS, c"stats()\n--\n\nCounts of the scheduler."),
+        plain(c"_shutdown", shutdown, ffi::METH_NOARGS, c"_shutdown()\n--\n\nStops the scheduler at exit."),
+    ]);
+    let mut slots = task::slots().to_vec();
+    slots.push(ffi::PyType_Slot {
+        slot: ffi::Py_tp_methods,
+        pfunc: methods(vec![
+            fast(c"join", join, c"join(timeout=None)\n--\n\nWaits for the end; returns the result or raises the exception. Parks."),
+            plain(c"cancel", cancel, ffi::METH_NOARGS, c"cancel()\n--\n\nAsks the goroutine to end; False if it has."),
+        ])
+        .cast(),
+    });
+    slots.push(ffi::PyType_Slot {
+        slot: ffi::Py_tp_getset,
+        pfunc: getters(&[(c"id", get_id), (c"name", get_name), (c"done", get_done), (c"status", get_status)]).cast(),
+    });
+    slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_repr, pfunc: go_repr as *mut _ });
+    // SAFETY: GIL held by the module's init.
+    unsafe {
+        let flags = ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+        let tp = super::add_type(module, c"gort.Goroutine", size_of::<GoObject>(), flags, slots);
+        GO_TYPE.store(tp, Ordering::Release);
+        !tp.is_null() && ffi::PyModule_AddFunctions(module, functions) == 0
+    }
+}

@@ -1,0 +1,308 @@
+//! Raw functions that may park: argument reading, the way to the runtime, and tables of methods.
+//!
+//! PyO3 counts attachments per OS thread; a stack that parks inside one of its frames and resumes on another thread
+//! breaks the count. So nothing here is a `#[pyfunction]`, and nothing here holds a value with a destructor over a park.
+
+pub(crate) mod chan;
+pub(crate) mod go;
+pub(crate) mod select;
+pub(crate) mod sync;
+
+use crate::error;
+use crate::host;
+use crate::task;
+use gort_core::sched::config::Config;
+use gort_core::sched::{Runtime, current_machine};
+use gort_core::sys::{clock, thread};
+use pyo3::ffi;
+use std::ffi::CStr;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A Python reference in the core's channels: the channel owns one count of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Value(pub(crate) *mut ffi::PyObject);
+
+/// METH_FASTCALL | METH_KEYWORDS.
+pub(crate) type FastCall = unsafe extern "C-unwind" fn(
+    *mut ffi::PyObject,
+    *const *mut ffi::PyObject,
+    ffi::Py_ssize_t,
+    *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+
+static ADOPTED: AtomicBool = AtomicBool::new(false);
+
+/// The runtime, made on first use; the main thread becomes M 0 on its first use. `None`: an exception is set.
+#[inline(always)]
+pub(crate) fn runtime() -> Option<&'static Runtime> {
+    let rt = task::runtime_or_null();
+    if !rt.is_null() && !current_machine().is_null() {
+        // SAFETY: the runtime is leaked.
+        return Some(unsafe { &*rt });
+    }
+    runtime_slow()
+}
+
+#[cold]
+fn runtime_slow() -> Option<&'static Runtime> {
+    let mut rt = task::runtime_or_null();
+    if rt.is_null() {
+        match Runtime::new(read_config()?, &host::HOST) {
+            Ok(new) => {
+                rt = ptr::from_ref(new).cast_mut();
+                task::set_runtime(new);
+                register_exit();
+            }
+            Err(e) => {
+                // SAFETY: GIL held.
+                error::set(unsafe { ffi::PyExc_MemoryError }, &format!("gort cannot start: {e}"));
+                return None;
+            }
+        }
+    }
+    // SAFETY: the runtime is leaked.
+    let rt: &'static Runtime = unsafe { &*rt };
+    // Relaxed: the GIL orders it.
+    if thread::is_main() && !ADOPTED.swap(true, Ordering::Relaxed) {
+        // SAFETY: GIL held on the main thread, which is no M yet.
+        unsafe {
+            let state = ffi::PyThreadState_Get();
+            host::gort_set_main(state);
+            if !rt.adopt_main(state.cast()) {
+                ADOPTED.store(false, Ordering::Relaxed);
+                error::set(ffi::PyExc_MemoryError, "gort cannot start: no memory for the first stack");
+                return None;
+            }
+        }
+    }
+    if rt.stopping.load(Ordering::Relaxed) {
+        // SAFETY: GIL held.
+        error::set(unsafe { ffi::PyExc_RuntimeError }, "gort: the interpreter is shutting down");
+        return None;
+    }
+    Some(rt)
+}
+
+fn read_config() -> Option<Config> {
+    let mut config = Config::default();
+    let number = |name: &str, low: usize, high: usize, place: &mut usize| {
+        let Ok(text) = std::env::var(name) else { return true };
+        match text.parse::<usize>() {
+            Ok(n) if (low..=high).contains(&n) => {
+                *place = n;
+                true
+            }
+            _ => {
+                let message = format!("{name}={text}: an integer from {low} to {high} is expected");
+                // SAFETY: GIL held.
+                error::set(unsafe { ffi::PyExc_ValueError }, &message);
+                false
+            }
+        }
+    };
+    let ok = number("GORT_MAXPROCS", 1, 1024, &mut config.processors)
+        && number("GORT_MAXTHREADS", 2, 1_000_000, &mut config.max_machines)
+        && number("GORT_STACK", 64 << 10, 1 << 30, &mut config.stack_bytes);
+    let mut seed = 0;
+    let ok = ok && number("GORT_SEED", 0, usize::MAX, &mut seed);
+    config.seed = seed as u64;
+    config.stack_bytes = config.stack_bytes.next_power_of_two();
+    ok.then_some(config)
+}
+
+/// `atexit.register(_core._shutdown)`.
+fn register_exit() {
+    // SAFETY: GIL held; a failure only costs the orderly stop.
+    unsafe {
+        let atexit = ffi::PyImport_ImportModule(c"atexit".as_ptr());
+        let core = ffi::PyImport_ImportModule(c"gort._core".as_ptr());
+        if !atexit.is_null() && !core.is_null() {
+            let function = ffi::PyObject_GetAttrString(core, c"_shutdown".as_ptr());
+            if !function.is_null() {
+                let r = ffi::PyObject_CallMethod(atexit, c"register".as_ptr(), c"O".as_ptr(), function);
+                ffi::Py_XDECREF(r);
+                ffi::Py_DECREF(function);
+            }
+        }
+        ffi::Py_XDECREF(atexit);
+        ffi::Py_XDECREF(core);
+        ffi::PyErr_Clear();
+    }
+}
+
+/// Reads up to `N` arguments by position or by `names`; absent ones are null. `None`: TypeError is set.
+#[inline]
+pub(crate) unsafe fn arguments<const N: usize>(
+    function: &str,
+    args: *const *mut ffi::PyObject,
+    nargs: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+    names: [&CStr; N],
+    required: usize,
+) -> Option<[*mut ffi::PyObject; N]> {
+    let mut out = [ptr::null_mut(); N];
+    let nargs = nargs as usize;
+    // SAFETY: `args` holds `nargs` references, then one for each keyword.
+    unsafe {
+        if nargs > N {
+            error::set(
+                ffi::PyExc_TypeError,
+                &format!("{function}() takes at most {N} positional arguments ({nargs} given)"),
+            );
+            return None;
+        }
+        for (i, place) in out.iter_mut().enumerate().take(nargs) {
+            *place = *args.add(i);
+        }
+        if !kwnames.is_null() {
+            for k in 0..ffi::PyTuple_GET_SIZE(kwnames) {
+                let key = ffi::PyTuple_GET_ITEM(kwnames, k);
+                let hit = names.iter().position(|n| ffi::PyUnicode_CompareWithASCIIString(key, n.as_ptr()) == 0);
+                match hit {
+                    Some(i) if out[i].is_null() => out[i] = *args.add(nargs + k as usize),
+                    Some(i) => {
+                        let name = names[i].to_string_lossy();
+                        error::set(
+                            ffi::PyExc_TypeError,
+                            &format!("{function}() got multiple values for argument '{name}'"),
+                        );
+                        return None;
+                    }
+                    None => {
+                        ffi::PyErr_Format(
+                            ffi::PyExc_TypeError,
+                            c"unexpected keyword argument '%U'".as_ptr(),
+                            key,
+                        );
+                        return None;
+                    }
+                }
+            }
+        }
+        if let Some(i) = out[..required].iter().position(|p| p.is_null()) {
+            let name = names[i].to_string_lossy();
+            error::set(ffi::PyExc_TypeError, &format!("{function}() missing required argument: '{name}'"));
+            return None;
+        }
+    }
+    Some(out)
+}
+
+/// A time-out argument, seconds or None, as a deadline. `Err`: an exception is set.
+#[inline]
+pub(crate) unsafe fn deadline(timeout: *mut ffi::PyObject) -> Result<Option<u64>, ()> {
+    // SAFETY: `timeout` is null or a live object.
+    unsafe {
+        if timeout.is_null() || timeout == ffi::Py_None() {
+            return Ok(None);
+        }
+        seconds(timeout, "timeout").map(|ns| Some(clock::now_ns().saturating_add(ns)))
+    }
+}
+
+/// Seconds as nanoseconds, rounded up. Negative and NaN are ValueErrors.
+pub(crate) unsafe fn seconds(value: *mut ffi::PyObject, what: &str) -> Result<u64, ()> {
+    // SAFETY: a live object.
+    unsafe {
+        let s = ffi::PyFloat_AsDouble(value);
+        if s == -1.0 && !ffi::PyErr_Occurred().is_null() {
+            return Err(());
+        }
+        if !(s >= 0.0) {
+            error::set(ffi::PyExc_ValueError, &format!("{what} must be a non-negative number of seconds"));
+            return Err(());
+        }
+        Ok((s * 1e9).ceil().min(9e18) as u64)
+    }
+}
+
+/// A new reference to None.
+#[inline(always)]
+pub(crate) fn none() -> *mut ffi::PyObject {
+    // SAFETY: None is alive; GIL held by every caller.
+    unsafe {
+        let n = ffi::Py_None();
+        ffi::Py_INCREF(n);
+        n
+    }
+}
+
+/// A new reference to True or False.
+#[inline(always)]
+pub(crate) fn boolean(value: bool) -> *mut ffi::PyObject {
+    // SAFETY: GIL held by every caller.
+    unsafe { ffi::PyBool_FromLong(value.into()) }
+}
+
+/// A method table entry with keywords.
+pub(crate) fn fast(name: &'static CStr, f: FastCall, doc: &'static CStr) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        // SAFETY: the type differs from PyO3's only in that it may unwind (CPython ends threads that way).
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: unsafe { std::mem::transmute(f) } },
+        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ml_doc: doc.as_ptr(),
+    }
+}
+
+/// METH_NOARGS or METH_O.
+pub(crate) type Plain = unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
+
+/// A method table entry with `flags` METH_NOARGS or METH_O.
+pub(crate) fn plain(
+    name: &'static CStr,
+    f: Plain,
+    flags: std::ffi::c_int,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        // SAFETY: as in `fast`.
+        ml_meth: ffi::PyMethodDefPointer { PyCFunction: unsafe { std::mem::transmute(f) } },
+        ml_flags: flags,
+        ml_doc: doc.as_ptr(),
+    }
+}
+
+/// A leaked, terminated method table.
+pub(crate) fn methods(mut table: Vec<ffi::PyMethodDef>) -> *mut ffi::PyMethodDef {
+    table.push(ffi::PyMethodDef::zeroed());
+    table.leak().as_mut_ptr()
+}
+
+/// A leaked, terminated table of read-only attributes.
+pub(crate) fn getters(table: &[(&'static CStr, ffi::getter)]) -> *mut ffi::PyGetSetDef {
+    let mut out: Vec<ffi::PyGetSetDef> = table
+        .iter()
+        .map(|(name, get)| ffi::PyGetSetDef { name: name.as_ptr(), get: Some(*get), ..ffi::PyGetSetDef::default() })
+        .collect();
+    out.push(ffi::PyGetSetDef::default());
+    out.leak().as_mut_ptr()
+}
+
+/// Makes a heap type and adds it to the module. Null with an exception set on failure.
+pub(crate) unsafe fn add_type(
+    module: *mut ffi::PyObject,
+    name: &'static CStr,
+    size: usize,
+    flags: std::ffi::c_ulong,
+    mut slots: Vec<ffi::PyType_Slot>,
+) -> *mut ffi::PyTypeObject {
+    slots.push(ffi::PyType_Slot { slot: 0, pfunc: ptr::null_mut() });
+    let mut spec = ffi::PyType_Spec {
+        name: name.as_ptr(),
+        basicsize: size as _,
+        itemsize: 0,
+        flags: (ffi::Py_TPFLAGS_DEFAULT | flags) as _,
+        slots: slots.leak().as_mut_ptr(),
+    };
+    // SAFETY: the spec's parts are leaked; GIL held.
+    unsafe {
+        let tp = ffi::PyType_FromSpec(&raw mut spec);
+        if tp.is_null() || ffi::PyModule_AddType(module, tp.cast()) < 0 {
+            return ptr::null_mut();
+        }
+        tp.cast()
+    }
+}

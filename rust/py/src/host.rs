@@ -1,0 +1,110 @@
+//! The host table over CPython: one `PyThreadState` per goroutine, the GIL as the host's lock.
+
+use crate::task;
+use gort_core::goroutine::host::{Host, HostThread};
+use pyo3::ffi;
+use std::sync::atomic::{AtomicIsize, Ordering};
+
+unsafe extern "C" {
+    fn gort_new_thread(base: usize, top: usize) -> *mut ffi::PyThreadState;
+    fn gort_delete_thread(t: *mut ffi::PyThreadState);
+    fn gort_switch(to: *mut ffi::PyThreadState);
+    fn gort_attach(t: *mut ffi::PyThreadState);
+    fn gort_is_detached(t: *mut ffi::PyThreadState) -> i32;
+    fn gort_signals_pending() -> i32;
+    fn gort_count_threads() -> isize;
+    pub(crate) fn gort_set_main(t: *mut ffi::PyThreadState);
+    pub(crate) fn gort_is_pristine(t: *mut ffi::PyThreadState) -> i32;
+    pub(crate) fn gort_copy_context() -> *mut ffi::PyObject;
+    pub(crate) fn gort_set_context(context: *mut ffi::PyObject);
+    pub(crate) fn gort_take_exception() -> *mut ffi::PyObject;
+    pub(crate) fn gort_raise(value: *mut ffi::PyObject);
+}
+
+/// Thread states made here, for telling plain threads' from ours. GIL held at every change.
+static OUR_STATES: AtomicIsize = AtomicIsize::new(0);
+
+unsafe fn new_thread(base: usize, top: usize) -> HostThread {
+    // SAFETY: GIL held by the core's contract.
+    let state = unsafe { gort_new_thread(base, top) };
+    if !state.is_null() {
+        OUR_STATES.fetch_add(1, Ordering::Relaxed);
+    }
+    state.cast()
+}
+
+unsafe fn delete_thread(thread: HostThread) {
+    OUR_STATES.fetch_sub(1, Ordering::Relaxed);
+    // SAFETY: cleared at its goroutine's end and not current, by the core's contract.
+    unsafe { gort_delete_thread(thread.cast()) }
+}
+
+unsafe fn new_home() -> HostThread {
+    // PyThreadState_New needs no GIL; the interpreter is the main one (sub-interpreters are refused at import).
+    // SAFETY: the interpreter lives as long as the process does anything here.
+    let state = unsafe { ffi::PyThreadState_New(ffi::PyInterpreterState_Main()) };
+    if !state.is_null() {
+        OUR_STATES.fetch_add(1, Ordering::Relaxed);
+    }
+    state.cast()
+}
+
+unsafe fn switch(_from: HostThread, to: HostThread) {
+    // SAFETY: GIL held with the old state current, by the core's contract.
+    unsafe { gort_switch(to.cast()) }
+}
+
+unsafe fn attach(thread: HostThread) {
+    // SAFETY: this thread has no state current.
+    unsafe { gort_attach(thread.cast()) }
+}
+
+unsafe fn detach(_thread: HostThread) {
+    // SAFETY: the state is current on this thread.
+    unsafe { ffi::PyEval_SaveThread() };
+}
+
+unsafe fn is_detached(thread: HostThread) -> bool {
+    // SAFETY: the state is alive: sysmon holds the lock that deletion takes.
+    unsafe { gort_is_detached(thread.cast()) != 0 }
+}
+
+unsafe fn signals_pending() -> bool {
+    // SAFETY: reads one word.
+    unsafe { gort_signals_pending() != 0 }
+}
+
+unsafe fn is_alone(blocked_threads: usize) -> bool {
+    // SAFETY: GIL held by the core's contract.
+    let all = unsafe { gort_count_threads() };
+    // One of the others is the main goroutine's.
+    all - OUR_STATES.load(Ordering::Relaxed) - 1 <= blocked_threads as isize
+}
+
+unsafe fn leave_thread() -> *mut u8 {
+    // SAFETY: called by a plain thread with the GIL.
+    unsafe { ffi::PyEval_SaveThread().cast() }
+}
+
+unsafe fn return_thread(token: *mut u8) {
+    // SAFETY: the token of `leave_thread` on this thread.
+    unsafe { ffi::PyEval_RestoreThread(token.cast()) }
+}
+
+/// The table.
+pub(crate) static HOST: Host = Host {
+    exclusive: true,
+    new_thread,
+    delete_thread,
+    new_home,
+    switch,
+    attach,
+    detach,
+    is_detached,
+    run: task::run,
+    start_failed: task::start_failed,
+    signals_pending,
+    is_alone,
+    leave_thread,
+    return_thread,
+};

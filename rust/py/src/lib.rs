@@ -1,0 +1,29 @@
+//! The `gort._core` extension module: gort-core over CPython.
+//!
+//! PyO3 makes the module; whatever may park is a raw function of `entry`.
+
+mod entry;
+mod error;
+mod host;
+mod task;
+
+use pyo3::exceptions::PyImportError;
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = m.py();
+    if cfg!(Py_GIL_DISABLED) {
+        return Err(PyImportError::new_err("gort does not support free-threaded builds yet: use the GIL build of this Python"));
+    }
+    let module = m.as_ptr();
+    // SAFETY: the module is alive and the GIL held during its init.
+    let ok = unsafe {
+        error::init()
+            && entry::go::register(module)
+            && entry::chan::register(module)
+            && entry::select::register(module)
+            && entry::sync::register(module)
+    };
+    if ok { Ok(()) } else { Err(PyErr::fetch(py)) }
+}

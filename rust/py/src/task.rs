@@ -1,0 +1,305 @@
+//! The Goroutine object, and the life of one goroutine as Python sees it: call, result or exception, joiners, report.
+
+use crate::error;
+use crate::host;
+use gort_core::goroutine::Goroutine;
+use gort_core::sched::Runtime;
+use gort_core::sync::NotifyList;
+use pyo3::ffi;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+/// A Goroutine object. `g` is set while the goroutine is alive; the runtime owns one reference that long.
+#[repr(C)]
+pub(crate) struct GoObject {
+    pub(crate) ob_base: ffi::PyObject,
+    pub(crate) g: *mut Goroutine,
+    pub(crate) id: u64,
+    pub(crate) function: *mut ffi::PyObject,
+    pub(crate) args: *mut ffi::PyObject,
+    pub(crate) kwargs: *mut ffi::PyObject,
+    pub(crate) context: *mut ffi::PyObject,
+    pub(crate) name: *mut ffi::PyObject,
+    pub(crate) result: *mut ffi::PyObject,
+    pub(crate) exception: *mut ffi::PyObject,
+    pub(crate) state: AtomicU32,
+    pub(crate) joiners: NotifyList,
+}
+
+/// Bits of `GoObject::state`.
+pub(crate) const DONE: u32 = 1;
+/// Ended by GoroutineExit after a cancel.
+pub(crate) const CANCELLED: u32 = 2;
+/// Somebody has asked for the outcome: the exception needs no report.
+pub(crate) const JOINED: u32 = 4;
+/// `cancel` was called.
+pub(crate) const CANCEL_ASKED: u32 = 8;
+
+/// The Goroutine type.
+pub(crate) static GO_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(ptr::null_mut());
+
+/// The runtime, once there is one.
+#[inline(always)]
+pub(crate) fn runtime_or_null() -> *mut Runtime {
+    RUNTIME.load(Ordering::Relaxed)
+}
+
+/// Publishes the runtime. GIL held.
+pub(crate) fn set_runtime(rt: &'static Runtime) {
+    RUNTIME.store(ptr::from_ref(rt).cast_mut(), Ordering::Release);
+}
+
+impl GoObject {
+    pub(crate) fn has(&self, bit: u32) -> bool {
+        self.state.load(Ordering::Relaxed) & bit != 0
+    }
+
+    pub(crate) fn set(&self, bit: u32) {
+        self.state.fetch_or(bit, Ordering::Relaxed);
+    }
+}
+
+/// Makes an object for a call. Steals nothing; null with an exception set on failure.
+///
+/// # Safety
+/// GIL held; `function` is callable; `args` is a tuple or null, `kwargs` a dict or null.
+pub(crate) unsafe fn new_object(
+    function: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+) -> *mut GoObject {
+    // SAFETY: the type is ready once the module is; tp_alloc zeroes and tracks.
+    unsafe {
+        let tp = GO_TYPE.load(Ordering::Relaxed);
+        let context = host::gort_copy_context();
+        if context.is_null() && !ffi::PyErr_Occurred().is_null() {
+            return ptr::null_mut();
+        }
+        let obj = ffi::PyType_GenericAlloc(tp, 0).cast::<GoObject>();
+        if obj.is_null() {
+            ffi::Py_XDECREF(context);
+            return obj;
+        }
+        ptr::write(&raw mut (*obj).joiners, NotifyList::new());
+        ptr::write(&raw mut (*obj).state, AtomicU32::new(0));
+        ffi::Py_INCREF(function);
+        (*obj).function = function;
+        ffi::Py_XINCREF(args);
+        (*obj).args = args;
+        ffi::Py_XINCREF(kwargs);
+        (*obj).kwargs = kwargs;
+        (*obj).context = context;
+        obj
+    }
+}
+
+/// Spawns what `obj` describes. The runtime takes a reference of its own.
+///
+/// # Safety
+/// GIL held; `obj` is new.
+pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject) {
+    // SAFETY: `obj` is alive; `prepare` runs before anybody else can see the goroutine.
+    unsafe {
+        ffi::Py_INCREF(obj.cast());
+        rt.spawn(obj.cast(), |g| {
+            (*obj).g = g;
+            (*obj).id = (*g).id;
+        });
+    }
+}
+
+/// The body of every goroutine (`Host::run`).
+///
+/// # Safety
+/// On the goroutine's stack with its thread state current.
+pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
+    // SAFETY: the task is the GoObject the runtime owns a reference to; GIL held whenever Python runs here.
+    unsafe {
+        let obj = (*g).task.cast::<GoObject>();
+        let context = std::mem::replace(&mut (*obj).context, ptr::null_mut());
+        if !context.is_null() {
+            host::gort_set_context(context);
+        }
+        let result = if (*g).cancel_requested.load(Ordering::Relaxed) != 0 {
+            error::set(error::goroutine_exit(), "cancelled before it ran");
+            ptr::null_mut()
+        } else if (*obj).args.is_null() {
+            ffi::PyObject_CallNoArgs((*obj).function)
+        } else {
+            ffi::PyObject_Call((*obj).function, (*obj).args, (*obj).kwargs)
+        };
+        let exception = if result.is_null() { host::gort_take_exception() } else { ptr::null_mut() };
+        (*obj).g = ptr::null_mut();
+        (*obj).result = result;
+        if !exception.is_null() {
+            if ffi::PyErr_GivenExceptionMatches(exception, error::goroutine_exit()) != 0 {
+                if (*obj).has(CANCEL_ASKED) {
+                    (*obj).set(CANCELLED);
+                }
+                ffi::Py_DECREF(exception);
+            } else {
+                (*obj).exception = exception;
+            }
+        }
+        (*obj).set(DONE);
+        drop_call(obj);
+        (*obj).joiners.broadcast();
+        host::gort_set_context(ptr::null_mut());
+        // Nobody else can ever join it: say now what happened. Otherwise the object's end says it.
+        if !(*obj).exception.is_null() && ffi::Py_REFCNT(obj.cast()) == 1 {
+            report(obj);
+        }
+        ffi::Py_DECREF(obj.cast());
+        let rt = &*runtime_or_null();
+        let state = ffi::PyThreadState_Get();
+        host::gort_set_context(ptr::null_mut());
+        let reusable = host::gort_is_pristine(state) != 0 && !rt.should_retire();
+        if !reusable {
+            ffi::PyThreadState_Clear(state);
+        }
+        reusable
+    }
+}
+
+/// The goroutine could not be given a stack: its outcome is MemoryError (`Host::start_failed`).
+///
+/// # Safety
+/// GIL held, on g0: nothing here may run Python code, so the call's objects stay until the object goes.
+pub(crate) unsafe fn start_failed(g: *mut Goroutine) {
+    // SAFETY: as in `run`.
+    unsafe {
+        let obj = (*g).task.cast::<GoObject>();
+        ffi::PyErr_SetString(ffi::PyExc_MemoryError, c"gort: no memory for a goroutine's stack".as_ptr());
+        (*obj).exception = host::gort_take_exception();
+        (*obj).g = ptr::null_mut();
+        (*obj).set(DONE);
+        (*obj).joiners.broadcast();
+        if ffi::Py_REFCNT(obj.cast()) > 1 {
+            ffi::Py_DECREF(obj.cast());
+        }
+    }
+}
+
+/// Drops callable and arguments.
+///
+/// # Safety
+/// GIL held, where Python code may run.
+unsafe fn drop_call(obj: *mut GoObject) {
+    // SAFETY: `obj` is alive; each field is cleared before its referent is let go.
+    unsafe {
+        for field in [&raw mut (*obj).function, &raw mut (*obj).args, &raw mut (*obj).kwargs] {
+            let old = std::mem::replace(&mut *field, ptr::null_mut());
+            ffi::Py_XDECREF(old);
+        }
+    }
+}
+
+/// Tells `gort.excepthook` of an exception nobody will join. Once.
+///
+/// # Safety
+/// GIL held, `obj` alive.
+pub(crate) unsafe fn report(obj: *mut GoObject) {
+    // SAFETY: `obj` is alive; errors of the hook are written, never raised.
+    unsafe {
+        if (*obj).has(JOINED) || (*obj).exception.is_null() {
+            return;
+        }
+        (*obj).set(JOINED);
+        let module = ffi::PyImport_ImportModule(c"gort.runtime".as_ptr());
+        let mut done = ptr::null_mut();
+        if !module.is_null() {
+            let hook = ffi::PyObject_GetAttrString(module, c"_report".as_ptr());
+            if !hook.is_null() {
+                let args = [obj.cast::<ffi::PyObject>(), (*obj).exception];
+                done = ffi::PyObject_Vectorcall(hook, args.as_ptr(), 2, ptr::null_mut());
+                ffi::Py_DECREF(hook);
+            }
+            ffi::Py_DECREF(module);
+        }
+        if done.is_null() {
+            ffi::PyErr_WriteUnraisable(obj.cast());
+        } else {
+            ffi::Py_DECREF(done);
+        }
+    }
+}
+
+unsafe extern "C" fn go_traverse(
+    slf: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut std::ffi::c_void,
+) -> std::ffi::c_int {
+    // SAFETY: called by the collector on a live object; every field is owned exactly once.
+    unsafe {
+        let obj = slf.cast::<GoObject>();
+        let fields = [
+            ffi::Py_TYPE(slf).cast(),
+            (*obj).function,
+            (*obj).args,
+            (*obj).kwargs,
+            (*obj).context,
+            (*obj).name,
+            (*obj).result,
+            (*obj).exception,
+        ];
+        for field in fields {
+            if !field.is_null() {
+                let r = visit(field, arg);
+                if r != 0 {
+                    return r;
+                }
+            }
+        }
+        0
+    }
+}
+
+unsafe extern "C" fn go_clear(slf: *mut ffi::PyObject) -> std::ffi::c_int {
+    // SAFETY: called by the collector or dealloc on a live object.
+    unsafe {
+        let obj = slf.cast::<GoObject>();
+        drop_call(obj);
+        for field in [&raw mut (*obj).context, &raw mut (*obj).name, &raw mut (*obj).result, &raw mut (*obj).exception]
+        {
+            let old = std::mem::replace(&mut *field, ptr::null_mut());
+            ffi::Py_XDECREF(old);
+        }
+        0
+    }
+}
+
+unsafe extern "C" fn go_finalize(slf: *mut ffi::PyObject) {
+    // SAFETY: a finaliser may run Python code; the exception in flight is kept.
+    unsafe {
+        let saved = host::gort_take_exception();
+        report(slf.cast());
+        if !saved.is_null() {
+            host::gort_raise(saved);
+        }
+    }
+}
+
+unsafe extern "C" fn go_dealloc(slf: *mut ffi::PyObject) {
+    // SAFETY: the last reference is gone; the runtime's own goes with the goroutine's end, so it is not alive.
+    unsafe {
+        let tp = ffi::Py_TYPE(slf);
+        if ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
+            return;
+        }
+        ffi::PyObject_GC_UnTrack(slf.cast());
+        go_clear(slf);
+        ffi::PyObject_GC_Del(slf.cast());
+        ffi::Py_DECREF(tp.cast());
+    }
+}
+
+/// Slots of the Goroutine type that concern its memory.
+pub(crate) fn slots() -> [ffi::PyType_Slot; 4] {
+    [
+        ffi::PyType_Slot { slot: ffi::Py_tp_traverse, pfunc: go_traverse as *mut _ },
+        ffi::PyType_Slot { slot: ffi::Py_tp_clear, pfunc: go_clear as *mut _ },
+        ffi::PyType_Slot { slot: ffi::Py_tp_finalize, pfunc: go_finalize as *mut _ },
+        ffi::PyType_Slot { slot: ffi::Py_tp_dealloc, pfunc: go_dealloc as *mut _ },
+    ]
+}

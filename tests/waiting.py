@@ -1,0 +1,90 @@
+"""Waiting for states, never for time."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import gort
+
+LIMIT = 20.0  # seconds: far above anything a test needs, below pytest-timeout's cap
+
+
+def eventually(predicate, limit=LIMIT, what="condition"):
+    """Yield to the scheduler until `predicate()` is true; return its value."""
+    end = time.monotonic() + limit
+    spins = 0
+    while True:
+        value = predicate()
+        if value:
+            return value
+        assert time.monotonic() < end, f"{what} not reached in {limit} s"
+        spins += 1
+        if spins % 50:
+            gort.gosched()
+        else:
+            gort.sleep(0.001)
+
+
+def parked(*goroutines):
+    """Wait until every goroutine given is parked (waiting for something, not runnable)."""
+    eventually(lambda: all(is_parked(g) for g in goroutines), what="parked goroutines")
+
+
+def is_parked(g):
+    """Whether `g` waits: neither runnable, running, new nor ended."""
+    return not g.done and g.status not in ("new", "idle", "runnable", "running", "dead", "done")
+
+
+def settle(rounds=20):
+    """Give every runnable goroutine its turn a few times; for asserting that something did NOT happen."""
+    for _ in range(rounds):
+        gort.gosched()
+    gort.sleep(0.002)
+
+
+def join_all(goroutines, limit=LIMIT):
+    """Join them all and return their results in order."""
+    end = time.monotonic() + limit
+    return [g.join(timeout=max(0.0, end - time.monotonic())) for g in goroutines]
+
+
+def in_goroutine(fn, *args):
+    return gort.go(fn, *args).join(timeout=LIMIT)
+
+
+def in_run(fn, *args):
+    return gort.run(fn, *args)
+
+
+def in_main(fn, *args):
+    return fn(*args)
+
+
+def in_thread(fn, *args):
+    """Run `fn` on a plain thread; its result, or its exception raised here."""
+    box = []
+
+    def body():
+        try:
+            box.append((fn(*args), None))
+        except BaseException as error:
+            box.append((None, error))
+
+    thread = threading.Thread(target=body, daemon=True)
+    thread.start()
+    thread.join(LIMIT)
+    assert box, "plain thread did not end"
+    value, error = box[0]
+    if error is not None:
+        raise error
+    return value
+
+
+def raises_text(kind, text):
+    """pytest.raises with a literal text that the message must contain."""
+    import re
+
+    import pytest
+
+    return pytest.raises(kind, match=re.escape(text))
