@@ -177,7 +177,15 @@ impl Machine {
         let me: *mut Machine = self;
         // SAFETY: `home` is current.
         unsafe { (rt.host.detach)(self.home) };
-        rt.idle.lock().unwrap_or_else(|e| e.into_inner()).machines.push(me);
+        let mine = {
+            let mut idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
+            idle.machines.push(me);
+            self.mailbox.swap(ptr::null_mut(), Ordering::Relaxed) // the idle lock orders it
+        };
+        if !mine.is_null() {
+            // SAFETY: whoever put it there owned it, and gave it to this M.
+            unsafe { rt.inject_goroutine(mine) };
+        }
         fence(Ordering::SeqCst);
         // A producer that came between the recheck and the push found a P but no M asleep; it started another M.
         loop {
@@ -259,7 +267,7 @@ impl Machine {
         true
     }
 
-    /// Gives `g` and this M's P to the M `g` belongs to, if that one sleeps. `false`: run `g` here, its M is blocked.
+    /// Gives `g` and this M's P to the M `g` belongs to, or leaves `g` for it to find.
     ///
     /// # Safety
     /// On g0, host attached, with a P; `g` was taken from a queue and belongs to `owner`.
@@ -270,11 +278,13 @@ impl Machine {
         // SAFETY: Ms are never freed; one taken from the idle list is this caller's until notified.
         unsafe {
             let Some(i) = place else {
-                drop(idle);
                 if (*owner).processor.load(Ordering::Relaxed).is_null() {
-                    return false;
+                    // It sits in a blocking call; it looks here before it sleeps, under the same lock.
+                    (*owner).mailbox.store(g, Ordering::Relaxed);
+                } else {
+                    rt.inject.push(g);
                 }
-                rt.inject.push(g);
+                drop(idle);
                 return true;
             };
             idle.machines.swap_remove(i);

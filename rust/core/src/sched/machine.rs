@@ -47,6 +47,8 @@ pub struct Machine {
     pub handed: AtomicPtr<Processor>,
     /// A P it is asked to take from an M that blocks.
     pub retake: AtomicPtr<Processor>,
+    /// A runnable goroutine that belongs to this M and came while it was blocked; under the idle lock.
+    pub mailbox: AtomicPtr<Goroutine>,
     /// The goroutine that came to g0 and what to do with it once its state is swapped out.
     pub previous: *mut Goroutine,
     /// What to do with `previous`.
@@ -84,6 +86,7 @@ impl Machine {
             note: AtomicU32::new(0),
             handed: AtomicPtr::new(ptr::null_mut()),
             retake: AtomicPtr::new(ptr::null_mut()),
+            mailbox: AtomicPtr::new(ptr::null_mut()),
             previous: ptr::null_mut(),
             action: Action::None,
             spare: ptr::null_mut(),

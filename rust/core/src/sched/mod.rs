@@ -16,8 +16,8 @@
 //! C local).
 //!
 //! The main goroutine runs on its thread's own stack and is switched away from like any other; its M runs other
-//! goroutines meanwhile, which is why a script that never calls `run` is as fast as one that does. It belongs to its M;
-//! only when that M sits in somebody else's blocking call may another M run it.
+//! goroutines meanwhile, which is why a script that never calls `run` is as fast as one that does. It belongs to its M,
+//! and waits for it while that M sits in another goroutine's blocking call.
 
 pub mod blocking;
 pub mod config;
