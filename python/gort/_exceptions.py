@@ -58,6 +58,7 @@ class Cancelled(Exception):
         >>> import gort
         >>> g = gort.go(gort.Chan().recv)
         >>> g.cancel()
+        True
         >>> try:
         ...     g.join()
         ... except gort.Cancelled:

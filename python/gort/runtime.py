@@ -108,7 +108,9 @@ def _who(goroutine: Goroutine[Any] | None) -> str:
     if goroutine is None:
         return "a goroutine"
     name = goroutine.name
-    return f"goroutine {goroutine.id} ({name})" if name else f"goroutine {goroutine.id}"
+    if not name or name == f"goroutine-{goroutine.id}":  # the name it gets without one
+        return f"goroutine {goroutine.id}"
+    return f"goroutine {goroutine.id} ({name})"
 
 
 def _write(head: str, exc: BaseException) -> None:

@@ -16,7 +16,7 @@ from gort._typing import TYPE_CHECKING, T
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any
 
 __all__ = [
     "Cond",
@@ -68,17 +68,6 @@ class RWMutex(_core.RWMutex):
     """
 
     __slots__ = ()
-
-    def __enter__(self) -> Self:
-        """Lock for writing; may park."""
-        self.lock()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Unlock for writing."""
-        self.unlock()
 
     def reading(self) -> _Reading:
         """Give a context manager that holds the lock for reading; entering it may park."""
