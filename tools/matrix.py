@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NEWER_TOOL = ROOT.parent / "shared" / "tools" / "newer-pythons"
 NEWER_ROOT = Path("/var/tmp/newer-pythons")
+PYTEST = ["-q", "-p", "no:cacheprovider"]
 PACKAGES = ["pytest", "pytest-timeout", "hypothesis"]
+
+
+def tests_in(root: Path) -> list[str]:
+    """What pytest is given: the whole suite, or the files of TESTS (relative to the root)."""
+    return [str(root / part) for part in os.environ.get("TESTS", "tests").split()]
 
 
 def run(*command: object, **kwargs: object) -> None:
@@ -75,7 +82,7 @@ def outside(minor: int, python: str, venv: Path, test: bool) -> None:
     run(*pip, "--force-reinstall", "--no-deps", packed)
     if test:
         run(*pip, *PACKAGES)
-        run(venv / "bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "tests", cwd=venv)
+        run(venv / "bin/python", "-m", "pytest", *PYTEST, *tests_in(ROOT), cwd=venv)
 
 
 def inside(minor: int) -> None:
@@ -90,19 +97,21 @@ def inside(minor: int) -> None:
     # Debian's pyconfig.h is a stub that includes <x86_64-linux-gnu/python3.x/pyconfig.h>.
     shutil.copytree(plat, headers / f"x86_64-linux-gnu/python3.{minor}", dirs_exist_ok=True)
     packed = wheel(build(str(wrapper), minor, {"GORT_PY_INCLUDE": str(headers)}), minor)
-    work = NEWER_ROOT / "work" / f"gort-3.{minor}"
+    name = f"{ROOT.name}-3.{minor}"  # one place per checkout, so that two do not meet
+    work = NEWER_ROOT / "work" / name
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(ROOT / "tests", work / "tests")
     shutil.copy(ROOT / "pyproject.toml", work)
     shutil.copy(packed, work)
-    place = f"/work/gort-3.{minor}"
-    venv = f"/work/venv-3.{minor}"
+    place = f"/work/{name}"
+    venv = f"/work/venv-{name}"
     if not (NEWER_ROOT / venv[1:] / "bin/python").exists():
         run("chroot", NEWER_ROOT, f"python3.{minor}", "-m", "venv", venv)
     pip = ["chroot", NEWER_ROOT, f"{venv}/bin/python", "-m", "pip", "install", "-q"]
     run(*pip, "--force-reinstall", "--no-deps", f"{place}/{packed.name}")
     run(*pip, *PACKAGES)
-    run("chroot", NEWER_ROOT, "sh", "-c", f"cd {place} && {venv}/bin/python -m pytest -q -p no:cacheprovider tests")
+    command = shlex.join([f"{venv}/bin/python", "-m", "pytest", *PYTEST, *tests_in(Path(place))])
+    run("chroot", NEWER_ROOT, "sh", "-c", f"cd {place} && {command}")
 
 
 def main() -> None:
