@@ -3,6 +3,7 @@
  * Compiled once per CPython minor version against that version's own headers, so that offsets are always theirs.
  * Sources: CPython 3.11 to 3.15, Include/cpython/pystate.h, Python/pystate.c (push_chunk, clear_datastack,
  * tstate_activate), Python/ceval_gil.c. For 3.11 and 3.12 the runtime structure is read too; both are frozen releases. */
+#define _GNU_SOURCE /* dladdr1 */
 #define PY_SSIZE_T_CLEAN
 #include <patchlevel.h>
 #if PY_VERSION_HEX < 0x030D0000
@@ -14,6 +15,7 @@
 #include <internal/pycore_interp.h>
 #endif
 #include <dlfcn.h>
+#include <link.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -22,7 +24,53 @@
 
 static PyThreadState *main_state;
 
-void gort_set_main(PyThreadState *t) { main_state = t; }
+/* Where the interpreter keeps which OS thread may run signal handlers; NULL when it could not be found. */
+static unsigned long *main_thread_word;
+
+#if PY_VERSION_HEX >= 0x030D0000
+/* _PyRuntime.main_thread. Its offset moves between patch releases, so it is looked for: the first word of _PyRuntime that
+ * holds this thread's id (the main thread state, which holds it too, lies behind it), and believed only if signal.c
+ * refuses what belongs to the main thread while the word is 0. */
+static unsigned long *find_main_thread_word(void) {
+    void *symbol = dlsym(RTLD_DEFAULT, "_PyRuntime");
+    Dl_info info;
+    ElfW(Sym) *entry = NULL;
+    if (symbol == NULL || !dladdr1(symbol, &info, (void **)&entry, RTLD_DL_SYMENT) || entry == NULL)
+        return NULL;
+    unsigned long *word = symbol, *end = word + entry->st_size / sizeof(*word), me = PyThread_get_thread_ident();
+    while (word < end && *word != me)
+        word++;
+    PyObject *module = word < end ? PyImport_ImportModule("_signal") : NULL;
+    if (module == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    *word = 0;
+    PyObject *result = PyObject_CallMethod(module, "set_wakeup_fd", "i", -1);
+    *word = me;
+    int right = result == NULL && PyErr_ExceptionMatches(PyExc_ValueError);
+    PyErr_Clear();
+    if (result != NULL) {
+        Py_XDECREF(PyObject_CallMethod(module, "set_wakeup_fd", "O", result));
+        PyErr_Clear();
+        Py_DECREF(result);
+    }
+    Py_DECREF(module);
+    return right ? word : NULL;
+}
+#endif
+
+/* The state of the main goroutine. Called once, on the main thread, with the GIL. Returns whether that goroutine may go on
+ * on another OS thread and still be the one that signals reach. */
+int gort_set_main(PyThreadState *t) {
+    main_state = t;
+#if PY_VERSION_HEX >= 0x030D0000
+    main_thread_word = find_main_thread_word();
+#else
+    main_thread_word = &_PyRuntime.main_thread;
+#endif
+    return main_thread_word != NULL;
+}
 
 /* C recursion a stack of `bytes` can hold: one level is taken as 1 KiB, with 32 KiB kept for the deepest C function. */
 static int c_levels(size_t bytes) {
@@ -37,6 +85,8 @@ PyThreadState *gort_new_thread(uintptr_t base, uintptr_t top) {
         return NULL;
     }
     if (top != 0) {
+        /* One number for each goroutine, so that sys._current_frames() tells them apart. */
+        t->thread_id = (unsigned long)(uintptr_t)t;
         /* Never page-aligned: at finalisation CPython hands it to munmap, which must refuse it. */
         _PyStackChunk *chunk = malloc(ROOT_CHUNK_BYTES);
         if (chunk != NULL && ((uintptr_t)chunk & 4095) == 0) {
@@ -89,20 +139,35 @@ void gort_delete_thread(PyThreadState *t) {
     PyThreadState_Delete(t);
 }
 
+/* Whether a signal waits for the main goroutine. Any thread, no GIL. */
+int gort_signals_pending(void) {
+#if PY_VERSION_HEX >= 0x030D0000
+    /* Bit 1 of eval_breaker: _PY_SIGNALS_PENDING_BIT, pycore_ceval.h of 3.13 to 3.15. */
+    return main_state != NULL && (*(volatile uintptr_t *)&main_state->eval_breaker & 2) != 0;
+#else
+    if (main_state == NULL || _Py_atomic_load_relaxed(&_PyRuntime.ceval.signals_pending) == 0)
+        return 0;
+    /* A signal that arrives while another goroutine runs on the main thread, or on another thread, does not stop the
+     * evaluator of the main goroutine: it would compute on for ever. Set for nothing, the flag only costs a look. */
+    _Py_atomic_store_relaxed(&main_state->interp->ceval.eval_breaker, 1);
+    return 1;
+#endif
+}
+
 void gort_switch(PyThreadState *to) {
     PyThreadState *from = PyThreadState_Swap(to);
 #if PY_VERSION_HEX < 0x030C0000
     /* PyGILState_Ensure looks here; Swap of 3.11 does not move it. */
     PyThread_tss_set(&_PyRuntime.gilstate.autoTSSkey, to);
 #endif
-#if PY_VERSION_HEX < 0x030D0000
-    /* Signals belong to the main goroutine: while another runs on this thread nobody is the main thread. */
-    if (to == main_state)
-        _PyRuntime.main_thread = PyThread_get_thread_ident();
-    else if (from == main_state)
-        _PyRuntime.main_thread = 0;
-#endif
-    (void)from;
+    /* Signals belong to the main goroutine: while another runs on its thread nobody is the main thread. */
+    if (to == main_state) {
+        if (main_thread_word != NULL)
+            *main_thread_word = PyThread_get_thread_ident();
+        gort_signals_pending();
+    } else if (from == main_state && main_thread_word != NULL) {
+        *main_thread_word = 0;
+    }
 }
 
 void gort_attach(PyThreadState *t) {
@@ -119,15 +184,6 @@ int gort_is_detached(PyThreadState *t) {
     return !((volatile PyThreadState *)t)->_status.active;
 #else
     return _Py_atomic_load_relaxed(&_PyRuntime.gilstate.tstate_current) != (uintptr_t)t;
-#endif
-}
-
-int gort_signals_pending(void) {
-#if PY_VERSION_HEX >= 0x030D0000
-    /* Bit 1 of eval_breaker: _PY_SIGNALS_PENDING_BIT, pycore_ceval.h of 3.13 to 3.15. */
-    return main_state != NULL && (*(volatile uintptr_t *)&main_state->eval_breaker & 2) != 0;
-#else
-    return main_state != NULL && _Py_atomic_load_relaxed(&_PyRuntime.ceval.signals_pending) != 0;
 #endif
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 static CHAN_CLOSED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static GOROUTINE_EXIT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static CANCELLED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+static RUNTIME_STOPPED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static DEADLOCK: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 
 /// Looks the classes up. Returns `false` with an exception set on failure.
@@ -25,6 +26,7 @@ pub(crate) fn init() -> bool {
             (c"GoroutineExit", &GOROUTINE_EXIT),
             (c"Cancelled", &CANCELLED),
             (c"DeadlockError", &DEADLOCK),
+            (c"RuntimeStopped", &RUNTIME_STOPPED),
         ];
         for (name, place) in table {
             let class = ffi::PyObject_GetAttrString(module, name.as_ptr());
@@ -76,6 +78,9 @@ pub(crate) fn ended(rt: &'static Runtime, outcome: Outcome) -> bool {
                     (*g).cancel_requested.store(0, Ordering::Relaxed);
                 }
                 set(goroutine_exit(), "goroutine cancelled");
+            }
+            Outcome::Stopped => {
+                set(RUNTIME_STOPPED.load(Ordering::Relaxed), "the interpreter is shutting down");
             }
             Outcome::Deadlock => {
                 let dump = gort_core::observe::dump(rt);

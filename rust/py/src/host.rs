@@ -1,8 +1,9 @@
 //! The host table over CPython: one `PyThreadState` per goroutine, the GIL as the host's lock.
 
-use crate::task;
+use crate::{frames, task};
 use gort_core::goroutine::host::{Host, HostThread};
 use pyo3::ffi;
+use std::ptr;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
 unsafe extern "C" {
@@ -13,7 +14,7 @@ unsafe extern "C" {
     fn gort_is_detached(t: *mut ffi::PyThreadState) -> i32;
     fn gort_signals_pending() -> i32;
     fn gort_count_threads() -> isize;
-    pub(crate) fn gort_set_main(t: *mut ffi::PyThreadState);
+    pub(crate) fn gort_set_main(t: *mut ffi::PyThreadState) -> i32;
     pub(crate) fn gort_is_pristine(t: *mut ffi::PyThreadState) -> i32;
     pub(crate) fn gort_copy_context() -> *mut ffi::PyObject;
     pub(crate) fn gort_set_context(context: *mut ffi::PyObject);
@@ -74,6 +75,41 @@ unsafe fn signals_pending() -> bool {
     unsafe { gort_signals_pending() != 0 }
 }
 
+/// `threading` finds its main thread by the id of the OS thread: tells it the new one, or `current_thread()` would not be
+/// the main thread and the interpreter of 3.11 and 3.12 would wait for it at exit. No Python code runs here: a pending
+/// signal would end it.
+unsafe fn main_moved() {
+    // SAFETY: GIL held on the main goroutine's stack; each reference is checked and let go.
+    unsafe {
+        let saved = gort_take_exception();
+        let name = ffi::PyUnicode_FromString(c"threading".as_ptr());
+        let module = if name.is_null() { ptr::null_mut() } else { ffi::PyImport_GetModule(name) };
+        if !module.is_null() {
+            let main = ffi::PyObject_GetAttrString(module, c"_main_thread".as_ptr());
+            let active = ffi::PyObject_GetAttrString(module, c"_active".as_ptr());
+            let ident = ffi::PyLong_FromUnsignedLong(ffi::PyThread_get_thread_ident());
+            if !main.is_null() && !active.is_null() && !ident.is_null() && ffi::PyDict_Check(active) != 0 {
+                let old = ffi::PyObject_GetAttrString(main, c"_ident".as_ptr());
+                if !old.is_null() && ffi::PyDict_GetItemWithError(active, old) == main {
+                    ffi::PyDict_DelItem(active, old);
+                }
+                ffi::Py_XDECREF(old);
+                ffi::PyObject_SetAttrString(main, c"_ident".as_ptr(), ident);
+                ffi::PyDict_SetItem(active, ident, main);
+            }
+            ffi::Py_XDECREF(ident);
+            ffi::Py_XDECREF(active);
+            ffi::Py_XDECREF(main);
+            ffi::Py_DECREF(module);
+        }
+        ffi::Py_XDECREF(name);
+        ffi::PyErr_Clear(); // a `threading` that is built otherwise has nothing to be told
+        if !saved.is_null() {
+            gort_raise(saved);
+        }
+    }
+}
+
 unsafe fn is_alone(blocked_threads: usize) -> bool {
     // SAFETY: GIL held by the core's contract.
     let all = unsafe { gort_count_threads() };
@@ -101,9 +137,11 @@ pub(crate) static HOST: Host = Host {
     attach,
     detach,
     is_detached,
+    is_movable: frames::is_movable,
     run: task::run,
     start_failed: task::start_failed,
     signals_pending,
+    main_moved,
     is_alone,
     leave_thread,
     return_thread,

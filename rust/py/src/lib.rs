@@ -4,6 +4,7 @@
 
 mod entry;
 mod error;
+mod frames;
 mod host;
 mod task;
 
@@ -14,7 +15,9 @@ use pyo3::prelude::*;
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = m.py();
     if cfg!(Py_GIL_DISABLED) {
-        return Err(PyImportError::new_err("gort does not support free-threaded builds yet: use the GIL build of this Python"));
+        return Err(PyImportError::new_err(
+            "gort does not support free-threaded builds yet: use the GIL build of this Python",
+        ));
     }
     let module = m.as_ptr();
     // SAFETY: the module is alive and the GIL held during its init.

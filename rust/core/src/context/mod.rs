@@ -16,6 +16,13 @@ pub struct Context {
     sp: usize,
 }
 
+impl Context {
+    /// The stack pointer it was suspended with.
+    pub fn stack_pointer(&self) -> usize {
+        self.sp
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::{Context, init, switch};

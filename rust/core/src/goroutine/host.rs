@@ -24,12 +24,17 @@ pub struct Host {
     pub detach: unsafe fn(HostThread),
     /// Whether this state, last seen current on some M, has let go of the host's lock. Any thread, no lock; a hint.
     pub is_detached: unsafe fn(HostThread) -> bool,
+    /// Whether a goroutine parked with its stack pointer at `sp`, on a stack that ends at `top`, may go on on another OS
+    /// thread: nothing on its stack belongs to this one. Host attached.
+    pub is_movable: unsafe fn(sp: usize, top: usize) -> bool,
     /// Runs the goroutine's function on its own stack; returns `true` when its thread state may serve another goroutine.
     pub run: unsafe extern "C-unwind" fn(*mut Goroutine) -> bool,
     /// The goroutine could not start: no memory for its stack or state. Host attached; must not park.
     pub start_failed: unsafe fn(*mut Goroutine),
     /// Whether signals wait for the main goroutine. Any thread, no lock.
     pub signals_pending: unsafe fn() -> bool,
+    /// The main goroutine went on on another OS thread. Called on its stack, host attached.
+    pub main_moved: unsafe fn(),
     /// Whether no plain thread of the host could wake a goroutine. Host attached.
     pub is_alone: unsafe fn(blocked_threads: usize) -> bool,
     /// Lets go of the host's lock on a plain thread; returns a token.
@@ -49,7 +54,11 @@ unsafe fn null_switch(_from: HostThread, _to: HostThread) {}
 unsafe fn null_is_detached(_thread: HostThread) -> bool {
     false
 }
+unsafe fn null_movable(_sp: usize, _top: usize) -> bool {
+    true
+}
 unsafe fn null_fail(_g: *mut Goroutine) {}
+unsafe fn null_moved() {}
 unsafe fn null_false() -> bool {
     false
 }
@@ -79,9 +88,11 @@ pub const fn null_host() -> Host {
         attach: null_thread,
         detach: null_thread,
         is_detached: null_is_detached,
+        is_movable: null_movable,
         run: null_run,
         start_failed: null_fail,
         signals_pending: null_false,
+        main_moved: null_moved,
         is_alone: null_alone,
         leave_thread: null_leave,
         return_thread: null_thread,

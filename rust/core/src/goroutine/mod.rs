@@ -23,6 +23,14 @@ pub struct Bundle {
     pub context: Context,
     /// The host's thread state, current on the M while the goroutine runs.
     pub host: HostThread,
+    /// End of the stack as far as it matters here: for the main goroutine where it was when it became one.
+    pub top: usize,
+    /// Parked with foreign frames: its M waits for it (`sched::mail`).
+    pub bound: bool,
+    /// The stack pointer at which no foreign frames were found last.
+    pub movable_at: usize,
+    /// The size its stack was asked for with; 0 for the runtime's own.
+    pub stack_bytes: usize,
     /// Set at a goroutine's end when the host's state may not serve another goroutine.
     pub spoiled: bool,
 }
@@ -39,8 +47,11 @@ pub struct Goroutine {
     pub bundle: *mut Bundle,
     /// The host's object for this goroutine.
     pub task: *mut u8,
-    /// The M that alone should run it (the main goroutine), or null.
-    pub locked_machine: *mut u8,
+    /// The M it last ran on, null before its first run; for the main goroutine always M 0. Another M asks before it runs
+    /// this goroutine (`sched::mail`).
+    pub home: *mut u8,
+    /// Virtual bytes of the stack it asked for; 0 takes the runtime's.
+    pub stack_bytes: usize,
     /// The wait it is blocked in, for cancellation; null while it runs.
     pub wait: AtomicPtr<Wait>,
     /// Not zero once a cancellation is asked for and not yet delivered.

@@ -61,7 +61,8 @@ impl Registry {
             (*g).task = task;
             (*g).runtime = runtime;
             (*g).bundle = ptr::null_mut();
-            (*g).locked_machine = ptr::null_mut();
+            (*g).home = ptr::null_mut();
+            (*g).stack_bytes = 0;
             (*g).cancel_requested.store(0, Ordering::Relaxed);
             (*g).status.store(status::RUNNABLE, Ordering::Relaxed);
         }
@@ -117,7 +118,8 @@ impl Registry {
                 id: 0,
                 bundle: ptr::null_mut(),
                 task: ptr::null_mut(),
-                locked_machine: ptr::null_mut(),
+                home: ptr::null_mut(),
+                stack_bytes: 0,
                 wait: AtomicPtr::new(ptr::null_mut()),
                 cancel_requested: AtomicU32::new(0),
                 runtime: ptr::null(),

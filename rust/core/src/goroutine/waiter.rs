@@ -29,8 +29,8 @@ pub enum Outcome {
     Interrupted = 5,
     /// Nothing can ever wake the program.
     Deadlock = 6,
-    /// Try again: the thing may be free now (mutexes).
-    Retry = 7,
+    /// The program is ending: nothing runs any more that could wake anybody.
+    Stopped = 7,
 }
 
 impl Outcome {
@@ -42,7 +42,7 @@ impl Outcome {
             4 => Self::Cancelled,
             5 => Self::Interrupted,
             6 => Self::Deadlock,
-            7 => Self::Retry,
+            7 => Self::Stopped,
             _ => Self::Pending,
         }
     }

@@ -21,8 +21,9 @@ impl Machine {
     pub unsafe fn find_work(&mut self) -> *mut Goroutine {
         // SAFETY: the caller's promise holds for every step.
         unsafe {
+            self.note_binding();
             let p = self.p();
-            if !p.is_null() && self.rt.requests.load(Ordering::Relaxed) == 0 {
+            if !p.is_null() && self.bound_count == 0 && self.rt.requests.load(Ordering::Relaxed) == 0 {
                 let g = self.quick(&*p);
                 if !g.is_null() && self.may_run(g) {
                     return g;
@@ -38,6 +39,12 @@ impl Machine {
     unsafe fn quick(&mut self, p: &Processor) -> *mut Goroutine {
         // SAFETY: this M owns `p`.
         unsafe {
+            if self.mail_count.load(Ordering::Relaxed) != 0 {
+                let g = self.take_mail();
+                if !g.is_null() {
+                    return g;
+                }
+            }
             if p.next_when.load(Ordering::Relaxed) != NEVER {
                 self.rt.run_timers(p);
             }
@@ -81,7 +88,21 @@ impl Machine {
         let rt = self.rt;
         // SAFETY: on g0 with the home state current; P ownership is checked at each use.
         unsafe {
+            self.is_stuck.store(false, Ordering::Relaxed);
             loop {
+                if rt.stopping.load(Ordering::Acquire) {
+                    // Pairs with the Release in `stop`. The main goroutine never comes here then (`park`).
+                    (rt.host.detach)(self.home);
+                    super::idle::park_forever();
+                }
+                if self.bound_count != 0 {
+                    let g = self.bound_work();
+                    if !g.is_null() {
+                        return g;
+                    }
+                    self.sleep_without_work();
+                    continue;
+                }
                 if rt.requests.load(Ordering::Relaxed) != 0 {
                     rt.serve_requests();
                 }
@@ -108,16 +129,6 @@ impl Machine {
                 }
                 self.sleep_without_work();
             }
-        }
-    }
-
-    /// Whether this M may run `g`; if not, `g` went to the M it belongs to, with this M's P.
-    #[inline]
-    unsafe fn may_run(&mut self, g: *mut Goroutine) -> bool {
-        // SAFETY: `g` belongs to this M until it is handed on.
-        unsafe {
-            let owner = (*g).locked_machine.cast::<Machine>();
-            owner.is_null() || ptr::eq(owner, self) || !self.hand_to_owner(g, owner)
         }
     }
 }

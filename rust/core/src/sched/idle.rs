@@ -6,7 +6,6 @@
 use super::machine::Machine;
 use super::processor::{NEVER, Processor};
 use super::runtime::Runtime;
-use crate::goroutine::Goroutine;
 use crate::primitive::atomic::{Ordering, fence};
 use crate::sys::{clock, futex};
 use std::ptr;
@@ -16,12 +15,33 @@ use std::ptr;
 pub(super) struct IdleLists {
     pub(super) processors: Vec<*const Processor>,
     pub(super) machines: Vec<*mut Machine>,
+    /// Ms asleep for goroutines that are bound to them.
+    pub(super) bound_asleep: usize,
     /// The sleeping M that watches the earliest timer.
     keeper: usize,
 }
 
 // SAFETY: Ps and Ms are never freed.
 unsafe impl Send for IdleLists {}
+
+impl IdleLists {
+    /// Takes `m` out of its sleep; `false`: it does not sleep. The caller must then give it a P and notify it.
+    ///
+    /// # Safety
+    /// `m` is an M of this runtime.
+    pub(super) unsafe fn take_sleeper(&mut self, m: *mut Machine) -> bool {
+        // SAFETY: Ms are never freed; the flag is touched under this lock only.
+        unsafe {
+            if (*m).bound_asleep {
+                (*m).bound_asleep = false;
+                self.bound_asleep -= 1;
+                return true;
+            }
+        }
+        let place = self.machines.iter().position(|&other| ptr::eq(other, m));
+        place.map(|i| self.machines.swap_remove(i)).is_some()
+    }
+}
 
 impl Runtime {
     pub(super) fn put_idle_processor(&self, p: &Processor) {
@@ -95,7 +115,8 @@ impl Runtime {
 
     /// Ms asleep without work.
     pub fn idle_machine_count(&self) -> usize {
-        self.idle.lock().unwrap_or_else(|e| e.into_inner()).machines.len()
+        let idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
+        idle.machines.len() + idle.bound_asleep
     }
 
     /// An M that sleeps, or a new one, to take `p` from an M that blocks. `false`: none could be had.
@@ -123,7 +144,7 @@ fn take_machine(idle: &mut IdleLists, prefer: *mut Machine) -> *mut Machine {
 
 /// # Safety
 /// `m` was taken from the idle list by this caller, or is new.
-unsafe fn notify(m: *mut Machine) {
+pub(super) unsafe fn notify(m: *mut Machine) {
     // SAFETY: Ms are never freed. Release: pairs with the Acquire swap in `sleep_without_work`.
     unsafe {
         (*m).note.store(1, Ordering::Release);
@@ -179,12 +200,19 @@ impl Machine {
         unsafe { (rt.host.detach)(self.home) };
         let mine = {
             let mut idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
-            idle.machines.push(me);
-            self.mailbox.swap(ptr::null_mut(), Ordering::Relaxed) // the idle lock orders it
+            if self.bound_count == 0 {
+                idle.machines.push(me);
+            } else {
+                self.bound_asleep = true;
+                idle.bound_asleep += 1;
+            }
+            self.mail_count.store(0, Ordering::Relaxed); // the idle lock orders it
+            std::mem::take(&mut self.mail)
         };
-        if !mine.is_null() {
-            // SAFETY: whoever put it there owned it, and gave it to this M.
-            unsafe { rt.inject_goroutine(mine) };
+        for g in mine {
+            // Whoever takes it from the queue finds this M asleep and hands it a P.
+            // SAFETY: whoever put it into the mail owned it, and gave it to this M.
+            unsafe { rt.inject_goroutine(g) };
         }
         fence(Ordering::SeqCst);
         // A producer that came between the recheck and the push found a P but no M asleep; it started another M.
@@ -204,9 +232,12 @@ impl Machine {
             if (signal || rt.has_work()) && self.wake_self() {
                 break;
             }
+            if signal {
+                rt.wake_one(ptr::null_mut()); // this M waits for a goroutine of its own
+            }
         }
         self.drop_keeper();
-        if rt.stopping.load(Ordering::Acquire) && self.id != 0 {
+        if rt.stopping.load(Ordering::Acquire) {
             park_forever();
         }
         // SAFETY: the host lock is free of this thread; `home` is its state.
@@ -224,7 +255,7 @@ impl Machine {
 
     /// Becomes the M that watches the timers, if there are any and nobody does; returns its time-out in ns.
     fn keep_timers(&mut self, next: u64) -> Option<u64> {
-        if next == NEVER {
+        if next == NEVER || self.bound_count != 0 {
             return None;
         }
         let me = ptr::from_mut(self).addr();
@@ -264,46 +295,6 @@ impl Machine {
         // SAFETY: an idle P taken from the list is this M's.
         unsafe { (*p).machine.store(me, Ordering::Release) };
         self.handed.store(p.cast_mut(), Ordering::Relaxed);
-        true
-    }
-
-    /// Gives `g` and this M's P to the M `g` belongs to, or leaves `g` for it to find.
-    ///
-    /// # Safety
-    /// On g0, host attached, with a P; `g` was taken from a queue and belongs to `owner`.
-    pub(super) unsafe fn hand_to_owner(&mut self, g: *mut Goroutine, owner: *mut Machine) -> bool {
-        let rt = self.rt;
-        let mut idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
-        let place = idle.machines.iter().position(|&m| ptr::eq(m, owner));
-        // SAFETY: Ms are never freed; one taken from the idle list is this caller's until notified.
-        unsafe {
-            let Some(i) = place else {
-                if (*owner).processor.load(Ordering::Relaxed).is_null() {
-                    // It sits in a blocking call; it looks here before it sleeps, under the same lock.
-                    (*owner).mailbox.store(g, Ordering::Relaxed);
-                } else {
-                    rt.inject.push(g);
-                }
-                drop(idle);
-                return true;
-            };
-            idle.machines.swap_remove(i);
-            drop(idle);
-            let p = self.processor.swap(ptr::null_mut(), Ordering::Relaxed);
-            if let Some(kicked) = (*p).queue.push_next(g)
-                && let Err(overflow) = (*p).queue.push_back(kicked)
-            {
-                rt.inject.push_batch(&overflow.batch);
-            }
-            if self.spinning {
-                self.stop_spinning();
-            }
-            (*p).machine.store(owner, Ordering::Release);
-            (*owner).handed.store(p, Ordering::Relaxed);
-            // The P is this M's no more: look for another one, or sleep.
-            self.settle(self.home);
-            notify(owner);
-        }
         true
     }
 }

@@ -70,9 +70,8 @@ impl<T> LocalQueue<T> {
                 return Ok(());
             }
             let half = len / 2;
-            let mut batch: Vec<*mut T> = (0..half)
-                .map(|i| self.slots[head.wrapping_add(i) as usize % SLOTS].load(Ordering::Relaxed))
-                .collect();
+            let mut batch: Vec<*mut T> =
+                (0..half).map(|i| self.slots[head.wrapping_add(i) as usize % SLOTS].load(Ordering::Relaxed)).collect();
             if self.advance(head, half) {
                 batch.push(item);
                 return Err(Overflow { batch });

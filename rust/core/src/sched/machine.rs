@@ -5,7 +5,7 @@ use super::runtime::Runtime;
 use crate::context::{self, Context};
 use crate::goroutine::host::HostThread;
 use crate::goroutine::{Bundle, Goroutine, status};
-use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::ptr;
 
 /// Why a goroutine came to g0.
@@ -47,8 +47,20 @@ pub struct Machine {
     pub handed: AtomicPtr<Processor>,
     /// A P it is asked to take from an M that blocks.
     pub retake: AtomicPtr<Processor>,
-    /// A runnable goroutine that belongs to this M and came while it was blocked; under the idle lock.
-    pub mailbox: AtomicPtr<Goroutine>,
+    /// Runnable goroutines that only this M should run; under the idle lock.
+    pub(super) mail: Vec<*mut Goroutine>,
+    /// How many those are; read without the lock.
+    pub(super) mail_count: AtomicU32,
+    /// When the first of them came, ns.
+    pub(super) mail_since_ns: AtomicU64,
+    /// Without a P, in a call that lasts: the main goroutine runs elsewhere meanwhile. Set by sysmon.
+    pub(super) is_stuck: AtomicBool,
+    /// Goroutines that parked here with foreign frames on their stacks; while there are any, it runs nothing else.
+    pub(super) bound_count: u32,
+    /// Asleep for one of them; under the idle lock.
+    pub(super) bound_asleep: bool,
+    /// The kernel's id of its thread.
+    pub(super) tid: AtomicU32,
     /// The goroutine that came to g0 and what to do with it once its state is swapped out.
     pub previous: *mut Goroutine,
     /// What to do with `previous`.
@@ -86,7 +98,13 @@ impl Machine {
             note: AtomicU32::new(0),
             handed: AtomicPtr::new(ptr::null_mut()),
             retake: AtomicPtr::new(ptr::null_mut()),
-            mailbox: AtomicPtr::new(ptr::null_mut()),
+            mail: Vec::new(),
+            mail_count: AtomicU32::new(0),
+            mail_since_ns: AtomicU64::new(0),
+            is_stuck: AtomicBool::new(false),
+            bound_count: 0,
+            bound_asleep: false,
+            tid: AtomicU32::new(0),
             previous: ptr::null_mut(),
             action: Action::None,
             spare: ptr::null_mut(),
@@ -129,7 +147,14 @@ impl Machine {
         unsafe {
             match action {
                 Action::Park => {
-                    if !status::commit_park(&*g) {
+                    let bound = (*(*g).bundle).bound;
+                    if status::commit_park(&*g) {
+                        // It may be gone already.
+                    } else if bound {
+                        let rt = self.rt;
+                        let _idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
+                        self.put_mail(g);
+                    } else {
                         self.rt.enqueue(g);
                     }
                 }
@@ -176,10 +201,17 @@ impl Machine {
             if self.action == Action::Exit && !(*(*self.previous).bundle).spoiled {
                 self.finish_previous();
             }
-            if (*g).bundle.is_null() && !self.equip(g) {
-                return;
+            if (*g).bundle.is_null() {
+                if !self.equip(g) {
+                    return;
+                }
+                (*g).home = ptr::from_mut(self).cast();
             }
             let bundle = (*g).bundle;
+            if (*bundle).bound {
+                (*bundle).bound = false;
+                self.bound_count -= 1;
+            }
             self.settle((*bundle).host);
             (*g).status.store(status::RUNNING, Ordering::Relaxed);
             self.current = g;
@@ -199,11 +231,11 @@ impl Machine {
     unsafe fn equip(&mut self, g: *mut Goroutine) -> bool {
         // SAFETY: `g` and the spare bundle belong to this M.
         unsafe {
-            if !self.spare.is_null() {
+            if !self.spare.is_null() && (*g).stack_bytes == 0 {
                 (*g).bundle = std::mem::replace(&mut self.spare, ptr::null_mut());
                 return true;
             }
-            let bundle = self.rt.take_bundle();
+            let bundle = self.rt.take_bundle((*g).stack_bytes);
             if bundle.is_null() {
                 self.settle(self.home);
                 (self.rt.host.start_failed)(g);
@@ -231,6 +263,21 @@ pub unsafe fn leave(action: Action) {
         (*m).in_scheduler.store(true, Ordering::Relaxed);
         let bundle = (*g).bundle;
         context::switch(&raw mut (*bundle).context, &raw const (*m).g0, 0);
+        if current_machine() != m {
+            arrive_elsewhere(g);
+        }
+    }
+}
+
+/// The goroutine came back on another M than it left.
+#[cold]
+unsafe fn arrive_elsewhere(g: *mut Goroutine) {
+    // SAFETY: on the running goroutine's stack with the host attached.
+    unsafe {
+        let rt = (*current_machine()).rt;
+        if ptr::eq(g, rt.main.load(Ordering::Relaxed)) {
+            (rt.host.main_moved)();
+        }
     }
 }
 

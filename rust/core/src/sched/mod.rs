@@ -16,8 +16,8 @@
 //! C local).
 //!
 //! The main goroutine runs on its thread's own stack and is switched away from like any other; its M runs other
-//! goroutines meanwhile, which is why a script that never calls `run` is as fast as one that does. It belongs to its M,
-//! and waits for it while that M sits in another goroutine's blocking call.
+//! goroutines meanwhile, which is why a script that never calls `run` is as fast as one that does. It belongs to its M;
+//! while that M is stuck in another goroutine's blocking call it goes on elsewhere (`mail`).
 
 pub mod blocking;
 pub mod config;
@@ -26,6 +26,7 @@ pub mod idle;
 pub mod inject_queue;
 pub mod local_queue;
 pub mod machine;
+mod mail;
 pub mod park;
 pub mod processor;
 pub mod runtime;

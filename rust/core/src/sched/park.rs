@@ -63,6 +63,14 @@ unsafe fn block_goroutine(
     unsafe {
         (*g).reason.store(reason as u8, Ordering::Relaxed);
         (*g).wait.store(wait, Ordering::Release); // pairs with the Acquire in `end_wait`
+        if rt.stopping.load(Ordering::Acquire) && ptr::eq(g, rt.main.load(Ordering::Relaxed)) {
+            // Pairs with the Release in `stop`. Nobody else runs any more: it would never wake.
+            let _ = wait.claim(Outcome::Stopped);
+            (*g).wait.store(ptr::null_mut(), Ordering::Release);
+            (*g).reason.store(0, Ordering::Relaxed);
+            retract(wait);
+            return;
+        }
         if (*g).cancel_requested.load(Ordering::Relaxed) != 0 && wait.claim(Outcome::Cancelled) {
             ready_wait(wait);
         }
@@ -155,6 +163,9 @@ pub fn gosched() {
     unsafe {
         let p = (*m).p();
         let rt = (*m).rt;
+        if rt.stopping.load(Ordering::Relaxed) && ptr::eq((*m).current, rt.main.load(Ordering::Relaxed)) {
+            return;
+        }
         if !p.is_null() && (*p).queue.is_empty() && rt.inject.len() == 0 {
             // Acquire: pairs with the Release stores under the heap's lock.
             let next = (*p).next_when.load(Ordering::Acquire);

@@ -20,6 +20,8 @@ use std::ptr;
 pub const REQUEST_SIGNAL: u32 = 1;
 /// sysmon thinks everything is asleep.
 pub const REQUEST_DEADLOCK: u32 = 2;
+/// The host is ending. Never taken back.
+pub const REQUEST_STOP: u32 = 4;
 
 /// Counts for `stats`.
 #[derive(Default)]
@@ -44,6 +46,7 @@ pub struct Runtime {
     pub registry: Registry,
     /// Stack slots.
     pub stacks: StackDepot,
+    pub(super) other_stacks: Mutex<Vec<(usize, &'static StackDepot)>>,
     /// The global queue.
     pub inject: InjectQueue<Goroutine>,
     /// All Ps.
@@ -60,6 +63,8 @@ pub struct Runtime {
     pub requests: AtomicU32,
     /// The main goroutine, or null.
     pub main: AtomicPtr<Goroutine>,
+    /// Whether the host lets the main goroutine go on on another thread.
+    pub(super) main_may_move: AtomicBool,
     /// Set at exit: no M takes the host's lock again.
     pub stopping: AtomicBool,
     /// Plain threads blocked in an operation of ours.
@@ -89,6 +94,7 @@ impl Runtime {
             host,
             registry: Registry::new(),
             stacks,
+            other_stacks: Mutex::new(Vec::new()),
             inject: InjectQueue::new(),
             processors: (0..count).map(Processor::new).collect(),
             idle: Mutex::new(IdleLists::default()),
@@ -97,6 +103,7 @@ impl Runtime {
             spinning: AtomicU32::new(0),
             requests: AtomicU32::new(0),
             main: AtomicPtr::new(ptr::null_mut()),
+            main_may_move: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             blocked_threads: AtomicUsize::new(0),
             counters: Counters::default(),
@@ -156,7 +163,7 @@ impl Runtime {
     /// As for `enqueue`.
     pub unsafe fn inject_goroutine(&self, g: *mut Goroutine) {
         // SAFETY: the caller owns `g` until it is pushed.
-        let owner = unsafe { (*g).locked_machine.cast::<Machine>() };
+        let owner = unsafe { (*g).home.cast::<Machine>() };
         self.inject.push(g);
         self.wake_one(owner);
     }
@@ -164,7 +171,7 @@ impl Runtime {
     /// Serves what sysmon asked for. Host attached.
     pub(super) fn serve_requests(&self) {
         // AcqRel: pairs with sysmon's fetch_or.
-        let requests = self.requests.swap(0, Ordering::AcqRel);
+        let requests = self.requests.fetch_and(REQUEST_STOP, Ordering::AcqRel);
         let main = self.main.load(Ordering::Acquire); // pairs with the Release in `adopt_main`
         if main.is_null() {
             return;

@@ -1,14 +1,15 @@
 //! New goroutines, bundles and Ms.
 
 use super::machine::{Machine, goroutine_main, run_machine};
-use super::runtime::Runtime;
+use super::runtime::{REQUEST_STOP, Runtime};
 use super::{current_machine, idle};
 use crate::context::{self, Context};
 use crate::goroutine::host::HostThread;
 use crate::goroutine::{Bundle, Goroutine, status};
 use crate::primitive::atomic::Ordering;
-use crate::stack::Stack;
-use crate::sys::thread;
+use crate::stack::{Stack, StackDepot};
+use crate::sys::{signal, thread};
+use std::io;
 use std::ptr;
 
 impl Runtime {
@@ -25,28 +26,62 @@ impl Runtime {
         g
     }
 
-    /// A bundle from the pool, or a new one; null when memory is refused. Host attached.
-    pub(super) fn take_bundle(&self) -> *mut Bundle {
-        if let Some(bundle) = self.bundles.lock().0.pop() {
+    /// A bundle with a stack of `stack_bytes` (0: the runtime's size, from the pool if one is there); null when memory is
+    /// refused. Host attached.
+    pub(super) fn take_bundle(&self, stack_bytes: usize) -> *mut Bundle {
+        if stack_bytes == 0
+            && let Some(bundle) = self.bundles.lock().0.pop()
+        {
             return bundle;
         }
-        match self.stacks.allocate() {
-            Ok(stack) => self.make_bundle(stack),
+        match self.depot(stack_bytes).and_then(StackDepot::allocate) {
+            Ok(stack) => self.make_bundle(stack, stack_bytes),
             Err(_) => ptr::null_mut(),
         }
     }
 
-    /// A bundle on `stack`; null when the host refuses a state.
-    pub fn make_bundle(&self, stack: Stack) -> *mut Bundle {
+    /// Where stacks of that size come from and go back to.
+    fn depot(&self, stack_bytes: usize) -> io::Result<&StackDepot> {
+        if stack_bytes == 0 {
+            return Ok(&self.stacks);
+        }
+        let mut depots = self.other_stacks.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(&(_, depot)) = depots.iter().find(|(size, _)| *size == stack_bytes) {
+            return Ok(depot);
+        }
+        let depot: &'static StackDepot = Box::leak(Box::new(StackDepot::new(stack_bytes, self.stacks.mode())?));
+        depots.push((stack_bytes, depot));
+        Ok(depot)
+    }
+
+    fn make_bundle(&self, stack: Stack, stack_bytes: usize) -> *mut Bundle {
         // SAFETY: host attached by the caller's contract; the stack is unused.
         unsafe {
             let host = (self.host.new_thread)(stack.base(), stack.top());
             if host.is_null() {
-                self.stacks.free(stack);
+                self.free_stack(stack, stack_bytes);
                 return ptr::null_mut();
             }
             let context = context::init(stack.top(), goroutine_main);
-            Box::into_raw(Box::new(Bundle { stack: Some(stack), context, host, spoiled: false }))
+            let top = stack.top();
+            Box::into_raw(Box::new(Bundle {
+                stack: Some(stack),
+                context,
+                host,
+                top,
+                bound: false,
+                movable_at: 0,
+                stack_bytes,
+                spoiled: false,
+            }))
+        }
+    }
+
+    fn free_stack(&self, stack: Stack, stack_bytes: usize) {
+        // The depot was there when the stack came from it.
+        if let Ok(depot) = self.depot(stack_bytes) {
+            depot.release_pages(&stack);
+            depot.free(stack);
         }
     }
 
@@ -72,18 +107,18 @@ impl Runtime {
                 (self.host.delete_thread)(bundle.host);
             }
             if let Some(stack) = bundle.stack {
-                self.stacks.release_pages(&stack);
-                self.stacks.free(stack);
+                self.free_stack(stack, bundle.stack_bytes);
             }
         }
     }
 
     /// Makes the calling thread, which runs the host's main program, M 0 and its program the main goroutine.
-    /// Returns `false` when memory is refused.
+    /// `may_move`: the host lets it go on on another thread. Returns `false` when memory is refused.
     ///
     /// # Safety
     /// On the host's main thread, not yet an M, host attached with `state`; called once.
-    pub unsafe fn adopt_main(&'static self, state: HostThread) -> bool {
+    pub unsafe fn adopt_main(&'static self, state: HostThread, may_move: bool) -> bool {
+        self.main_may_move.store(may_move, Ordering::Relaxed); // published with `main`
         // SAFETY: the caller's promise.
         unsafe {
             let Ok(stack) = self.stacks.allocate() else { return false };
@@ -99,9 +134,14 @@ impl Runtime {
                 stack: None,
                 context: Context::default(),
                 host: state,
+                top: (&raw const stack).addr(), // an address of this frame
+                bound: false,
+                movable_at: 0,
+                stack_bytes: 0,
                 spoiled: false,
             }));
-            (*g).locked_machine = m.cast();
+            (*g).home = m.cast();
+            (*m).tid.store(thread::tid(), Ordering::Relaxed);
             (*g).status.store(status::RUNNING, Ordering::Relaxed);
             (*m).current = g;
             (*m).visible_host.store(state, Ordering::Relaxed);
@@ -132,9 +172,27 @@ impl Runtime {
         m
     }
 
-    /// At the host's exit: from here on no M runs anything.
+    /// At the host's exit, on the main goroutine: brings it home to its thread if it can, and from here on no M but the
+    /// one it is on runs anything. A main thread that sits in another goroutine's call is frozen there: were it to come
+    /// back while the program ends, the host would end it on the very stack that the main goroutine uses.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Release); // pairs with the Acquire in `sleep_without_work`
+        let main = self.main.load(Ordering::Acquire); // pairs with the Release in `adopt_main`
+        if !main.is_null() && ptr::eq(main, running()) {
+            // SAFETY: the main goroutine and Ms are never freed; this is the main goroutine.
+            unsafe {
+                let home = (*main).home.cast::<Machine>();
+                for _ in 0..2 {
+                    if !ptr::eq(current_machine(), home) && !(*home).is_stuck.load(Ordering::Relaxed) {
+                        super::machine::leave(super::machine::Action::Yield);
+                    }
+                }
+                if !ptr::eq(current_machine(), home) {
+                    signal::freeze_thread((*home).tid.load(Ordering::Relaxed));
+                }
+            }
+        }
+        self.stopping.store(true, Ordering::Release); // pairs with the Acquire in `search`
+        self.requests.fetch_or(REQUEST_STOP, Ordering::AcqRel); // keeps Ms off the short way
     }
 }
 
@@ -153,6 +211,7 @@ unsafe extern "C-unwind" fn machine_thread(argument: *mut u8) {
         context::current_set(m.cast());
         thread::set_name("gort-m");
         let rt = (*m).rt;
+        (*m).tid.store(thread::tid(), Ordering::Relaxed);
         (*m).home = (rt.host.new_home)();
         if (*m).home.is_null() {
             idle::park_forever();

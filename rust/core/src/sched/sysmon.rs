@@ -74,6 +74,23 @@ impl Runtime {
         true
     }
 
+    /// Whether the main goroutine is on an M.
+    fn main_runs(&self) -> bool {
+        let main = self.main.load(Ordering::Acquire); // pairs with the Release in `adopt_main`
+        // SAFETY: the main goroutine's descriptor is never freed.
+        !main.is_null() && unsafe { (*main).status.load(Ordering::Acquire) == status::RUNNING }
+    }
+
+    /// A signal waits for the main goroutine and nobody comes to a scheduling point: asks for the Ps of those that compute.
+    /// The taker makes the host's lock change hands.
+    fn take_from_computing(&self, seen: &[Seen]) {
+        for (p, s) in self.processors.iter().zip(seen) {
+            if p.ticks.load(Ordering::Relaxed) == s.ticks && !p.machine.load(Ordering::Acquire).is_null() {
+                let _ = self.send_taker(p);
+            }
+        }
+    }
+
     /// Whether every M sleeps, nothing is timed and the main goroutine is parked.
     fn all_asleep(&self) -> bool {
         let main = self.main.load(Ordering::Acquire);
@@ -101,7 +118,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
     let mut seen = vec![Seen { host: ptr::null_mut(), ticks: 0, since_ns: 0 }; rt.processors.len()];
     let (mut pause_ns, mut quiet) = (MIN_PAUSE_NS, 0u32);
     let (mut asleep_rounds, mut asked_at_ticks) = (0u32, u64::MAX);
-    let mut last_ask_ns = 0;
+    let (mut last_ask_ns, mut signal_since_ns) = (0, u64::MAX);
     while !rt.stopping.load(Ordering::Acquire) {
         let _ = futex::wait(&pause, 0, Some(pause_ns));
         let now = clock::now_ns();
@@ -113,6 +130,14 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
         if rt.host.exclusive && unsafe { (rt.host.signals_pending)() } {
             rt.requests.fetch_or(REQUEST_SIGNAL, Ordering::AcqRel);
             rt.wake_one(ptr::null_mut());
+            signal_since_ns = signal_since_ns.min(now);
+            if now - signal_since_ns > MAX_PAUSE_NS && !rt.main_runs() {
+                rt.take_from_computing(&seen);
+                signal_since_ns = now;
+            }
+            close = true;
+        } else {
+            signal_since_ns = u64::MAX;
         }
         // Two looks in a row, and once more only after something ran or a second went by: the answer needs the host's lock.
         asleep_rounds = if rt.host.exclusive && rt.all_asleep() { asleep_rounds + 1 } else { 0 };
@@ -122,6 +147,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
             rt.requests.fetch_or(REQUEST_DEADLOCK, Ordering::AcqRel);
             rt.wake_one(ptr::null_mut());
         }
+        close |= rt.rescue_main(now);
         if close {
             quiet = 0;
             pause_ns = pause_ns.clamp(MIN_PAUSE_NS, WAITING_PAUSE_NS);

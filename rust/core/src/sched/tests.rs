@@ -144,7 +144,8 @@ fn receive_with_a_deadline_times_out_and_leaves_no_waiter() {
 #[test]
 fn blocking_call_lets_the_others_of_its_processor_run() {
     let rt = runtime(1);
-    let (gate, opened) = (Arc::new((std::sync::Mutex::new(false), std::sync::Condvar::new())), Arc::new(WaitGroup::new()));
+    let (gate, opened) =
+        (Arc::new((std::sync::Mutex::new(false), std::sync::Condvar::new())), Arc::new(WaitGroup::new()));
     opened.add(2).expect("adds");
     let (g, o) = (gate.clone(), opened.clone());
     go(rt, move || {

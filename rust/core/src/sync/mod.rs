@@ -162,9 +162,15 @@ impl Mutex {
         if self.try_lock() {
             return Outcome::Delivered;
         }
-        wait_in(rt, &self.state, 0, Reason::Mutex, deadline_ns, |s| !std::mem::replace(&mut s.locked, true), |s| {
-            &mut s.waiters
-        })
+        wait_in(
+            rt,
+            &self.state,
+            0,
+            Reason::Mutex,
+            deadline_ns,
+            |s| !std::mem::replace(&mut s.locked, true),
+            |s| &mut s.waiters,
+        )
     }
 
     /// Locks if nobody has it.
@@ -254,9 +260,7 @@ impl RwMutex {
         if self.try_rlock() {
             return Outcome::Delivered;
         }
-        wait_in(rt, &self.state, 0, Reason::RwMutexRead, deadline_ns, RwState::enter_reader, |s| {
-            &mut s.waiting_readers
-        })
+        wait_in(rt, &self.state, 0, Reason::RwMutexRead, deadline_ns, RwState::enter_reader, |s| &mut s.waiting_readers)
     }
 
     /// Locks for reading if no writer has it or waits.

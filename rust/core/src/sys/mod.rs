@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod futex;
 pub mod memory;
+pub mod signal;
 pub mod thread;

@@ -32,13 +32,8 @@ unsafe extern "C" fn chan_new(tp: *mut ffi::PyTypeObject, args: Object, kwargs: 
     unsafe {
         let mut cap: isize = 0;
         let mut names = [c"cap".as_ptr().cast_mut(), ptr::null_mut()];
-        if ffi::PyArg_ParseTupleAndKeywords(
-            args,
-            kwargs,
-            c"|n:Chan".as_ptr(),
-            names.as_mut_ptr().cast(),
-            &raw mut cap,
-        ) == 0
+        if ffi::PyArg_ParseTupleAndKeywords(args, kwargs, c"|n:Chan".as_ptr(), names.as_mut_ptr().cast(), &raw mut cap)
+            == 0
         {
             return ptr::null_mut();
         }
@@ -53,11 +48,7 @@ unsafe extern "C" fn chan_new(tp: *mut ffi::PyTypeObject, args: Object, kwargs: 
     }
 }
 
-unsafe extern "C" fn chan_traverse(
-    slf: Object,
-    visit: ffi::visitproc,
-    arg: *mut std::ffi::c_void,
-) -> std::ffi::c_int {
+unsafe extern "C" fn chan_traverse(slf: Object, visit: ffi::visitproc, arg: *mut std::ffi::c_void) -> std::ffi::c_int {
     // SAFETY: called by the collector on a live object; the buffer owns one count of each value.
     unsafe {
         let mut result = visit(ffi::Py_TYPE(slf).cast(), arg);
@@ -357,10 +348,27 @@ unsafe extern "C" fn chan_repr(slf: Object) -> Object {
 pub(crate) unsafe fn register(module: Object) -> bool {
     let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
     let mut table = vec![
-        fast(c"send", send, c"send(value, timeout=None)\n--\n\nSends; parks until it is taken. Raises ChanClosed or TimeoutError."),
-        fast(c"recv", recv, c"recv(timeout=None)\n--\n\nReceives; parks until there is a value. Raises ChanClosed or TimeoutError."),
-        fast(c"recv_ok", recv_ok, c"recv_ok(timeout=None)\n--\n\n(value, True), or (None, False) once closed and drained. Parks."),
-        plain(c"try_send", try_send, ffi::METH_O, c"try_send(value, /)\n--\n\nSends if that needs no waiting; whether it did."),
+        fast(
+            c"send",
+            send,
+            c"send(value, timeout=None)\n--\n\nSends; parks until it is taken. Raises ChanClosed or TimeoutError.",
+        ),
+        fast(
+            c"recv",
+            recv,
+            c"recv(timeout=None)\n--\n\nReceives; parks until there is a value. Raises ChanClosed or TimeoutError.",
+        ),
+        fast(
+            c"recv_ok",
+            recv_ok,
+            c"recv_ok(timeout=None)\n--\n\n(value, True), or (None, False) once closed and drained. Parks.",
+        ),
+        plain(
+            c"try_send",
+            try_send,
+            ffi::METH_O,
+            c"try_send(value, /)\n--\n\nSends if that needs no waiting; whether it did.",
+        ),
         plain(c"try_recv", try_recv, ffi::METH_NOARGS, c"try_recv()\n--\n\n(value, ok, ready) without waiting."),
         plain(c"close", close, ffi::METH_NOARGS, c"close()\n--\n\nCloses the channel."),
         plain(c"sender", sender, ffi::METH_NOARGS, c"sender()\n--\n\nA view that can only send."),
@@ -387,7 +395,13 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         slot(ffi::Py_nb_bool, chan_bool as *mut _),
         slot(ffi::Py_tp_methods, methods(table).cast()),
         slot(ffi::Py_tp_getset, getters(&[(c"cap", get_cap), (c"closed", get_closed)]).cast()),
-        slot(ffi::Py_tp_doc, c"Chan(cap=0)\n--\n\nA channel: Chan(0) is a rendezvous, Chan(n) holds n values.".as_ptr().cast_mut().cast()),
+        slot(
+            ffi::Py_tp_doc,
+            c"Chan(cap=0)\n--\n\nA channel: Chan(0) is a rendezvous, Chan(n) holds n values."
+                .as_ptr()
+                .cast_mut()
+                .cast(),
+        ),
     ];
     // SAFETY: GIL held by the module's init.
     unsafe {

@@ -245,7 +245,10 @@ unsafe extern "C-unwind" fn run_main(_m: Object, args: *const Object, nargs: ffi
             return ptr::null_mut();
         }
         if RUNNING_MAIN.swap(true, Ordering::Relaxed) {
-            return error::set(ffi::PyExc_RuntimeError, "gort.run() cannot be called while another run() is in progress");
+            return error::set(
+                ffi::PyExc_RuntimeError,
+                "gort.run() cannot be called while another run() is in progress",
+            );
         }
         let kwargs = if call_kwargs == ffi::Py_None() { ptr::null_mut() } else { call_kwargs };
         let result = ffi::PyObject_Call(function, call_args, kwargs);
@@ -368,7 +371,11 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     slots.push(ffi::PyType_Slot {
         slot: ffi::Py_tp_methods,
         pfunc: methods(vec![
-            fast(c"join", join, c"join(timeout=None)\n--\n\nWaits for the end; returns the result or raises the exception. Parks."),
+            fast(
+                c"join",
+                join,
+                c"join(timeout=None)\n--\n\nWaits for the end; returns the result or raises the exception. Parks.",
+            ),
             plain(c"cancel", cancel, ffi::METH_NOARGS, c"cancel()\n--\n\nAsks the goroutine to end; False if it has."),
         ])
         .cast(),

@@ -68,8 +68,8 @@ fn runtime_slow() -> Option<&'static Runtime> {
         // SAFETY: GIL held on the main thread, which is no M yet.
         unsafe {
             let state = ffi::PyThreadState_Get();
-            host::gort_set_main(state);
-            if !rt.adopt_main(state.cast()) {
+            let may_move = host::gort_set_main(state) != 0;
+            if !rt.adopt_main(state.cast(), may_move) {
                 ADOPTED.store(false, Ordering::Relaxed);
                 error::set(ffi::PyExc_MemoryError, "gort cannot start: no memory for the first stack");
                 return None;
@@ -170,11 +170,7 @@ pub(crate) unsafe fn arguments<const N: usize>(
                         return None;
                     }
                     None => {
-                        ffi::PyErr_Format(
-                            ffi::PyExc_TypeError,
-                            c"unexpected keyword argument '%U'".as_ptr(),
-                            key,
-                        );
+                        ffi::PyErr_Format(ffi::PyExc_TypeError, c"unexpected keyword argument '%U'".as_ptr(), key);
                         return None;
                     }
                 }
@@ -250,12 +246,7 @@ pub(crate) fn fast(name: &'static CStr, f: FastCall, doc: &'static CStr) -> ffi:
 pub(crate) type Plain = unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
 
 /// A method table entry with `flags` METH_NOARGS or METH_O.
-pub(crate) fn plain(
-    name: &'static CStr,
-    f: Plain,
-    flags: std::ffi::c_int,
-    doc: &'static CStr,
-) -> ffi::PyMethodDef {
+pub(crate) fn plain(name: &'static CStr, f: Plain, flags: std::ffi::c_int, doc: &'static CStr) -> ffi::PyMethodDef {
     ffi::PyMethodDef {
         ml_name: name.as_ptr(),
         // SAFETY: as in `fast`.

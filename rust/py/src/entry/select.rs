@@ -106,11 +106,8 @@ unsafe extern "C-unwind" fn select(_m: Object, args: *const Object, nargs: ffi::
                 return error::set(ffi::PyExc_TypeError, "select() takes cases made by gort.recv() and gort.send()");
             }
             let case = arg.cast::<CaseObject>();
-            let chan = if (*case).chan == ffi::Py_None() {
-                None
-            } else {
-                Some(&(*(*case).chan.cast::<ChanObject>()).chan)
-            };
+            let chan =
+                if (*case).chan == ffi::Py_None() { None } else { Some(&(*(*case).chan.cast::<ChanObject>()).chan) };
             let value = (*case).value;
             ffi::Py_XINCREF(value);
             let slot = if value.is_null() { None } else { Some(Value(value)) };
@@ -156,11 +153,7 @@ unsafe fn return_values(cases: &mut [Case<'_, Value>]) {
     }
 }
 
-unsafe extern "C" fn case_traverse(
-    slf: Object,
-    visit: ffi::visitproc,
-    arg: *mut std::ffi::c_void,
-) -> std::ffi::c_int {
+unsafe extern "C" fn case_traverse(slf: Object, visit: ffi::visitproc, arg: *mut std::ffi::c_void) -> std::ffi::c_int {
     // SAFETY: called by the collector on a live object.
     unsafe {
         let case = slf.cast::<CaseObject>();

@@ -23,7 +23,10 @@ unsafe fn inner<'a, T>(slf: Object) -> &'a T {
 
 /// Runs a blocking operation until it is done or an exception is set.
 #[inline(always)]
-unsafe fn wait(until: Option<u64>, mut op: impl FnMut(&'static gort_core::sched::Runtime, Option<u64>) -> Outcome) -> Object {
+unsafe fn wait(
+    until: Option<u64>,
+    mut op: impl FnMut(&'static gort_core::sched::Runtime, Option<u64>) -> Outcome,
+) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
     loop {
         let outcome = op(rt, until);
@@ -290,7 +293,12 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             vec![
                 fast(c"lock", mutex_lock, c"lock(timeout=None)\n--\n\nLocks; parks while another has it."),
                 plain(c"unlock", mutex_unlock, ffi::METH_NOARGS, c"unlock()\n--\n\nUnlocks; any goroutine may."),
-                plain(c"try_lock", mutex_try_lock, ffi::METH_NOARGS, c"try_lock()\n--\n\nLocks if it is free; whether it did."),
+                plain(
+                    c"try_lock",
+                    mutex_try_lock,
+                    ffi::METH_NOARGS,
+                    c"try_lock()\n--\n\nLocks if it is free; whether it did.",
+                ),
                 fast(c"__enter__", mutex_lock, c"Locks."),
                 fast(c"__exit__", leave_mutex, c"Unlocks."),
             ],
@@ -302,11 +310,20 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             dealloc::<RwMutex> as *mut _,
             vec![
                 fast(c"lock", rw_lock, c"lock(timeout=None)\n--\n\nLocks for writing. Parks."),
-                fast(c"rlock", rw_rlock, c"rlock(timeout=None)\n--\n\nLocks for reading. Parks while a writer has it or waits."),
+                fast(
+                    c"rlock",
+                    rw_rlock,
+                    c"rlock(timeout=None)\n--\n\nLocks for reading. Parks while a writer has it or waits.",
+                ),
                 plain(c"unlock", rw_unlock, ffi::METH_NOARGS, c"unlock()\n--\n\nUnlocks for writing."),
                 plain(c"runlock", rw_runlock, ffi::METH_NOARGS, c"runlock()\n--\n\nUnlocks for reading."),
                 plain(c"try_lock", rw_try_lock, ffi::METH_NOARGS, c"try_lock()\n--\n\nLocks for writing if free."),
-                plain(c"try_rlock", rw_try_rlock, ffi::METH_NOARGS, c"try_rlock()\n--\n\nLocks for reading if no writer has it or waits."),
+                plain(
+                    c"try_rlock",
+                    rw_try_rlock,
+                    ffi::METH_NOARGS,
+                    c"try_rlock()\n--\n\nLocks for reading if no writer has it or waits.",
+                ),
                 fast(c"__enter__", rw_lock, c"Locks for writing."),
                 fast(c"__exit__", leave_rw, c"Unlocks for writing."),
             ],
@@ -342,7 +359,12 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             cond_dealloc as *mut _,
             vec![
                 fast(c"wait", cond_wait, c"wait(timeout=None)\n--\n\nUnlocks, parks until signalled, locks again."),
-                plain(c"signal", cond_signal, ffi::METH_NOARGS, c"signal()\n--\n\nWakes the goroutine that waits longest."),
+                plain(
+                    c"signal",
+                    cond_signal,
+                    ffi::METH_NOARGS,
+                    c"signal()\n--\n\nWakes the goroutine that waits longest.",
+                ),
                 plain(c"broadcast", cond_broadcast, ffi::METH_NOARGS, c"broadcast()\n--\n\nWakes all."),
             ],
         ),

@@ -1,0 +1,199 @@
+//! Goroutines that only one M should run, and how they come to it.
+//!
+//! The main goroutine belongs to M 0: it is the host's main thread. A goroutine with foreign frames on its stack belongs
+//! to the M where it parked: those frames may hold addresses and counts of that thread. Any M may find such a goroutine
+//! in a queue; it then hands it, with its P, to the owner if that sleeps, else leaves it in the owner's mail.
+//!
+//! An M whose goroutine parks with foreign frames keeps itself free for it (Go's LockOSThread), so that no other
+//! goroutine's blocking call can hold the parked one up. The main goroutine moves when M 0 is stuck in somebody else's
+//! call, and comes back afterwards: a call that blocks stops nobody else, not even main.
+
+use super::machine::{Action, Machine};
+use super::processor::NEVER;
+use super::runtime::Runtime;
+use crate::goroutine::Goroutine;
+use crate::primitive::atomic::Ordering;
+use crate::sys::clock;
+use std::ptr;
+
+/// Stack bytes up to which nobody looks for foreign frames when a goroutine parks: one evaluator frame and a park take
+/// 700 to 1,100 (CPython 3.11 to 3.15). A foreign frame missed here is found when another M wants to run the goroutine.
+const SHALLOW_BYTES: usize = 2048;
+
+/// How long the main goroutine waits for its own M before it goes on elsewhere, ns. Shorter, and a program whose
+/// goroutines read files would see its main thread change at every read.
+const PATIENCE_NS: u64 = 10_000_000;
+
+impl Machine {
+    /// Whether this M may run `g`; if not, `g` went to the M it belongs to, with this M's P if that sleeps.
+    ///
+    /// # Safety
+    /// On g0, host attached, with a P; `g` was taken from a queue by this M.
+    #[inline]
+    pub(super) unsafe fn may_run(&mut self, g: *mut Goroutine) -> bool {
+        // SAFETY: `g` belongs to this M until it is handed on.
+        unsafe {
+            let home = (*g).home.cast::<Machine>();
+            home.is_null() || ptr::eq(home, self) || self.may_adopt(g, home)
+        }
+    }
+
+    #[cold]
+    unsafe fn may_adopt(&mut self, g: *mut Goroutine, home: *mut Machine) -> bool {
+        // SAFETY: `g` belongs to this M and has a bundle, for it has run; Ms are never freed.
+        unsafe {
+            let bundle = &*(*g).bundle;
+            let movable = !bundle.bound && (self.rt.host.is_movable)(bundle.context.stack_pointer(), bundle.top);
+            if ptr::eq(g, self.rt.main.load(Ordering::Relaxed)) {
+                if movable && (*home).is_stuck.load(Ordering::Relaxed) {
+                    return true;
+                }
+            } else if movable {
+                (*g).home = ptr::from_mut(self).cast();
+                return true;
+            }
+            self.send_home(g, home);
+            false
+        }
+    }
+
+    /// Notes whether the goroutine that is parking binds this M.
+    ///
+    /// # Safety
+    /// On g0, host attached, before `previous` is published.
+    #[inline]
+    pub(super) unsafe fn note_binding(&mut self) {
+        if self.action != Action::Park {
+            return;
+        }
+        // SAFETY: `previous` just left its stack on this M, which owns it until it is published.
+        unsafe {
+            let bundle = &mut *(*self.previous).bundle;
+            let sp = bundle.context.stack_pointer();
+            if bundle.top.saturating_sub(sp) <= SHALLOW_BYTES || bundle.movable_at == sp {
+                return;
+            }
+            if (self.rt.host.is_movable)(sp, bundle.top) {
+                bundle.movable_at = sp;
+            } else {
+                bundle.bound = true;
+                self.bound_count += 1;
+            }
+        }
+    }
+
+    /// The first goroutine of the mail, or null.
+    ///
+    /// # Safety
+    /// On this M's thread.
+    #[cold]
+    pub(super) unsafe fn take_mail(&mut self) -> *mut Goroutine {
+        let _idle = self.rt.idle.lock().unwrap_or_else(|e| e.into_inner());
+        if self.mail.is_empty() {
+            return ptr::null_mut();
+        }
+        self.mail_count.fetch_sub(1, Ordering::Relaxed); // the idle lock orders it
+        self.mail.remove(0)
+    }
+
+    /// What a bound M may run: its mail. Without any, or without a P, it gives the P up; null then.
+    ///
+    /// # Safety
+    /// On g0 with the home state current.
+    pub(super) unsafe fn bound_work(&mut self) -> *mut Goroutine {
+        let rt = self.rt;
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.mail_count.load(Ordering::Relaxed) != 0 && (!self.p().is_null() || self.acquire_idle_processor()) {
+                let g = self.take_mail();
+                if !g.is_null() {
+                    return g;
+                }
+            }
+            let p = self.processor.swap(ptr::null_mut(), Ordering::Relaxed);
+            if !p.is_null() {
+                rt.put_idle_processor(&*p);
+                if rt.has_work() || rt.next_timer() != NEVER {
+                    rt.wake_one(ptr::null_mut());
+                }
+            }
+        }
+        ptr::null_mut()
+    }
+
+    /// Gives `g` and this M's P to the M `g` belongs to, or leaves `g` in that M's mail.
+    ///
+    /// # Safety
+    /// On g0, host attached, with a P; `g` was taken from a queue and belongs to `owner`.
+    unsafe fn send_home(&mut self, g: *mut Goroutine, owner: *mut Machine) {
+        let rt = self.rt;
+        // SAFETY: Ms are never freed; one taken out of its sleep under the idle lock is this caller's until notified.
+        unsafe {
+            let mut idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
+            if !idle.take_sleeper(owner) {
+                (*owner).put_mail(g);
+                return;
+            }
+            drop(idle);
+            let p = self.processor.swap(ptr::null_mut(), Ordering::Relaxed);
+            if (*owner).bound_count != 0 {
+                // It looks at nothing but its mail.
+                let _idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
+                (*owner).put_mail(g);
+            } else if let Some(kicked) = (*p).queue.push_next(g)
+                && let Err(overflow) = (*p).queue.push_back(kicked)
+            {
+                rt.inject.push_batch(&overflow.batch);
+            }
+            if self.spinning {
+                self.stop_spinning();
+            }
+            (*p).machine.store(owner, Ordering::Release); // pairs with sysmon's Acquire
+            (*owner).handed.store(p, Ordering::Relaxed); // published by the note
+            // The P is this M's no more: look for another one, or sleep.
+            self.settle(self.home);
+            super::idle::notify(owner);
+        }
+    }
+
+    /// Adds to the mail. Under the idle lock.
+    pub(super) fn put_mail(&mut self, g: *mut Goroutine) {
+        if self.mail.is_empty() {
+            self.mail_since_ns.store(clock::now_ns(), Ordering::Relaxed);
+        }
+        self.mail.push(g);
+        self.mail_count.fetch_add(1, Ordering::Relaxed); // read again by the owner under the idle lock before it sleeps
+    }
+}
+
+impl Runtime {
+    /// sysmon: lets the main goroutine go on elsewhere when its M has been without a P in a call for too long. Returns
+    /// whether it waits in that M's mail.
+    pub(super) fn rescue_main(&self, now_ns: u64) -> bool {
+        let main = self.main.load(Ordering::Acquire); // pairs with the Release in `adopt_main`
+        if main.is_null() || !self.main_may_move.load(Ordering::Relaxed) {
+            return false;
+        }
+        // SAFETY: the main goroutine and Ms are never freed; the mail is touched under the idle lock.
+        unsafe {
+            let m = (*main).home.cast::<Machine>();
+            if (*m).mail_count.load(Ordering::Relaxed) == 0 {
+                return false;
+            }
+            if !(*m).p().is_null()
+                || (*m).in_scheduler.load(Ordering::Acquire) // pairs with the Release in `execute`
+                || now_ns.saturating_sub((*m).mail_since_ns.load(Ordering::Relaxed)) < PATIENCE_NS
+            {
+                return true;
+            }
+            let idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
+            let Some(i) = (*m).mail.iter().position(|&g| ptr::eq(g, main)) else { return false };
+            (*m).mail.remove(i);
+            (*m).mail_count.fetch_sub(1, Ordering::Relaxed);
+            (*m).is_stuck.store(true, Ordering::Relaxed);
+            drop(idle);
+            self.inject_goroutine(main);
+        }
+        false
+    }
+}
