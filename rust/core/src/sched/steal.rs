@@ -21,9 +21,10 @@ impl Machine {
             return ptr::null_mut();
         }
         if !self.spinning {
-            // At most half of the busy Ps' worth of Ms look about: beyond that they only disturb each other.
+            // At most half of the busy Ps' worth of Ms look about: beyond that they only disturb each other. Under a
+            // host's lock only its holder looks, and those that wait for it count as looking: it must not give up.
             let busy = count - rt.idle_processors.load(Ordering::Relaxed).min(count);
-            if 2 * rt.spinning.load(Ordering::Relaxed) as usize >= busy {
+            if !rt.host.exclusive && 2 * rt.spinning.load(Ordering::Relaxed) as usize >= busy {
                 return ptr::null_mut();
             }
             self.spinning = true;
