@@ -78,15 +78,42 @@ static int c_levels(size_t bytes) {
     return (int)(usable / 1024);
 }
 
+/* A number of its own as thread id: sys._current_frames() tells goroutines apart, and gort_forget_states knows them. */
+static void mark_as_ours(PyThreadState *t) { t->thread_id = (unsigned long)(uintptr_t)t; }
+
+/* The state an M idles on. Needs no GIL. */
+PyThreadState *gort_new_home(void) {
+    PyThreadState *t = PyThreadState_New(PyInterpreterState_Main());
+    if (t != NULL)
+        mark_as_ours(t);
+    return t;
+}
+
+/* At exit, GIL held: takes our states out of the interpreter's list. Finalisation would free them, while Ms that wait for
+ * the GIL still look into theirs to see that they must end; and it would unmap root chunks that are not its own. */
+void gort_forget_states(void) {
+    /* The list's head is internal; a new state becomes it, so that all others have a predecessor. */
+    PyThreadState *head = PyThreadState_New(PyInterpreterState_Get());
+    if (head == NULL)
+        return;
+    for (PyThreadState *t = head, *next; t != NULL; t = next) {
+        next = t->next;
+        if (t != head && t->prev != NULL && t->thread_id == (unsigned long)(uintptr_t)t) {
+            t->prev->next = t->next;
+            if (t->next != NULL)
+                t->next->prev = t->prev;
+        }
+    }
+}
+
 PyThreadState *gort_new_thread(uintptr_t base, uintptr_t top) {
     PyThreadState *t = PyThreadState_New(PyInterpreterState_Get());
     if (t == NULL) {
         PyErr_Clear();
         return NULL;
     }
+    mark_as_ours(t);
     if (top != 0) {
-        /* One number for each goroutine, so that sys._current_frames() tells them apart. */
-        t->thread_id = (unsigned long)(uintptr_t)t;
         /* Never page-aligned: at finalisation CPython hands it to munmap, which must refuse it. */
         _PyStackChunk *chunk = malloc(ROOT_CHUNK_BYTES);
         if (chunk != NULL && ((uintptr_t)chunk & 4095) == 0) {
@@ -162,8 +189,10 @@ void gort_switch(PyThreadState *to) {
 #endif
     /* Signals belong to the main goroutine: while another runs on its thread nobody is the main thread. */
     if (to == main_state) {
+        /* Finalisation (3.12+) spares whatever runs on the thread that the finalising state names. */
+        to->thread_id = PyThread_get_thread_ident();
         if (main_thread_word != NULL)
-            *main_thread_word = PyThread_get_thread_ident();
+            *main_thread_word = to->thread_id;
         gort_signals_pending();
     } else if (from == main_state && main_thread_word != NULL) {
         *main_thread_word = 0;

@@ -6,11 +6,23 @@ use pyo3::ffi;
 use std::ptr;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
+/// What may end the calling thread by unwinding while the interpreter exits.
+unsafe extern "C-unwind" {
+    fn gort_attach(t: *mut ffi::PyThreadState);
+    pub(crate) fn PyObject_CallNoArgs(function: *mut ffi::PyObject) -> *mut ffi::PyObject;
+    pub(crate) fn PyObject_Call(
+        function: *mut ffi::PyObject,
+        args: *mut ffi::PyObject,
+        kwargs: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject;
+}
+
 unsafe extern "C" {
     fn gort_new_thread(base: usize, top: usize) -> *mut ffi::PyThreadState;
+    fn gort_new_home() -> *mut ffi::PyThreadState;
+    pub(crate) fn gort_forget_states();
     fn gort_delete_thread(t: *mut ffi::PyThreadState);
     fn gort_switch(to: *mut ffi::PyThreadState);
-    fn gort_attach(t: *mut ffi::PyThreadState);
     fn gort_is_detached(t: *mut ffi::PyThreadState) -> i32;
     fn gort_signals_pending() -> i32;
     fn gort_count_threads() -> isize;
@@ -41,9 +53,8 @@ unsafe fn delete_thread(thread: HostThread) {
 }
 
 unsafe fn new_home() -> HostThread {
-    // PyThreadState_New needs no GIL; the interpreter is the main one (sub-interpreters are refused at import).
     // SAFETY: the interpreter lives as long as the process does anything here.
-    let state = unsafe { ffi::PyThreadState_New(ffi::PyInterpreterState_Main()) };
+    let state = unsafe { gort_new_home() };
     if !state.is_null() {
         OUR_STATES.fetch_add(1, Ordering::Relaxed);
     }
@@ -124,7 +135,7 @@ unsafe fn leave_thread() -> *mut u8 {
 
 unsafe fn return_thread(token: *mut u8) {
     // SAFETY: the token of `leave_thread` on this thread.
-    unsafe { ffi::PyEval_RestoreThread(token.cast()) }
+    unsafe { gort_attach(token.cast()) }
 }
 
 /// The table.

@@ -125,9 +125,9 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
             error::set(error::goroutine_exit(), "cancelled before it ran");
             ptr::null_mut()
         } else if (*obj).args.is_null() {
-            ffi::PyObject_CallNoArgs((*obj).function)
+            host::PyObject_CallNoArgs((*obj).function)
         } else {
-            ffi::PyObject_Call((*obj).function, (*obj).args, (*obj).kwargs)
+            host::PyObject_Call((*obj).function, (*obj).args, (*obj).kwargs)
         };
         let exception = if result.is_null() { host::gort_take_exception() } else { ptr::null_mut() };
         (*obj).g = ptr::null_mut();

@@ -59,8 +59,6 @@ pub struct Machine {
     pub(super) bound_count: u32,
     /// Asleep for one of them; under the idle lock.
     pub(super) bound_asleep: bool,
-    /// The kernel's id of its thread.
-    pub(super) tid: AtomicU32,
     /// The goroutine that came to g0 and what to do with it once its state is swapped out.
     pub previous: *mut Goroutine,
     /// What to do with `previous`.
@@ -104,7 +102,6 @@ impl Machine {
             is_stuck: AtomicBool::new(false),
             bound_count: 0,
             bound_asleep: false,
-            tid: AtomicU32::new(0),
             previous: ptr::null_mut(),
             action: Action::None,
             spare: ptr::null_mut(),
@@ -281,6 +278,17 @@ unsafe fn arrive_elsewhere(g: *mut Goroutine) {
     }
 }
 
+/// Stops an OS thread that the host ends while the program exits (CPython up to 3.13: pthread_exit in a thread that wants
+/// the GIL), when the unwinding reaches the first frame of a stack of ours. Further it must not go: from there it would
+/// jump to the first frame of the thread's own stack, which for the main thread is the one the main goroutine uses.
+pub(super) struct NoWayOut;
+
+impl Drop for NoWayOut {
+    fn drop(&mut self) {
+        super::idle::park_forever();
+    }
+}
+
 /// First frame of every goroutine stack: runs one goroutine after another as the stack is reused.
 ///
 /// # Safety
@@ -291,7 +299,9 @@ pub(super) unsafe extern "C-unwind" fn goroutine_main(value: usize) -> ! {
         // SAFETY: `g` is RUNNING here, on its own stack; the M is asked for anew after the run, it may be another.
         unsafe {
             let rt = (*current_machine()).rt;
+            let stay = NoWayOut;
             let reusable = (rt.host.run)(g);
+            std::mem::forget(stay);
             let bundle = (*g).bundle;
             (*bundle).spoiled = !reusable;
             (*g).status.store(status::DEAD, Ordering::Release); // pairs with the Acquire in `Registry::for_each`

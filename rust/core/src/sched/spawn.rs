@@ -1,6 +1,6 @@
 //! New goroutines, bundles and Ms.
 
-use super::machine::{Machine, goroutine_main, run_machine};
+use super::machine::{Machine, NoWayOut, goroutine_main, run_machine};
 use super::runtime::{REQUEST_STOP, Runtime};
 use super::{current_machine, idle};
 use crate::context::{self, Context};
@@ -8,7 +8,7 @@ use crate::goroutine::host::HostThread;
 use crate::goroutine::{Bundle, Goroutine, status};
 use crate::primitive::atomic::Ordering;
 use crate::stack::{Stack, StackDepot};
-use crate::sys::{signal, thread};
+use crate::sys::thread;
 use std::io;
 use std::ptr;
 
@@ -141,7 +141,6 @@ impl Runtime {
                 spoiled: false,
             }));
             (*g).home = m.cast();
-            (*m).tid.store(thread::tid(), Ordering::Relaxed);
             (*g).status.store(status::RUNNING, Ordering::Relaxed);
             (*m).current = g;
             (*m).visible_host.store(state, Ordering::Relaxed);
@@ -173,8 +172,7 @@ impl Runtime {
     }
 
     /// At the host's exit, on the main goroutine: brings it home to its thread if it can, and from here on no M but the
-    /// one it is on runs anything. A main thread that sits in another goroutine's call is frozen there: were it to come
-    /// back while the program ends, the host would end it on the very stack that the main goroutine uses.
+    /// one it is on runs anything.
     pub fn stop(&self) {
         let main = self.main.load(Ordering::Acquire); // pairs with the Release in `adopt_main`
         if !main.is_null() && ptr::eq(main, running()) {
@@ -186,9 +184,6 @@ impl Runtime {
                         super::machine::leave(super::machine::Action::Yield);
                     }
                 }
-                if !ptr::eq(current_machine(), home) {
-                    signal::freeze_thread((*home).tid.load(Ordering::Relaxed));
-                }
             }
         }
         self.stopping.store(true, Ordering::Release); // pairs with the Acquire in `search`
@@ -198,6 +193,7 @@ impl Runtime {
 
 /// g0 of M 0, which has a stack of its own because the main goroutine uses the thread's.
 unsafe extern "C-unwind" fn main_machine(_value: usize) -> ! {
+    let _stay = NoWayOut;
     // SAFETY: entered from the main goroutine's first park, on M 0.
     unsafe { run_machine(current_machine()) };
     unreachable!("the scheduler loop does not end")
@@ -211,7 +207,6 @@ unsafe extern "C-unwind" fn machine_thread(argument: *mut u8) {
         context::current_set(m.cast());
         thread::set_name("gort-m");
         let rt = (*m).rt;
-        (*m).tid.store(thread::tid(), Ordering::Relaxed);
         (*m).home = (rt.host.new_home)();
         if (*m).home.is_null() {
             idle::park_forever();

@@ -3,5 +3,4 @@
 pub mod clock;
 pub mod futex;
 pub mod memory;
-pub mod signal;
 pub mod thread;

@@ -294,8 +294,11 @@ unsafe extern "C-unwind" fn stats(_m: Object, _: Object) -> Object {
 unsafe extern "C-unwind" fn shutdown(_m: Object, _: Object) -> Object {
     let rt = task::runtime_or_null();
     if !rt.is_null() {
-        // SAFETY: the runtime is leaked.
-        unsafe { (*rt).stop() };
+        // SAFETY: the runtime is leaked; after `stop` no M but this one makes or deletes a state.
+        unsafe {
+            (*rt).stop();
+            host::gort_forget_states();
+        }
     }
     none()
 }
