@@ -1,0 +1,142 @@
+//! AArch64, AAPCS64, Linux.
+//!
+//! A suspended stack, from its saved stack pointer up: x19 to x28, x29, the address to go on at (x30), d8 to d15. A fresh
+//! one holds the entry function in x19 and goes on at `gort_context_entry`, which calls it with the value of the switch.
+//! The last step of a switch is a branch, not a return: a return to another stack is mispredicted every time.
+
+use super::Context;
+use std::arch::global_asm;
+
+/// Words a suspended stack keeps: 12 general registers and 8 halves of vector registers.
+const SAVED_WORDS: usize = 20;
+
+global_asm!(
+    ".text",
+    ".hidden gort_context_switch",
+    ".globl gort_context_switch",
+    ".type gort_context_switch,%function",
+    "gort_context_switch:",
+    ".cfi_startproc",
+    "stp x19, x20, [sp, #-160]!",
+    "stp x21, x22, [sp, #16]",
+    "stp x23, x24, [sp, #32]",
+    "stp x25, x26, [sp, #48]",
+    "stp x27, x28, [sp, #64]",
+    "stp x29, x30, [sp, #80]",
+    "stp d8, d9, [sp, #96]",
+    "stp d10, d11, [sp, #112]",
+    "stp d12, d13, [sp, #128]",
+    "stp d14, d15, [sp, #144]",
+    "mov x9, sp",
+    "str x9, [x0]",
+    "ldr x9, [x1]",
+    "mov sp, x9",
+    "mov x0, x2",
+    "ldp x21, x22, [sp, #16]",
+    "ldp x23, x24, [sp, #32]",
+    "ldp x25, x26, [sp, #48]",
+    "ldp x27, x28, [sp, #64]",
+    "ldp x29, x30, [sp, #80]",
+    "ldp d8, d9, [sp, #96]",
+    "ldp d10, d11, [sp, #112]",
+    "ldp d12, d13, [sp, #128]",
+    "ldp d14, d15, [sp, #144]",
+    "ldp x19, x20, [sp], #160",
+    "br x30",
+    ".cfi_endproc",
+    ".size gort_context_switch, .-gort_context_switch",
+    ".hidden gort_context_entry",
+    ".globl gort_context_entry",
+    ".type gort_context_entry,%function",
+    "gort_context_entry:",
+    ".cfi_startproc",
+    ".cfi_undefined x30",
+    "mov x29, xzr",
+    "blr x19",
+    "brk #1",
+    ".cfi_endproc",
+    ".size gort_context_entry, .-gort_context_entry",
+    // The thread-local: initial-exec, so that it costs two loads also in a library opened at run time.
+    ".section .tbss,\"awT\",%nobits",
+    ".hidden gort_current",
+    ".globl gort_current",
+    ".type gort_current,%object",
+    ".size gort_current, 8",
+    ".p2align 3",
+    "gort_current:",
+    ".zero 8",
+    ".text",
+    ".hidden gort_current_get",
+    ".globl gort_current_get",
+    ".type gort_current_get,%function",
+    "gort_current_get:",
+    "mrs x9, tpidr_el0",
+    "adrp x10, :gottprel:gort_current",
+    "ldr x10, [x10, :gottprel_lo12:gort_current]",
+    "ldr x0, [x9, x10]",
+    "ret",
+    ".hidden gort_current_set",
+    ".globl gort_current_set",
+    ".type gort_current_set,%function",
+    "gort_current_set:",
+    "mrs x9, tpidr_el0",
+    "adrp x10, :gottprel:gort_current",
+    "ldr x10, [x10, :gottprel_lo12:gort_current]",
+    "str x0, [x9, x10]",
+    "ret",
+);
+
+unsafe extern "C-unwind" {
+    fn gort_context_switch(save: *mut Context, to: *const Context, value: usize) -> usize;
+    fn gort_context_entry();
+}
+unsafe extern "C" {
+    fn gort_current_get() -> *mut u8;
+    fn gort_current_set(value: *mut u8);
+}
+
+/// A context that calls `entry(value)` on the stack below `stack_top` when first switched to.
+///
+/// # Safety
+/// The stack is mapped, 16-aligned at the top, and used by nobody else.
+pub unsafe fn init(stack_top: usize, entry: unsafe extern "C-unwind" fn(usize) -> !) -> Context {
+    // A multiple of 16 below the top, as the stack pointer must always be; two words stay above.
+    let sp = (stack_top & !15) - (SAVED_WORDS + 2) * 8;
+    let words: *mut usize = std::ptr::with_exposed_provenance_mut(sp);
+    // SAFETY: the words at the top of the caller's stack.
+    unsafe {
+        for i in 0..SAVED_WORDS + 2 {
+            words.add(i).write(0);
+        }
+        words.write(entry as usize); // x19
+        words.add(11).write(gort_context_entry as *const () as usize); // x30
+    }
+    Context { sp }
+}
+
+/// Saves here into `save`, goes on at `to`; returns the value of whoever switches back.
+///
+/// # Safety
+/// `to` was made by `init` or saved by a switch and is resumed once; its stack is mapped. No thread-local address is
+/// kept over the call: it may return on another thread.
+#[inline(always)]
+pub unsafe fn switch(save: *mut Context, to: *const Context, value: usize) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { gort_context_switch(save, to, value) }
+}
+
+/// The calling thread's pointer. Opaque to the compiler, so never cached over a switch.
+#[inline(always)]
+pub fn current_get() -> *mut u8 {
+    // SAFETY: reads this thread's word.
+    unsafe { gort_current_get() }
+}
+
+/// Sets the calling thread's pointer.
+///
+/// # Safety
+/// What it points to outlives the thread's use of it.
+pub unsafe fn current_set(value: *mut u8) {
+    // SAFETY: writes this thread's word.
+    unsafe { gort_current_set(value) }
+}

@@ -1,0 +1,129 @@
+//! The switch: values both ways, callee-saved registers of both kinds, and the thread-local.
+
+use super::{Context, current_get, current_set, init, switch};
+use std::hint::black_box;
+
+const STACK_WORDS: usize = 4096;
+
+/// Two contexts and the stack of the second.
+struct Pair {
+    main: Context,
+    other: Context,
+    _stack: Vec<u128>,
+}
+
+impl Pair {
+    fn new(body: unsafe extern "C-unwind" fn(usize) -> !) -> Box<Self> {
+        let mut stack = vec![0u128; STACK_WORDS];
+        let top = stack.as_mut_ptr().expose_provenance() + STACK_WORDS * 16;
+        // SAFETY: the stack is the pair's and outlives every switch.
+        let other = unsafe { init(top, body) };
+        Box::new(Self { main: Context::default(), other, _stack: stack })
+    }
+
+    /// # Safety
+    /// The second context has not ended.
+    unsafe fn visit(this: *mut Self, value: usize) -> usize {
+        // SAFETY: the pair is alive and belongs to the calling thread.
+        unsafe { switch(&raw mut (*this).main, &raw const (*this).other, value) }
+    }
+
+    /// # Safety
+    /// Called on the second stack.
+    unsafe fn back(this: *mut Self, value: usize) -> usize {
+        // SAFETY: as above.
+        unsafe { switch(&raw mut (*this).other, &raw const (*this).main, value) }
+    }
+}
+
+/// First gets the pair's address, then adds one to each value.
+unsafe extern "C-unwind" fn add_one(pair: usize) -> ! {
+    let pair: *mut Pair = std::ptr::with_exposed_provenance_mut(pair);
+    let mut value = 0;
+    loop {
+        // SAFETY: on the second stack of the pair.
+        value = unsafe { Pair::back(pair, value + 1) };
+    }
+}
+
+/// Overwrites what a function may keep in callee-saved registers, integers and floats, at every turn.
+unsafe extern "C-unwind" fn busy(pair: usize) -> ! {
+    let pair: *mut Pair = std::ptr::with_exposed_provenance_mut(pair);
+    let mut ints = [1u64, 2, 3, 4, 5, 6, 7, 8];
+    let mut floats = [0.5f64; 8];
+    loop {
+        for i in 0..8 {
+            ints[i] = black_box(ints[i].wrapping_mul(31) + 1);
+            floats[i] = black_box(floats[i] * 0.5 + 1.0);
+        }
+        // SAFETY: on the second stack of the pair.
+        unsafe { Pair::back(pair, black_box(ints.iter().fold(0, |a, &b| a ^ b) as usize)) };
+    }
+}
+
+#[test]
+fn switch_goes_there_and_back_with_a_value() {
+    let pair = Box::into_raw(Pair::new(add_one));
+    // SAFETY: one thread uses the pair; `add_one` does not end.
+    unsafe {
+        assert_eq!(Pair::visit(pair, pair.expose_provenance()), 1);
+        for i in 0..100_000 {
+            assert_eq!(Pair::visit(pair, i), i + 1);
+        }
+        drop(Box::from_raw(pair));
+    }
+}
+
+#[test]
+fn switch_keeps_the_callers_integers_and_floats() {
+    let pair = Box::into_raw(Pair::new(busy));
+    let (mut ints, mut floats) = ([0u64; 6], [0.0f64; 8]);
+    // SAFETY: one thread uses the pair; `busy` does not end.
+    unsafe {
+        Pair::visit(pair, pair.expose_provenance());
+        for round in 1..=1_000u64 {
+            for (i, v) in ints.iter_mut().enumerate() {
+                *v = v.wrapping_add(i as u64 + 1);
+            }
+            for (i, v) in floats.iter_mut().enumerate() {
+                *v += i as f64;
+            }
+            Pair::visit(pair, 0);
+            assert!(ints.iter().enumerate().all(|(i, &v)| v == round * (i as u64 + 1)));
+            assert!(floats.iter().enumerate().all(|(i, &v)| v == round as f64 * i as f64));
+        }
+        drop(Box::from_raw(pair));
+    }
+}
+
+#[test]
+fn stack_pointer_of_a_new_stack_is_aligned_for_vector_stores() {
+    unsafe extern "C-unwind" fn report(pair: usize) -> ! {
+        #[repr(align(16))]
+        struct Aligned([u8; 16]);
+        let pair: *mut Pair = std::ptr::with_exposed_provenance_mut(pair);
+        let local = black_box(Aligned([7; 16]));
+        loop {
+            // SAFETY: on the second stack of the pair.
+            unsafe { Pair::back(pair, (&raw const local.0).addr() % 16) };
+        }
+    }
+    let pair = Box::into_raw(Pair::new(report));
+    // SAFETY: one thread uses the pair; `report` does not end.
+    unsafe {
+        assert_eq!(Pair::visit(pair, pair.expose_provenance()), 0);
+        drop(Box::from_raw(pair));
+    }
+}
+
+#[test]
+fn current_pointer_belongs_to_the_thread() {
+    let mut word = 0u8;
+    assert!(current_get().is_null());
+    // SAFETY: `word` outlives its use; the pointer is taken back below.
+    unsafe { current_set(&raw mut word) };
+    assert_eq!(current_get(), &raw mut word);
+    std::thread::spawn(|| assert!(current_get().is_null())).join().expect("the other thread sees its own");
+    // SAFETY: null points at nothing.
+    unsafe { current_set(std::ptr::null_mut()) };
+}
