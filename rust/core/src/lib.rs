@@ -12,8 +12,8 @@
 //! | 1 | sys | memory, futex, threads, clock: the only place that names libc |
 //! | 3 | stack | slots with guards, pool |
 //! | 4 | context | init, switch |
-//! | 5 | goroutine | descriptor, status, waiter, host table, registry |
-//! | 6 | timer | per-P heap; returns ready lists |
+//! | 5 | timer | per-P heap; returns ready lists |
+//! | 6 | goroutine | descriptor, status, waiter, host table, registry |
 //! | 8 | sched | processor, machine, queues, find_work, steal, idle, park, blocking, sysmon |
 //! | 9 | chan, sync | use park, ready and waiter; know no queue and no P |
 //! | 10 | observe | dump, metrics: read only |

@@ -1,4 +1,4 @@
-//! Layer 5: the goroutine descriptor, its status machine, waiters and the host table.
+//! Layer 6: the goroutine descriptor, its status machine, waiters and the host table.
 //!
 //! A descriptor is small and type-stable: it comes from slabs that are never returned, so a stale pointer reads a
 //! descriptor, never other memory. A goroutine owns a [`Bundle`] (stack, saved context, host thread state) from its

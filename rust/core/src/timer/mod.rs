@@ -1,4 +1,4 @@
-//! Layer 6: timers. A 4-ary heap of intrusive nodes per P (Go's runtime/time.go, timerHeapN = 4); equal deadlines fire in
+//! Layer 5: timers. A 4-ary heap of intrusive nodes per P (Go's runtime/time.go, timerHeapN = 4); equal deadlines fire in
 //! the order they were set. The heap never calls anybody: it gives back what is due.
 
 const ARITY: usize = 4;
