@@ -2,6 +2,12 @@
 //!
 //! Slots at a power-of-two stride put every stack top in the same cache sets, so the tops are coloured: 32 steps of 64
 //! bytes. Guards are MADV_GUARD_INSTALL (Linux 6.13) or mprotect, which splits mappings and therefore ends at a cap.
+//!
+//! Where the system accounts for what is reserved (overcommit_memory=2, RLIMIT_DATA) and refuses a slab, the slab is
+//! reserved inaccessible and each slot made usable when it is first asked for: its guard is what stays inaccessible.
+
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use crate::primitive::Mutex;
 use crate::sys::memory;
@@ -9,10 +15,11 @@ use std::io;
 
 /// Slots reserved at a time.
 const SLAB_SLOTS: usize = 64;
-/// Bytes below each slot that fault.
-const GUARD_BYTES: usize = memory::PAGE_BYTES;
-/// Slots with mprotect guards: two mappings each, of vm.max_map_count's 65,530.
-const PROTECT_CAP: usize = 16_000;
+/// Bytes below each slot that fault, rounded up to a page. C compilers do not probe frames, so a frame larger than the
+/// guard could step over it; 16 KiB is twice the buffers C code usually keeps on its stack (BUFSIZ, PATH_MAX twice).
+const GUARD_BYTES: usize = 16 << 10;
+/// Slots whose guards split a mapping: two mappings each, of vm.max_map_count's 65,530, with half left to the program.
+const SPLIT_CAP: usize = 16_000;
 const COLOURS: usize = 32;
 const COLOUR_BYTES: usize = 64;
 
@@ -36,9 +43,15 @@ impl GuardMode {
             Ok("none") => return Self::None,
             _ => {}
         }
-        let Ok(probe) = memory::reserve(memory::PAGE_BYTES) else { return Self::Protect };
-        // SAFETY: the page just reserved; it stays reserved, one page in a process.
-        if unsafe { memory::guard_install(probe, memory::PAGE_BYTES) } { Self::Install } else { Self::Protect }
+        let page = memory::page_bytes();
+        let Ok(probe) = memory::reserve(page) else { return Self::Protect };
+        // SAFETY: the page just reserved, given back unused.
+        let works = unsafe {
+            let works = memory::guard_install(probe, page);
+            memory::unmap(probe, page);
+            works
+        };
+        if works { Self::Install } else { Self::Protect }
     }
 }
 
@@ -70,25 +83,36 @@ impl Stack {
 /// All slots of one size: free ones in a LIFO, so that warm ones are used first.
 pub struct StackDepot {
     slot_bytes: usize,
+    guard_bytes: usize,
     mode: GuardMode,
     state: Mutex<DepotState>,
 }
 
 struct DepotState {
+    /// Usable slots nobody has.
     free: Vec<usize>,
-    made: usize,
+    /// Reserved slots that are still inaccessible.
+    cold: Vec<usize>,
+    /// Slots ever made whose guard splits a mapping.
+    split: usize,
+}
+
+fn refused() -> io::Error {
+    io::Error::from(io::ErrorKind::OutOfMemory)
 }
 
 impl StackDepot {
     /// An empty depot; the first slab is reserved by the first `allocate`.
     ///
     /// # Errors
-    /// InvalidInput unless `slot_bytes` is a power of two of at least 64 KiB.
+    /// InvalidInput unless `slot_bytes` is a power of two of at least 64 KiB and four guards.
     pub fn new(slot_bytes: usize, mode: GuardMode) -> io::Result<Self> {
-        if !slot_bytes.is_power_of_two() || slot_bytes < 64 << 10 {
+        let guard_bytes = GUARD_BYTES.next_multiple_of(memory::page_bytes());
+        if !slot_bytes.is_power_of_two() || slot_bytes < (64 << 10).max(4 * guard_bytes) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "stack slot: a power of two, 64 KiB or more"));
         }
-        Ok(Self { slot_bytes, mode, state: Mutex::new(DepotState { free: Vec::new(), made: 0 }) })
+        let state = Mutex::new(DepotState { free: Vec::new(), cold: Vec::new(), split: 0 });
+        Ok(Self { slot_bytes, guard_bytes, mode, state })
     }
 
     /// Guard mode in force.
@@ -99,16 +123,25 @@ impl StackDepot {
     /// A stack.
     ///
     /// # Errors
-    /// ENOMEM when address space is refused or the mprotect cap is reached.
+    /// OutOfMemory when address space, memory or a guard is refused, or the cap of split mappings is reached. Nothing is
+    /// lost: a later call may succeed once stacks were freed.
     pub fn allocate(&self) -> io::Result<Stack> {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        if state.free.is_empty() {
-            self.grow(&mut state)?;
-        }
-        let slot_start = state.free.pop().ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let slot_start = match state.free.pop() {
+            Some(slot) => slot,
+            None => {
+                if state.cold.is_empty() {
+                    self.grow(&mut state)?;
+                }
+                match state.free.pop() {
+                    Some(slot) => slot,
+                    None => self.warm(&mut state)?,
+                }
+            }
+        };
         drop(state);
         let colour = (slot_start / self.slot_bytes) % COLOURS * COLOUR_BYTES;
-        Ok(Stack { base: slot_start + GUARD_BYTES, top: slot_start + self.slot_bytes - colour, slot_start })
+        Ok(Stack { base: slot_start + self.guard_bytes, top: slot_start + self.slot_bytes - colour, slot_start })
     }
 
     /// Gives a stack back; its pages stay until `release_pages` or reuse.
@@ -119,31 +152,62 @@ impl StackDepot {
     /// Gives the physical pages of an unused stack back.
     pub fn release_pages(&self, stack: &Stack) {
         // SAFETY: the caller owns the stack and runs nothing on it.
-        unsafe { memory::release_pages(stack.base, self.slot_bytes - GUARD_BYTES) };
+        unsafe { memory::release_pages(stack.base, self.slot_bytes - self.guard_bytes) };
     }
 
+    /// Makes one inaccessible slot usable.
+    fn warm(&self, state: &mut DepotState) -> io::Result<usize> {
+        if state.split >= SPLIT_CAP {
+            return Err(refused());
+        }
+        let slot = *state.cold.last().ok_or_else(refused)?;
+        // SAFETY: a slot of an inaccessible slab that nobody has.
+        if !unsafe { memory::commit(slot + self.guard_bytes, self.slot_bytes - self.guard_bytes) } {
+            return Err(refused());
+        }
+        state.cold.pop();
+        state.split += 1;
+        Ok(slot)
+    }
+
+    /// One more slab: usable slots, or inaccessible ones where the system refuses those.
     fn grow(&self, state: &mut DepotState) -> io::Result<()> {
-        if self.mode == GuardMode::Protect && state.made >= PROTECT_CAP {
-            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
+        if self.mode == GuardMode::Protect && state.split >= SPLIT_CAP {
+            return Err(refused());
         }
         // One slot more than is used, so that the slab can start at a multiple of the stride.
-        let start = memory::reserve((SLAB_SLOTS + 1) * self.slot_bytes)?.next_multiple_of(self.slot_bytes);
+        let bytes = (SLAB_SLOTS + 1) * self.slot_bytes;
+        match memory::reserve(bytes) {
+            Ok(start) => self.guard_slab(state, start.next_multiple_of(self.slot_bytes)),
+            Err(_) => {
+                let start = memory::reserve_inaccessible(bytes)?.next_multiple_of(self.slot_bytes);
+                state.cold.extend((0..SLAB_SLOTS).rev().map(|i| start + i * self.slot_bytes));
+                Ok(())
+            }
+        }
+    }
+
+    /// Guards the slots of a fresh slab, from the top. When a guard is refused, the slots above stay in use and the
+    /// rest of the slab goes back to the system; it is an error only if there is no slot at all.
+    fn guard_slab(&self, state: &mut DepotState, start: usize) -> io::Result<()> {
         for i in (0..SLAB_SLOTS).rev() {
             let slot = start + i * self.slot_bytes;
             // SAFETY: inside the slab just reserved, untouched yet.
             let guarded = unsafe {
                 match self.mode {
-                    GuardMode::Install => memory::guard_install(slot, GUARD_BYTES),
-                    GuardMode::Protect => memory::protect_none(slot, GUARD_BYTES),
+                    GuardMode::Install => memory::guard_install(slot, self.guard_bytes),
+                    GuardMode::Protect => memory::protect_none(slot, self.guard_bytes),
                     GuardMode::None => true,
                 }
             };
             if !guarded {
-                return Err(io::Error::last_os_error());
+                // SAFETY: `[start, slot + slot_bytes)` is of this slab and in nobody's hands.
+                unsafe { memory::unmap(start, (i + 1) * self.slot_bytes) };
+                return if i + 1 == SLAB_SLOTS { Err(refused()) } else { Ok(()) };
             }
+            state.split += usize::from(self.mode == GuardMode::Protect);
             state.free.push(slot);
         }
-        state.made += SLAB_SLOTS;
         Ok(())
     }
 }

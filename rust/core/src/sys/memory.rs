@@ -3,24 +3,60 @@
 use std::io;
 use std::ptr;
 
-/// Bytes of a page.
-pub const PAGE_BYTES: usize = 4096;
 const MADV_GUARD_INSTALL: libc::c_int = 102; // Linux 6.13; not in libc 0.2.191
 
-/// Reserves zeroed memory without committing it.
-///
-/// # Errors
-/// ENOMEM and what else mmap says.
-pub fn reserve(bytes: usize) -> io::Result<usize> {
+/// Bytes of a page, asked from the system: 4 KiB on x86-64, up to 64 KiB on AArch64.
+pub fn page_bytes() -> usize {
+    // SAFETY: no pointers; the name is known to every Unix.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+}
+
+fn map(bytes: usize, protection: libc::c_int) -> io::Result<usize> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a fresh anonymous mapping.
-    let p = unsafe { libc::mmap(ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    let p = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0) };
     if p == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the mapping just made; a refusal only costs memory.
     unsafe { libc::madvise(p, bytes, libc::MADV_NOHUGEPAGE) };
-    Ok(p.addr())
+    Ok(p.expose_provenance())
+}
+
+/// Reserves zeroed memory, each page committed by its first touch.
+///
+/// # Errors
+/// ENOMEM and what else mmap says. A system that accounts for what is reserved (overcommit_memory=2, RLIMIT_DATA)
+/// may refuse this and still grant `reserve_inaccessible`.
+pub fn reserve(bytes: usize) -> io::Result<usize> {
+    map(bytes, libc::PROT_READ | libc::PROT_WRITE)
+}
+
+/// Reserves address space that faults until parts of it are given to `commit`. Counts against no memory limit.
+///
+/// # Errors
+/// ENOMEM and what else mmap says.
+pub fn reserve_inaccessible(bytes: usize) -> io::Result<usize> {
+    map(bytes, libc::PROT_NONE)
+}
+
+/// Makes a part of what `reserve_inaccessible` gave usable. `false`: the system refuses the memory, or the mappings.
+///
+/// # Safety
+/// The range is mapped by `reserve_inaccessible`.
+pub unsafe fn commit(start: usize, bytes: usize) -> bool {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the caller's promise.
+    unsafe { libc::mprotect(ptr::with_exposed_provenance_mut(start), bytes, protection) == 0 }
+}
+
+/// Gives a range of addresses back to the system.
+///
+/// # Safety
+/// The range is mapped here and nobody uses it again.
+pub unsafe fn unmap(start: usize, bytes: usize) {
+    // SAFETY: the caller's promise. It can only fail for want of mappings; the range then stays reserved, untouched.
+    unsafe { libc::munmap(ptr::with_exposed_provenance_mut(start), bytes) };
 }
 
 /// Gives the physical pages of a range back; it reads as zero afterwards. Guards stay.
