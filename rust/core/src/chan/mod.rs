@@ -4,6 +4,8 @@
 //! values in the buffer mean no receiver waits, room in it means no sender waits. Waiters are served in order. No value
 //! is dropped inside the lock: what a caller must dispose of is handed back to it.
 
+#[cfg(all(test, loom))]
+mod model;
 pub mod select;
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -5,6 +5,8 @@
 //! first run to its end; a queued goroutine that never ran owns none.
 
 pub mod host;
+#[cfg(all(test, loom))]
+mod model;
 pub mod registry;
 pub mod status;
 pub mod waiter;

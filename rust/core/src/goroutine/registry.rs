@@ -6,8 +6,8 @@ use crate::primitive::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Orderi
 use crate::primitive::exclusive::{ShortLock, add_u64};
 use std::ptr;
 
-/// Descriptors per slab: 256 of about 100 bytes, one allocation.
-const SLAB: usize = 256;
+/// Descriptors per slab: 256 of about 100 bytes, one allocation; two in a model, which knows only so many atomics.
+const SLAB: usize = if cfg!(loom) { 2 } else { 256 };
 
 struct FreeList(*mut Goroutine);
 // SAFETY: the list is only touched under its lock.

@@ -7,6 +7,10 @@
 //! host's lock (idle lists, the global queue, sysmon's flags) uses real atomics and `Mutex`, never this module.
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
+#[cfg(loom)]
+use super::model_lock::ModelLock as RawLock;
+#[cfg(not(loom))]
+use super::spin_lock::SpinLock as RawLock;
 use std::cell::UnsafeCell;
 
 #[cfg(not(loom))]
@@ -60,14 +64,13 @@ pub fn add_u64(word: &AtomicU64, n: u64) -> u64 {
 
 /// A lock for sections of a few instructions that never park, allocate or call the host.
 ///
-/// Under an exclusive host it costs a load; otherwise it is a test-and-test-and-set spin lock that yields the CPU
-/// after a while (critical sections are tens of nanoseconds; a preempted holder is the only reason to wait longer).
+/// Under an exclusive host it costs a load; otherwise it is a spin lock (`spin_lock`).
 pub struct ShortLock<T> {
-    held: AtomicU32,
+    raw: RawLock,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: access to `value` is serialised by `held`, or by the host's lock when that is exclusive.
+// SAFETY: access to `value` is serialised by `raw`, or by the host's lock when that is exclusive.
 unsafe impl<T: Send> Send for ShortLock<T> {}
 // SAFETY: as above; `&ShortLock` hands out `&mut T` only through the guard.
 unsafe impl<T: Send> Sync for ShortLock<T> {}
@@ -75,37 +78,23 @@ unsafe impl<T: Send> Sync for ShortLock<T> {}
 impl<T> ShortLock<T> {
     /// A free lock around `value`.
     pub fn new(value: T) -> Self {
-        Self { held: AtomicU32::new(0), value: UnsafeCell::new(value) }
+        Self { raw: RawLock::new(), value: UnsafeCell::new(value) }
     }
 
     /// Takes the lock; spins while another thread has it.
     #[inline(always)]
     pub fn lock(&self) -> ShortGuard<'_, T> {
         if !is_exclusive() {
-            self.acquire();
+            self.raw.acquire();
         }
         ShortGuard { lock: self }
-    }
-
-    #[inline]
-    fn acquire(&self) {
-        let mut spins = 0u32;
-        // Acquire: pairs with the Release in `ShortGuard::drop`.
-        while self.held.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            spins += 1;
-            if spins & 63 == 0 {
-                super::thread::yield_now();
-            } else {
-                super::spin_hint();
-            }
-        }
     }
 
     /// Takes the lock without a guard; `raw_unlock` releases it. For select, which holds many at once.
     #[inline(always)]
     pub fn raw_lock(&self) {
         if !is_exclusive() {
-            self.acquire();
+            self.raw.acquire();
         }
     }
 
@@ -116,8 +105,7 @@ impl<T> ShortLock<T> {
     #[inline(always)]
     pub unsafe fn raw_unlock(&self) {
         if !is_exclusive() {
-            // Release: pairs with the Acquire in `acquire`.
-            self.held.store(0, Ordering::Release);
+            self.raw.release();
         }
     }
 
@@ -159,8 +147,7 @@ impl<T> Drop for ShortGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
         if !is_exclusive() {
-            // Release: pairs with the Acquire in `acquire`.
-            self.lock.held.store(0, Ordering::Release);
+            self.lock.raw.release();
         }
     }
 }

@@ -4,6 +4,12 @@
 //! model-checked versions. Names are std's.
 
 pub mod exclusive;
+#[cfg(all(test, loom))]
+mod model;
+#[cfg(loom)]
+mod model_lock;
+#[cfg(any(not(loom), test))]
+mod spin_lock;
 
 #[cfg(not(loom))]
 pub use std::sync::{Condvar, Mutex, MutexGuard};
@@ -34,4 +40,26 @@ pub fn spin_hint() {
     loom::thread::yield_now();
     #[cfg(not(loom))]
     std::hint::spin_loop();
+}
+
+/// A mark beside data that a lock or a protocol guards: under loom each `touch` is a write the model checks for races,
+/// otherwise it is nothing.
+pub struct Witness(#[cfg(loom)] loom::cell::UnsafeCell<()>);
+
+impl Witness {
+    /// Never touched.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        #[cfg(loom)]
+        return Self(loom::cell::UnsafeCell::new(()));
+        #[cfg(not(loom))]
+        Self()
+    }
+
+    /// The guarded data is used here.
+    #[inline(always)]
+    pub fn touch(&self) {
+        #[cfg(loom)]
+        self.0.with_mut(|_| ());
+    }
 }

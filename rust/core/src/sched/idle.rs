@@ -214,9 +214,13 @@ impl Machine {
             // SAFETY: whoever put it into the mail owned it, and gave it to this M.
             unsafe { rt.inject_goroutine(g) };
         }
-        fence(Ordering::SeqCst);
-        // A producer that came between the recheck and the push found a P but no M asleep; it started another M.
+        fence(Ordering::SeqCst); // pairs with the fence in `wake_one`
         loop {
+            // A producer that came between the recheck and the push found a P but no M asleep, and perhaps could not
+            // start one (the limit, EAGAIN): its work is seen here.
+            if rt.has_work() && self.wake_self() {
+                break;
+            }
             let next = rt.next_timer();
             let timeout = self.keep_timers(next);
             let interrupted = matches!(futex::wait(&self.note, 0, timeout), futex::WaitResult::Interrupted);
@@ -227,10 +231,7 @@ impl Machine {
             // SAFETY: any thread may ask.
             let signal = interrupted && unsafe { (rt.host.signals_pending)() };
             if signal {
-                rt.requests.fetch_or(super::runtime::REQUEST_SIGNAL, Ordering::AcqRel);
-            }
-            if (signal || rt.has_work()) && self.wake_self() {
-                break;
+                rt.requests.fetch_or(super::runtime::REQUEST_SIGNAL, Ordering::AcqRel); // counts as work
             }
             if signal {
                 rt.wake_one(ptr::null_mut()); // this M waits for a goroutine of its own

@@ -3,12 +3,11 @@
 
 use crate::primitive::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::primitive::exclusive::is_exclusive;
+use crate::primitive::spin_hint;
 use std::ptr;
 
-#[cfg(not(loom))]
-const SLOTS: usize = 256;
-#[cfg(loom)]
-const SLOTS: usize = 4;
+/// Go's 256; few in a model, so that overflow and wrapping come within its reach.
+const SLOTS: usize = if cfg!(loom) { 4 } else { 256 };
 
 /// What did not fit: half of the ring and the newcomer, for the global queue.
 #[derive(Debug)]
@@ -149,7 +148,8 @@ impl<T> LocalQueue<T> {
                 return if next.is_null() { None } else { Some(next) };
             }
             if take as usize > SLOTS / 2 {
-                continue; // head and tail were read at different times
+                spin_hint(); // head and tail were read at different times
+                continue;
             }
             let at = thief.tail.load(Ordering::Relaxed);
             for i in 0..take {

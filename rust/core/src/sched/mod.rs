@@ -27,6 +27,8 @@ pub mod inject_queue;
 pub mod local_queue;
 pub mod machine;
 mod mail;
+#[cfg(all(test, loom))]
+mod model;
 pub mod park;
 pub mod processor;
 pub mod runtime;

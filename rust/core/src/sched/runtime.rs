@@ -10,8 +10,8 @@ use crate::goroutine::registry::Registry;
 use crate::goroutine::waiter::Outcome;
 use crate::goroutine::{Bundle, Goroutine};
 use crate::primitive::Mutex;
-use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use crate::primitive::exclusive::{ShortLock, set_exclusive};
+use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::primitive::exclusive::{ShortLock, is_exclusive, set_exclusive};
 use crate::stack::{GuardMode, StackDepot};
 use std::io;
 use std::ptr;
@@ -146,6 +146,9 @@ impl Runtime {
                         && let Err(overflow) = (*p).queue.push_back(kicked)
                     {
                         self.inject.push_batch(&overflow.batch);
+                    }
+                    if !is_exclusive() {
+                        fence(Ordering::SeqCst); // pairs with the fence in `release_and_recheck`: the push before the look
                     }
                     if self.idle_processors.load(Ordering::Relaxed) != 0 {
                         self.wake_one(ptr::null_mut());
