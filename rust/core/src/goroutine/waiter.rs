@@ -105,7 +105,7 @@ pub fn reason_name(reason: u8) -> &'static str {
 pub enum Who {
     /// A parked goroutine.
     Goroutine(*mut Goroutine),
-    /// A plain thread; the word becomes 1 when it may go on.
+    /// A plain thread; see `park::READY` for its values.
     Thread(*const AtomicU32),
 }
 

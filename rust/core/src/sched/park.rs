@@ -93,14 +93,33 @@ unsafe fn block_goroutine(
     }
 }
 
+/// Plain threads whose wait only a wake-up of ours can end. Atomics of std: a static, which loom's cannot be.
+static STUCK_THREADS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+/// Values of a waiting thread's word: it waits; it waits and is in `STUCK_THREADS`; it may go on.
+const WAITS: u32 = 0;
+const STUCK: u32 = 2;
+const READY: u32 = 1;
+
+/// How many plain threads wait without a deadline for somebody to wake them. Exact while the host's lock is held.
+pub fn stuck_threads() -> usize {
+    STUCK_THREADS.load(Ordering::Relaxed)
+}
+
 #[cold]
 unsafe fn block_thread(rt: &'static Runtime, wait: &mut Wait, deadline_ns: Option<u64>) {
-    rt.blocked_threads.fetch_add(1, Ordering::Relaxed);
+    let mut expected = WAITS;
+    // Counted until it is readied, not until it runs: a thread that only waits for the host's lock is not stuck.
+    // Relaxed: the word publishes nothing yet.
+    if deadline_ns.is_none() && wait.word.compare_exchange(WAITS, STUCK, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        STUCK_THREADS.fetch_add(1, Ordering::Relaxed);
+        expected = STUCK;
+    }
     // SAFETY: a plain thread with the host attached; the token goes back below.
     let token = unsafe { (rt.host.leave_thread)() };
     let mut timed_out = false;
     // Acquire: pairs with the Release in `ready_wait`.
-    while wait.word.load(Ordering::Acquire) == 0 {
+    while wait.word.load(Ordering::Acquire) != READY {
         let left = if timed_out { None } else { deadline_ns.map(|d| d.saturating_sub(clock::now_ns())) };
         if left == Some(0) {
             timed_out = true;
@@ -108,20 +127,17 @@ unsafe fn block_thread(rt: &'static Runtime, wait: &mut Wait, deadline_ns: Optio
             // SAFETY: token of this thread.
             unsafe {
                 (rt.host.return_thread)(token);
-                let mine = wait.claim(Outcome::TimedOut);
-                if mine {
-                    rt.blocked_threads.fetch_sub(1, Ordering::Relaxed);
+                if wait.claim(Outcome::TimedOut) {
                     return;
                 }
                 (rt.host.leave_thread)();
             }
             continue;
         }
-        let _ = futex::wait(&wait.word, 0, left);
+        let _ = futex::wait(&wait.word, expected, left);
     }
     // SAFETY: as above.
     unsafe { (rt.host.return_thread)(token) };
-    rt.blocked_threads.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Makes the owner of a claimed wait runnable. The wait may be gone when this returns.
@@ -141,7 +157,9 @@ pub unsafe fn ready_wait(wait: &Wait) {
             }
             Who::Thread(word) => {
                 // Release: pairs with the Acquire in `block_thread`. The word may be gone before the wake: harmless.
-                (*word).store(1, Ordering::Release);
+                if (*word).swap(READY, Ordering::Release) == STUCK {
+                    STUCK_THREADS.fetch_sub(1, Ordering::Relaxed);
+                }
                 futex::wake_one(word);
             }
         }

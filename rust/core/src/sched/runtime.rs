@@ -67,8 +67,6 @@ pub struct Runtime {
     pub(super) main_may_move: AtomicBool,
     /// Set at exit: no M takes the host's lock again.
     pub stopping: AtomicBool,
-    /// Plain threads blocked in an operation of ours.
-    pub blocked_threads: AtomicUsize,
     /// Counts.
     pub counters: Counters,
     /// Held while a host state is deleted and while sysmon looks at one.
@@ -105,7 +103,6 @@ impl Runtime {
             main: AtomicPtr::new(ptr::null_mut()),
             main_may_move: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            blocked_threads: AtomicUsize::new(0),
             counters: Counters::default(),
             state_delete: Mutex::new(()),
             bundles: ShortLock::new(BundlePool(Vec::new())),
@@ -185,7 +182,7 @@ impl Runtime {
             if requests & REQUEST_SIGNAL != 0 && (self.host.signals_pending)() {
                 self.end_wait(main, Outcome::Interrupted);
             }
-            if requests & REQUEST_DEADLOCK != 0 && (self.host.is_alone)(self.blocked_threads.load(Ordering::Relaxed)) {
+            if requests & REQUEST_DEADLOCK != 0 && (self.host.is_alone)(super::park::stuck_threads()) {
                 self.end_wait(main, Outcome::Deadlock);
             }
         }
