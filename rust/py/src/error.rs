@@ -12,6 +12,7 @@ static GOROUTINE_EXIT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut()
 static CANCELLED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static RUNTIME_STOPPED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static DEADLOCK: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+static RUNTIME_STOPPED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 
 /// Looks the classes up. Returns `false` with an exception set on failure.
 pub(crate) fn init() -> bool {
@@ -53,6 +54,11 @@ pub(crate) fn chan_closed() -> *mut ffi::PyObject {
 /// `gort.Cancelled`.
 pub(crate) fn cancelled() -> *mut ffi::PyObject {
     CANCELLED.load(Ordering::Relaxed)
+}
+
+/// `gort.RuntimeStopped`.
+pub(crate) fn runtime_stopped() -> *mut ffi::PyObject {
+    RUNTIME_STOPPED.load(Ordering::Relaxed)
 }
 
 /// Sets `class(text)` as the exception in flight and returns null.

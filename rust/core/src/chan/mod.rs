@@ -1,20 +1,28 @@
 //! Layer 9: channels, as Go's runtime/chan.go has them.
 //!
-//! Invariants: one of the two wait queues is empty, except for a goroutine that waits on both sides in one select;
-//! values in the buffer mean no receiver waits, room in it means no sender waits. Waiters are served in order. No value
-//! is dropped inside the lock: what a caller must dispose of is handed back to it.
+//! Invariants, under the channel's lock:
+//! - one of the two wait queues is empty, except for goroutines that wait on both sides in one select;
+//! - a value that could be received means no receiver waits; room in the buffer means no sender waits. (Waiters whose
+//!   wait was claimed by somebody else, a timer or another channel of their select, may still stand in a queue; they
+//!   are passed over.)
+//! - waiters are served in order;
+//! - a value belongs to the buffer, to the slot of a waiter, or to a caller: none is dropped inside, what a caller must
+//!   dispose of is handed back to it.
+//!
+//! Handing over: whoever finds a waiter takes its node out, claims its wait, reads or writes its slot, releases the lock
+//! and readies the waiter. The waiter does not run before that, so its stack, and with it wait, node and slot, lives.
 
-#[cfg(all(test, loom))]
-mod model;
+mod park;
 pub mod select;
+mod state;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
+use crate::goroutine::waiter::{Outcome, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
-use crate::sched::{self, Runtime};
+use crate::sched;
+use state::State;
 use std::collections::VecDeque;
-use std::ptr;
 
 /// Why a send did not happen; the value comes back.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +33,8 @@ pub enum SendError<T> {
     Full(T),
     /// Ended early: timed out, cancelled, interrupted, deadlock.
     Ended(T, Outcome),
+    /// There is room, but no memory for it.
+    NoMemory(T),
 }
 
 /// Why a receive gave nothing.
@@ -42,95 +52,28 @@ pub enum RecvError {
 #[derive(Debug, PartialEq, Eq)]
 pub struct AlreadyClosed;
 
-pub(crate) struct State<T> {
-    pub(crate) buffer: VecDeque<T>,
-    pub(crate) closed: bool,
-    pub(crate) receivers: WaitQueue,
-    pub(crate) senders: WaitQueue,
-}
-
 /// A channel of `T`.
 pub struct Chan<T> {
     capacity: usize,
-    pub(crate) state: ShortLock<State<T>>,
+    state: ShortLock<State<T>>,
 }
 
-/// What a sender or receiver has to do after the lock is released.
+/// A claimed waiter the caller must ready once the lock is released; null for none.
 type Readied = *mut Wait;
 
-impl<T> State<T> {
-    /// Sends if it can be done at once: `Ok(whom to ready)`, or the value back.
-    #[inline]
-    pub(crate) fn send_now(&mut self, value: T, capacity: usize) -> Result<Readied, T> {
-        if !self.receivers.is_empty() {
-            let node = self.receivers.claim_front(Outcome::Delivered);
-            if !node.is_null() {
-                // SAFETY: a claimed receiver's node is alive until it is readied; its slot is an `Option<T>`.
-                unsafe {
-                    *(*node).slot.cast::<Option<T>>() = Some(value);
-                    return Ok((*node).wait);
-                }
-            }
-        }
-        if self.buffer.len() < capacity {
-            self.buffer.push_back(value);
-            return Ok(ptr::null_mut());
-        }
-        Err(value)
-    }
-
-    /// Receives if it can be done at once. `Some((None, _))`: closed and drained.
-    #[inline]
-    pub(crate) fn recv_now(&mut self, capacity: usize) -> Option<(Option<T>, Readied)> {
-        if let Some(value) = self.buffer.pop_front() {
-            let mut readied = ptr::null_mut();
-            // A waiting sender's value takes the place at the tail, so that the order stays.
-            if self.buffer.len() < capacity && !self.senders.is_empty() {
-                let node = self.senders.claim_front(Outcome::Delivered);
-                if !node.is_null() {
-                    // SAFETY: a claimed sender's node is alive until it is readied; its slot holds the value.
-                    unsafe {
-                        if let Some(v) = (*(*node).slot.cast::<Option<T>>()).take() {
-                            self.buffer.push_back(v);
-                        }
-                        readied = (*node).wait;
-                    }
-                }
-            }
-            return Some((Some(value), readied));
-        }
-        if !self.senders.is_empty() {
-            let node = self.senders.claim_front(Outcome::Delivered);
-            if !node.is_null() {
-                // SAFETY: as above.
-                return Some(unsafe { ((*(*node).slot.cast::<Option<T>>()).take(), (*node).wait) });
-            }
-        }
-        if self.closed { Some((None, ptr::null_mut())) } else { None }
-    }
-}
-
-/// Readies a waiter that `send_now` or `recv_now` claimed.
+/// Readies a waiter that an operation on the state claimed.
 #[inline]
-pub(crate) fn ready(readied: Readied) {
+fn ready(readied: Readied) {
     if !readied.is_null() {
-        // SAFETY: claimed by the caller's `_now` call, once.
+        // SAFETY: claimed by the caller's operation, and readied here once.
         unsafe { sched::ready_wait(&*readied) };
     }
 }
 
 impl<T> Chan<T> {
-    /// A channel with room for `capacity` values; 0 is a rendezvous.
+    /// A channel with room for `capacity` values; 0 is a rendezvous. Memory for them comes as they come.
     pub fn new(capacity: usize) -> Self {
-        Self {
-            capacity,
-            state: ShortLock::new(State {
-                buffer: VecDeque::new(),
-                closed: false,
-                receivers: WaitQueue::new(),
-                senders: WaitQueue::new(),
-            }),
-        }
+        Self { capacity, state: ShortLock::new(State::new()) }
     }
 
     /// Room of the buffer.
@@ -138,12 +81,12 @@ impl<T> Chan<T> {
         self.capacity
     }
 
-    /// Values in the buffer.
+    /// Values that can be received without a sender: the buffer, and what `unrecv` put back.
     pub fn len(&self) -> usize {
-        self.state.lock().buffer.len()
+        self.state.lock().len()
     }
 
-    /// Whether the buffer holds nothing.
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -153,29 +96,29 @@ impl<T> Chan<T> {
         self.state.lock().closed
     }
 
-    /// Calls `f` with each buffered value (for a collector's traverse).
-    pub fn for_each_buffered(&self, mut f: impl FnMut(&T)) {
-        self.state.lock().buffer.iter().for_each(&mut f);
+    /// Calls `f` with each value held (for a collector's traverse).
+    pub fn for_each_held(&self, mut f: impl FnMut(&T)) {
+        let state = self.state.lock();
+        state.returned.iter().for_each(|(_, v)| f(v));
+        state.buffer.iter().for_each(f);
     }
 
-    /// Takes the whole buffer out (for a collector's clear).
-    pub fn take_buffered(&self) -> VecDeque<T> {
-        std::mem::take(&mut self.state.lock().buffer)
+    /// Takes all values out (for a collector's clear): what `unrecv` put back, and the buffer.
+    pub fn take_held(&self) -> (VecDeque<(u64, T)>, VecDeque<T>) {
+        let mut state = self.state.lock();
+        (std::mem::take(&mut state.returned), std::mem::take(&mut state.buffer))
     }
 
     /// Sends without blocking.
     ///
     /// # Errors
-    /// `Closed` or `Full`, with the value.
+    /// `Closed`, `Full` or `NoMemory`, with the value.
     #[inline]
     pub fn try_send(&self, value: T) -> Result<(), SendError<T>> {
         let mut state = self.state.lock();
-        if state.closed {
-            return Err(SendError::Closed(value));
-        }
         let result = state.send_now(value, self.capacity);
         drop(state);
-        result.map(ready).map_err(SendError::Full)
+        result.map(ready)
     }
 
     /// Receives without blocking.
@@ -184,7 +127,7 @@ impl<T> Chan<T> {
     /// `Closed` once drained, or `Empty`.
     #[inline]
     pub fn try_recv(&self) -> Result<T, RecvError> {
-        let result = self.state.lock().recv_now(self.capacity);
+        let result = self.state.lock().recv_now();
         match result {
             Some((value, readied)) => {
                 ready(readied);
@@ -194,90 +137,17 @@ impl<T> Chan<T> {
         }
     }
 
-    /// Sends; parks until a receiver or room takes the value, at the latest until `deadline_ns`.
+    /// Takes back a value that was received in a select with stamp `stamp` and found no taker: it goes to the receiver
+    /// that waits longest, else before everything in the buffer, whatever its capacity, closed or not. Several that are
+    /// put back stand in the order in which they had been received. Never blocks.
     ///
     /// # Errors
-    /// `Closed` or `Ended`, with the value.
-    pub fn send(&self, rt: &'static Runtime, value: T, deadline_ns: Option<u64>) -> Result<(), SendError<T>> {
-        let value = match self.try_send(value) {
-            Err(SendError::Full(value)) => value,
-            other => return other,
-        };
-        let mut slot = Some(value);
-        let mut wait = Wait::new();
-        let mut node = Node::new(&raw mut wait, (&raw mut slot).cast());
-        sched::announce(&mut wait);
+    /// The value, when memory is refused.
+    pub fn unrecv(&self, value: T, stamp: u64) -> Result<(), T> {
         let mut state = self.state.lock();
-        // Between the first look and the lock another thread may have changed everything; under an exclusive host not.
-        let again = slot.take().map(|v| if state.closed { Err(v) } else { state.send_now(v, self.capacity) });
-        match again {
-            Some(Err(v)) => slot = Some(v),
-            Some(Ok(readied)) => {
-                drop(state);
-                sched::retract(&wait);
-                ready(readied);
-                return Ok(());
-            }
-            None => unreachable!("the slot was filled above"),
-        }
-        if state.closed {
-            drop(state);
-            sched::retract(&wait);
-            return slot.map_or(Ok(()), |v| Err(SendError::Closed(v)));
-        }
-        // SAFETY: the node stays on this stack until it is unlinked, by the claimer or below.
-        unsafe { state.senders.push_back(&raw mut node) };
+        let result = state.put_back(value, stamp);
         drop(state);
-        // SAFETY: announced above; no lock is held.
-        let outcome = unsafe { sched::block(rt, &mut wait, Reason::ChanSend, deadline_ns) };
-        match outcome {
-            Outcome::Delivered => Ok(()),
-            Outcome::Closed => slot.map_or(Ok(()), |v| Err(SendError::Closed(v))),
-            other => {
-                // SAFETY: the node is live, and linked here if anywhere.
-                unsafe { self.state.lock().senders.remove(&raw mut node) };
-                slot.map_or(Ok(()), |v| Err(SendError::Ended(v, other)))
-            }
-        }
-    }
-
-    /// Receives; parks until there is a value or the channel is closed, at the latest until `deadline_ns`.
-    ///
-    /// # Errors
-    /// `Closed` once drained, or `Ended`.
-    pub fn recv(&self, rt: &'static Runtime, deadline_ns: Option<u64>) -> Result<T, RecvError> {
-        match self.try_recv() {
-            Err(RecvError::Empty) => {}
-            other => return other,
-        }
-        let mut slot: Option<T> = None;
-        let mut wait = Wait::new();
-        let mut node = Node::new(&raw mut wait, (&raw mut slot).cast());
-        sched::announce(&mut wait);
-        let mut state = self.state.lock();
-        if let Some((value, readied)) = state.recv_now(self.capacity) {
-            drop(state);
-            sched::retract(&wait);
-            ready(readied);
-            return value.ok_or(RecvError::Closed);
-        }
-        // SAFETY: the node stays on this stack until it is unlinked, by the claimer or below.
-        unsafe { state.receivers.push_back(&raw mut node) };
-        drop(state);
-        // SAFETY: announced above; no lock is held.
-        let outcome = unsafe { sched::block(rt, &mut wait, Reason::ChanReceive, deadline_ns) };
-        // SAFETY: the claimer wrote the slot through the node's pointer; read it as such.
-        let value = unsafe { (&raw mut slot).read_volatile() };
-        std::mem::forget(slot);
-        match outcome {
-            Outcome::Delivered => value.ok_or(RecvError::Closed),
-            Outcome::Closed => Err(RecvError::Closed),
-            other => {
-                // SAFETY: the node is live, and linked here if anywhere.
-                unsafe { self.state.lock().receivers.remove(&raw mut node) };
-                Err(RecvError::Ended(other))
-            }
-        }
+        result.map(ready)
     }
 
     /// Closes: waiting receivers get "closed", waiting senders get their values back.
@@ -285,7 +155,8 @@ impl<T> Chan<T> {
     /// # Errors
     /// `AlreadyClosed` the second time.
     pub fn close(&self) -> Result<(), AlreadyClosed> {
-        let mut claimed: Vec<*mut Wait> = Vec::new();
+        // The claimed nodes chain up in a queue of this call: no memory is asked for.
+        let mut claimed = WaitQueue::new();
         {
             let mut state = self.state.lock();
             if state.closed {
@@ -300,11 +171,19 @@ impl<T> Chan<T> {
                 if node.is_null() {
                     break;
                 }
-                // SAFETY: a claimed node is alive until its wait is readied, below.
-                claimed.push(unsafe { (*node).wait });
+                // SAFETY: claimed: unlinked, and alive until its wait is readied below.
+                unsafe { claimed.push_back(node) };
             }
         }
-        claimed.into_iter().for_each(ready);
+        while !claimed.is_empty() {
+            let node = claimed.front();
+            // SAFETY: as above; it is out of the queue before its owner can run, and not touched after.
+            let wait = unsafe {
+                claimed.remove(node);
+                (*node).wait
+            };
+            ready(wait);
+        }
         Ok(())
     }
 }

@@ -1,11 +1,17 @@
 //! Select, as Go's runtime/select.go: all channels locked in address order, pass 1 looks in random order, pass 2 joins
 //! every queue, pass 3 leaves the losing ones. The look is one moment: default is chosen only if nothing was ready then.
+//!
+//! A select over up to `INLINE` cases asks for no memory. What a larger one needs is allocated before the locks are
+//! taken, and belongs to no destructor while the goroutine is parked: a host may end the thread there.
 
-use super::{Chan, State, ready};
-use crate::goroutine::waiter::{Node, Outcome, Reason, Wait};
+use super::{Chan, Readied, RecvError, SendError, State, ready};
+use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::is_exclusive;
 use crate::sched::{self, Runtime};
-use std::ptr;
+use std::mem::{ManuallyDrop, MaybeUninit};
+
+/// Cases that are served without memory from the heap.
+const INLINE: usize = 8;
 
 /// One case.
 pub struct Case<'a, T> {
@@ -13,8 +19,24 @@ pub struct Case<'a, T> {
     pub chan: Option<&'a Chan<T>>,
     /// Send (the value is in `slot`) or receive (it comes into `slot`).
     pub is_send: bool,
-    /// The value.
+    /// The value. Of a send case that was not chosen it stays here.
     pub slot: Option<T>,
+    /// Of a receive case that got a value: its place among the channel's receives, for `Chan::unrecv`.
+    pub stamp: u64,
+}
+
+impl<'a, T> Case<'a, T> {
+    /// A receive from `chan`.
+    #[inline]
+    pub fn recv(chan: Option<&'a Chan<T>>) -> Self {
+        Self { chan, is_send: false, slot: None, stamp: 0 }
+    }
+
+    /// A send of `value` on `chan`.
+    #[inline]
+    pub fn send(chan: Option<&'a Chan<T>>, value: T) -> Self {
+        Self { chan, is_send: true, slot: Some(value), stamp: 0 }
+    }
 }
 
 /// What happened.
@@ -32,138 +54,249 @@ pub enum Selected {
     Default,
     /// Ended early.
     Ended(Outcome),
-}
-
-fn lock_all<T>(cases: &[Case<'_, T>]) {
-    if is_exclusive() {
-        return;
-    }
-    for_each_chan(cases, |chan| chan.state.raw_lock());
-}
-
-fn unlock_all<T>(cases: &[Case<'_, T>]) {
-    if is_exclusive() {
-        return;
-    }
-    // SAFETY: `lock_all` took each of them, and no reference into their states is left.
-    for_each_chan(cases, |chan| unsafe { chan.state.raw_unlock() });
-}
-
-/// Each channel of the cases once, in address order.
-fn for_each_chan<T>(cases: &[Case<'_, T>], f: impl FnMut(&Chan<T>)) {
-    let mut chans: Vec<&Chan<T>> = cases.iter().filter_map(|c| c.chan).collect();
-    chans.sort_by_key(|c| ptr::from_ref(*c).addr());
-    chans.dedup_by_key(|c| ptr::from_ref(*c).addr());
-    chans.into_iter().for_each(f);
+    /// Memory was refused; nothing happened.
+    NoMemory,
 }
 
 /// Chooses one of `cases` uniformly among those ready; else returns `Default` if asked, else parks.
+#[inline]
 pub fn select<T>(
     rt: &'static Runtime,
     cases: &mut [Case<'_, T>],
     has_default: bool,
     deadline_ns: Option<u64>,
 ) -> Selected {
-    lock_all(cases);
-    let chosen = look(rt, cases);
-    if let Some((selected, readied)) = chosen {
-        unlock_all(cases);
+    if let [case] = cases
+        && let Some(chan) = case.chan
+    {
+        return select_one(rt, chan, case, has_default, deadline_ns);
+    }
+    if cases.len() <= INLINE {
+        let mut order = [0; INLINE];
+        let mut chans = [std::ptr::null(); INLINE];
+        let mut nodes = [const { MaybeUninit::uninit() }; INLINE];
+        return select_with(rt, cases, &mut order, &mut chans, &mut nodes, has_default, deadline_ns);
+    }
+    select_many(rt, cases, has_default, deadline_ns)
+}
+
+/// One case, with or without default: the plain operation.
+fn select_one<T>(
+    rt: &'static Runtime,
+    chan: &Chan<T>,
+    case: &mut Case<'_, T>,
+    has_default: bool,
+    deadline_ns: Option<u64>,
+) -> Selected {
+    if case.is_send {
+        let Some(value) = case.slot.take() else { return Selected::Sent(0) };
+        let result = if has_default { chan.try_send(value) } else { chan.send(rt, value, deadline_ns) };
+        let (value, selected) = match result {
+            Ok(()) => return Selected::Sent(0),
+            Err(SendError::Closed(v)) => (v, Selected::SendOnClosed(0)),
+            Err(SendError::Full(v)) => (v, Selected::Default),
+            Err(SendError::Ended(v, outcome)) => (v, Selected::Ended(outcome)),
+            Err(SendError::NoMemory(v)) => (v, Selected::NoMemory),
+        };
+        case.slot = Some(value);
+        return selected;
+    }
+    match if has_default { chan.try_recv() } else { chan.recv(rt, deadline_ns) } {
+        Ok(value) => {
+            case.slot = Some(value);
+            Selected::Received(0)
+        }
+        Err(RecvError::Closed) => Selected::ReceivedClosed(0),
+        Err(RecvError::Empty) => Selected::Default,
+        Err(RecvError::Ended(outcome)) => Selected::Ended(outcome),
+    }
+}
+
+/// More cases than fit inline.
+#[cold]
+fn select_many<T>(
+    rt: &'static Runtime,
+    cases: &mut [Case<'_, T>],
+    has_default: bool,
+    deadline_ns: Option<u64>,
+) -> Selected {
+    fn room<X>(n: usize) -> Option<ManuallyDrop<Vec<X>>> {
+        let mut v = Vec::new();
+        v.try_reserve_exact(n).ok()?;
+        Some(ManuallyDrop::new(v))
+    }
+    let n = cases.len();
+    let (mut order, mut chans, mut nodes) = (room::<u16>(n), room::<*const Chan<T>>(n), room::<Node>(n));
+    let mut selected = Selected::NoMemory;
+    if let (Some(order), Some(chans), Some(nodes)) = (&mut order, &mut chans, &mut nodes) {
+        order.resize(n, 0);
+        chans.resize(n, std::ptr::null());
+        let nodes = &mut nodes.spare_capacity_mut()[..n];
+        selected = select_with(rt, cases, order, chans, nodes, has_default, deadline_ns);
+    }
+    // Dropped here and not by a scope's end, which a thread that ends in the park would run.
+    order.map(ManuallyDrop::into_inner);
+    chans.map(ManuallyDrop::into_inner);
+    nodes.map(ManuallyDrop::into_inner);
+    selected
+}
+
+/// The three passes. `order`, `chans` and `nodes` are scratch with room for every case.
+#[inline]
+fn select_with<T>(
+    rt: &'static Runtime,
+    cases: &mut [Case<'_, T>],
+    order: &mut [u16],
+    chans: &mut [*const Chan<T>],
+    nodes: &mut [MaybeUninit<Node>],
+    has_default: bool,
+    deadline_ns: Option<u64>,
+) -> Selected {
+    let locked = lock_all(cases, chans);
+    if let Some((selected, readied)) = look(rt, cases, order) {
+        unlock_all(locked);
         ready(readied);
         return selected;
     }
     if has_default {
-        unlock_all(cases);
+        unlock_all(locked);
         return Selected::Default;
     }
-    wait_for_one(rt, cases, deadline_ns)
+    wait_for_one(rt, cases, locked, nodes, deadline_ns)
 }
 
-/// Pass 1: the first ready case from a random start, in a random order.
+/// Locks each channel of the cases once, in address order, and returns those it locked: none under an exclusive host,
+/// whose own lock is held.
 #[inline]
-fn look<T>(rt: &'static Runtime, cases: &mut [Case<'_, T>]) -> Option<(Selected, *mut Wait)> {
-    let n = cases.len();
-    let mut order = [0u16; 16];
-    if n <= order.len() {
-        for i in 0..n {
-            // Inside-out Fisher-Yates.
-            let j = (rt.random() % (i as u64 + 1)) as usize;
-            order[i] = order[j];
-            order[j] = i as u16;
+fn lock_all<'s, T>(cases: &[Case<'_, T>], chans: &'s mut [*const Chan<T>]) -> &'s [*const Chan<T>] {
+    if is_exclusive() {
+        return &[];
+    }
+    let mut n = 0;
+    for chan in cases.iter().filter_map(|c| c.chan) {
+        chans[n] = chan;
+        n += 1;
+    }
+    let found = &mut chans[..n];
+    found.sort_unstable();
+    let mut kept = 0;
+    for i in 0..found.len() {
+        if kept == 0 || found[kept - 1] != found[i] {
+            found[kept] = found[i];
+            kept += 1;
         }
-        return order[..n].iter().find_map(|&i| try_case(cases, i as usize));
     }
-    let mut order: Vec<usize> = (0..n).collect();
-    for i in (1..n).rev() {
-        order.swap(i, (rt.random() % (i as u64 + 1)) as usize);
-    }
-    order.into_iter().find_map(|i| try_case(cases, i))
+    let locked = &chans[..kept];
+    // SAFETY: the cases keep their channels alive.
+    locked.iter().for_each(|chan| unsafe { (**chan).state.raw_lock() });
+    locked
 }
 
 #[inline]
-fn try_case<T>(cases: &mut [Case<'_, T>], i: usize) -> Option<(Selected, *mut Wait)> {
-    let case = &mut cases[i];
+fn unlock_all<T>(locked: &[*const Chan<T>]) {
+    // SAFETY: `lock_all` took each of them, the cases keep them alive, and no reference into their states is left.
+    locked.iter().for_each(|chan| unsafe { (**chan).state.raw_unlock() });
+}
+
+/// Pass 1: the first ready case in a random order, which is drawn only as far as it is looked at.
+#[inline]
+fn look<T>(rt: &'static Runtime, cases: &mut [Case<'_, T>], order: &mut [u16]) -> Option<(Selected, Readied)> {
+    let n = cases.len();
+    for (i, place) in order[..n].iter_mut().enumerate() {
+        *place = i as u16; // Go's limit of 65536 cases fits
+    }
+    for left in (1..=n).rev() {
+        // A multiplication maps 32 random bits to 0..left; a remainder would cost a division.
+        let pick = (((rt.random() & 0xffff_ffff) * left as u64) >> 32) as usize;
+        let i = order[pick];
+        order[pick] = order[left - 1];
+        if let Some(found) = try_case(&mut cases[i as usize], i as usize) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+#[inline]
+fn try_case<T>(case: &mut Case<'_, T>, i: usize) -> Option<(Selected, Readied)> {
     let chan = case.chan?;
     // SAFETY: all channels are locked by the caller.
     let state: &mut State<T> = unsafe { &mut *chan.state.value_ptr() };
-    if case.is_send {
-        if state.closed {
-            return Some((Selected::SendOnClosed(i), ptr::null_mut()));
+    if !case.is_send {
+        let (value, readied) = state.recv_now()?;
+        if value.is_none() {
+            return Some((Selected::ReceivedClosed(i), readied));
         }
-        let value = case.slot.take()?;
-        match state.send_now(value, chan.capacity) {
-            Ok(readied) => Some((Selected::Sent(i), readied)),
-            Err(value) => {
-                case.slot = Some(value);
-                None
-            }
-        }
-    } else {
-        let (value, readied) = state.recv_now(chan.capacity)?;
-        let selected = if value.is_some() { Selected::Received(i) } else { Selected::ReceivedClosed(i) };
         case.slot = value;
-        Some((selected, readied))
+        case.stamp = state.next_stamp();
+        return Some((Selected::Received(i), readied));
     }
+    let (value, selected) = match state.send_now(case.slot.take()?, chan.capacity) {
+        Ok(readied) => return Some((Selected::Sent(i), readied)),
+        Err(SendError::Closed(v)) => (v, Some((Selected::SendOnClosed(i), std::ptr::null_mut()))),
+        Err(SendError::NoMemory(v)) => (v, Some((Selected::NoMemory, std::ptr::null_mut()))),
+        Err(SendError::Full(v) | SendError::Ended(v, _)) => (v, None),
+    };
+    case.slot = Some(value);
+    selected
 }
 
-/// Passes 2 and 3. All channels are locked on entry.
-fn wait_for_one<T>(rt: &'static Runtime, cases: &mut [Case<'_, T>], deadline_ns: Option<u64>) -> Selected {
+/// The queue of its channel a case waits in.
+#[inline]
+fn queue_of<'s, T>(case: &Case<'_, T>, state: &'s mut State<T>) -> &'s mut WaitQueue {
+    if case.is_send { &mut state.senders } else { &mut state.receivers }
+}
+
+/// Passes 2 and 3. The channels in `locked` are locked on entry.
+fn wait_for_one<T>(
+    rt: &'static Runtime,
+    cases: &mut [Case<'_, T>],
+    locked: &[*const Chan<T>],
+    nodes: &mut [MaybeUninit<Node>],
+    deadline_ns: Option<u64>,
+) -> Selected {
     let mut wait = Wait::new();
     sched::announce(&mut wait);
-    let mut nodes: Vec<Node> = Vec::with_capacity(cases.len());
-    for (i, case) in cases.iter_mut().enumerate() {
-        let mut node = Node::new(&raw mut wait, (&raw mut case.slot).cast());
-        node.case = i;
-        nodes.push(node);
-    }
-    let first = nodes.as_mut_ptr();
-    let mut joined = 0usize;
-    for (i, case) in cases.iter().enumerate() {
-        let Some(chan) = case.chan else { continue };
-        // SAFETY: all channels are locked; `nodes` is not moved until every node is unlinked.
+    // While the wait is on, others write slots and nodes: both are reached only through these pointers until its end.
+    let (n, cases, nodes) = (cases.len(), cases.as_mut_ptr(), nodes.as_mut_ptr().cast::<Node>());
+    for i in 0..n {
+        // SAFETY: `i` is in bounds of both; all channels are locked; nodes stay in place until they are unlinked below.
         unsafe {
-            let state = &mut *chan.state.value_ptr();
-            let queue = if case.is_send { &mut state.senders } else { &mut state.receivers };
-            queue.push_back(first.add(i));
+            let case = cases.add(i);
+            let Some(chan) = (*case).chan else { continue };
+            nodes.add(i).write(Node::new(&raw mut wait, (&raw mut (*case).slot).cast()));
+            (*nodes.add(i)).case = i;
+            queue_of(&*case, &mut *chan.state.value_ptr()).push_back(nodes.add(i));
         }
-        joined += 1;
     }
-    unlock_all(cases);
-    let reason = if joined == 0 { Reason::SelectNoCases } else { Reason::Select };
+    unlock_all(locked);
+    let reason = match n {
+        0 => Reason::SelectNoCases,
+        // SAFETY: in bounds. With a channel, one case is a plain operation and does not come here.
+        1 if unsafe { (*cases).is_send } => Reason::ChanSendNil,
+        1 => Reason::ChanReceiveNil,
+        _ => Reason::Select,
+    };
     // SAFETY: announced above; no lock is held.
     let outcome = unsafe { sched::block(rt, &mut wait, reason, deadline_ns) };
-    for (i, case) in cases.iter().enumerate() {
-        let Some(chan) = case.chan else { continue };
-        let mut state = chan.state.lock();
-        let queue = if case.is_send { &mut state.senders } else { &mut state.receivers };
-        // SAFETY: the node is live, and linked in this queue if anywhere.
-        unsafe { queue.remove(first.add(i)) };
+    for i in 0..n {
+        // SAFETY: in bounds; a node with a channel was written above, is live, and linked in this queue if anywhere.
+        unsafe {
+            let Some(chan) = (*cases.add(i)).chan else { continue };
+            let mut state = chan.state.lock();
+            queue_of(&*cases.add(i), &mut state).remove(nodes.add(i));
+        }
     }
     if wait.winner.is_null() {
         return Selected::Ended(outcome);
     }
-    // SAFETY: the winner is one of `nodes`, still alive.
-    let i = unsafe { (*wait.winner).case };
-    match (outcome, cases[i].is_send) {
+    // SAFETY: the winner is one of `nodes`; its claimer is done with it, and so is everybody else.
+    let (i, is_send) = unsafe {
+        let i = (*wait.winner).case;
+        (*cases.add(i)).stamp = (*wait.winner).amount;
+        (i, (*cases.add(i)).is_send)
+    };
+    match (outcome, is_send) {
         (Outcome::Delivered, true) => Selected::Sent(i),
         (Outcome::Delivered, false) => Selected::Received(i),
         (Outcome::Closed, true) => Selected::SendOnClosed(i),

@@ -9,6 +9,7 @@ use super::Goroutine;
 use crate::primitive::atomic::{AtomicU32, Ordering};
 use crate::primitive::exclusive::change_u32;
 use crate::timer::Timer;
+use std::marker::PhantomPinned;
 use std::ptr;
 
 /// How a wait ended.
@@ -78,11 +79,15 @@ pub enum Reason {
     Semaphore,
     /// `join`
     Join,
+    /// `chan receive (nil chan)`
+    ChanReceiveNil,
+    /// `chan send (nil chan)`
+    ChanSendNil,
 }
 
 /// The text of a reason byte, as Go prints it in a dump.
 pub fn reason_name(reason: u8) -> &'static str {
-    const NAMES: [&str; 13] = [
+    const NAMES: [&str; 15] = [
         "",
         "chan receive",
         "chan send",
@@ -96,6 +101,8 @@ pub fn reason_name(reason: u8) -> &'static str {
         "sync.Cond.Wait",
         "semacquire",
         "join",
+        "chan receive (nil chan)",
+        "chan send (nil chan)",
     ];
     NAMES.get(reason as usize).copied().unwrap_or("")
 }
@@ -121,6 +128,8 @@ pub struct Wait {
     pub who: Who,
     /// The node that was claimed (select's winner), written under the claimer's lock.
     pub winner: *mut Node,
+    /// Others write through pointers while the owner holds a `&mut` over its block: no exclusive access is implied.
+    _shared: PhantomPinned,
 }
 
 impl Wait {
@@ -134,6 +143,7 @@ impl Wait {
             word: AtomicU32::new(0),
             who: Who::Goroutine(ptr::null_mut()),
             winner: ptr::null_mut(),
+            _shared: PhantomPinned,
         }
     }
 

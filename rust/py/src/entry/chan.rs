@@ -1,6 +1,9 @@
 //! The Chan type.
+//!
+//! A channel owns one count of each value it holds. The caller's frame keeps the channel alive over a park, and a waiter
+//! on the stack is invisible to the collector, which therefore counts the channel as reachable from outside.
 
-use super::{Value, arguments, boolean, deadline, fast, getters, methods, none, plain, runtime};
+use super::{Value, arguments, boolean, deadline, fast, getters, methods, none, plain, positional, runtime, select};
 use crate::error;
 use gort_core::chan::{Chan, RecvError, SendError};
 use pyo3::ffi;
@@ -12,6 +15,8 @@ type Object = *mut ffi::PyObject;
 #[repr(C)]
 pub(crate) struct ChanObject {
     ob_base: ffi::PyObject,
+    /// Weak references to it; CPython's.
+    weak_list: Object,
     pub(crate) chan: Chan<Value>,
 }
 
@@ -27,22 +32,49 @@ pub(crate) unsafe fn chan_of<'a>(slf: Object) -> &'a Chan<Value> {
     unsafe { &(*slf.cast::<ChanObject>()).chan }
 }
 
+/// The capacity in `cap`, which may be null. `None`: an exception is set.
+unsafe fn capacity(cap: Object) -> Option<usize> {
+    // SAFETY: GIL held, `cap` null or alive.
+    unsafe {
+        if cap.is_null() {
+            return Some(0);
+        }
+        let number = ffi::PyNumber_Index(cap);
+        if number.is_null() {
+            return None; // TypeError: a float has no index
+        }
+        let n = ffi::PyLong_AsSsize_t(number);
+        ffi::Py_DECREF(number);
+        if !(0..=MAX_CAPACITY).contains(&n) {
+            // -1 may come with an OverflowError, which this replaces.
+            error::set(ffi::PyExc_ValueError, "makechan: size out of range");
+            return None;
+        }
+        Some(n as usize)
+    }
+}
+
 unsafe extern "C" fn chan_new(tp: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
     // SAFETY: tp_new with the GIL.
     unsafe {
-        let mut cap: isize = 0;
+        let mut cap: Object = ptr::null_mut();
         let mut names = [c"cap".as_ptr().cast_mut(), ptr::null_mut()];
-        if ffi::PyArg_ParseTupleAndKeywords(args, kwargs, c"|n:Chan".as_ptr(), names.as_mut_ptr().cast(), &raw mut cap)
-            == 0
+        let given = ffi::PyTuple_GET_SIZE(args) != 0 || !kwargs.is_null();
+        if given
+            && ffi::PyArg_ParseTupleAndKeywords(
+                args,
+                kwargs,
+                c"|O:Chan".as_ptr(),
+                names.as_mut_ptr().cast(),
+                &raw mut cap,
+            ) == 0
         {
             return ptr::null_mut();
         }
-        if !(0..=MAX_CAPACITY).contains(&cap) {
-            return error::set(ffi::PyExc_ValueError, "makechan: size out of range");
-        }
+        let Some(cap) = capacity(cap) else { return ptr::null_mut() };
         let obj = ffi::PyType_GenericAlloc(tp, 0);
         if !obj.is_null() {
-            ptr::write(&raw mut (*obj.cast::<ChanObject>()).chan, Chan::new(cap as usize));
+            ptr::write(&raw mut (*obj.cast::<ChanObject>()).chan, Chan::new(cap));
         }
         obj
     }
@@ -52,7 +84,7 @@ unsafe extern "C" fn chan_traverse(slf: Object, visit: ffi::visitproc, arg: *mut
     // SAFETY: called by the collector on a live object; the buffer owns one count of each value.
     unsafe {
         let mut result = visit(ffi::Py_TYPE(slf).cast(), arg);
-        chan_of(slf).for_each_buffered(|v| {
+        chan_of(slf).for_each_held(|v| {
             if result == 0 {
                 result = visit(v.0, arg);
             }
@@ -61,12 +93,39 @@ unsafe extern "C" fn chan_traverse(slf: Object, visit: ffi::visitproc, arg: *mut
     }
 }
 
+/// Lets go of a reference a channel or a case held. Channels and cases it was the last reference to are taken apart in a
+/// loop, not by recursion: nested a million deep they would overflow the stack.
+pub(crate) unsafe fn let_go(first: Object) {
+    // SAFETY: GIL held; one count of `first` belongs to the caller, one of each pending object to the loop.
+    unsafe {
+        if ffi::Py_REFCNT(first) != 1 {
+            ffi::Py_DECREF(first);
+            return;
+        }
+        let mut pending: Vec<Object> = Vec::new();
+        let mut next = Some(first);
+        while let Some(object) = next {
+            if ffi::Py_REFCNT(object) == 1 {
+                if ffi::Py_TYPE(object) == CHAN_TYPE.load(Ordering::Relaxed) {
+                    let (returned, buffer) = chan_of(object).take_held();
+                    pending.extend(returned.into_iter().map(|(_, v)| v.0));
+                    pending.extend(buffer.into_iter().map(|v| v.0));
+                } else {
+                    select::take_apart(object, &mut pending);
+                }
+            }
+            ffi::Py_DECREF(object);
+            next = pending.pop();
+        }
+    }
+}
+
 unsafe extern "C" fn chan_clear(slf: Object) -> std::ffi::c_int {
     // SAFETY: called by the collector or dealloc; the values are out of the channel before they are let go.
     unsafe {
-        for v in chan_of(slf).take_buffered() {
-            ffi::Py_DECREF(v.0);
-        }
+        let (returned, buffer) = chan_of(slf).take_held();
+        returned.into_iter().for_each(|(_, v)| let_go(v.0));
+        buffer.into_iter().for_each(|v| let_go(v.0));
     }
     0
 }
@@ -76,10 +135,28 @@ unsafe extern "C" fn chan_dealloc(slf: Object) {
     unsafe {
         let tp = ffi::Py_TYPE(slf);
         ffi::PyObject_GC_UnTrack(slf.cast());
+        if !(*slf.cast::<ChanObject>()).weak_list.is_null() {
+            ffi::PyObject_ClearWeakRefs(slf);
+        }
         chan_clear(slf);
         ptr::drop_in_place(&raw mut (*slf.cast::<ChanObject>()).chan);
         ffi::PyObject_GC_Del(slf.cast());
         ffi::Py_DECREF(tp.cast());
+    }
+}
+
+/// Sets what a refused send raises, lets go of the value, and returns null.
+#[cold]
+unsafe fn refused(failure: SendError<Value>) -> Object {
+    let no_memory = matches!(failure, SendError::NoMemory(_));
+    let (SendError::Closed(v) | SendError::Full(v) | SendError::Ended(v, _) | SendError::NoMemory(v)) = failure;
+    // SAFETY: GIL held; the value's count came back with the failure.
+    unsafe {
+        ffi::Py_DECREF(v.0);
+        if no_memory {
+            return ffi::PyErr_NoMemory();
+        }
+        error::set(error::chan_closed(), "send on closed channel")
     }
 }
 
@@ -116,11 +193,10 @@ unsafe extern "C-unwind" fn send(slf: Object, args: *const Object, nargs: ffi::P
                 }
             }
         }
-        if result.is_err() {
-            ffi::Py_DECREF(value);
-            return error::set(error::chan_closed(), "send on closed channel");
+        match result {
+            Ok(()) => none(),
+            Err(failure) => refused(failure),
         }
-        none()
     }
 }
 
@@ -212,14 +288,30 @@ unsafe extern "C-unwind" fn try_send(slf: Object, value: Object) -> Object {
         ffi::Py_INCREF(value);
         match chan_of(slf).try_send(Value(value)) {
             Ok(()) => boolean(true),
-            Err(SendError::Closed(v)) => {
-                ffi::Py_DECREF(v.0);
-                error::set(error::chan_closed(), "send on closed channel")
-            }
-            Err(SendError::Full(v) | SendError::Ended(v, _)) => {
+            Err(SendError::Full(v)) => {
                 ffi::Py_DECREF(v.0);
                 boolean(false)
             }
+            Err(failure) => refused(failure),
+        }
+    }
+}
+
+/// `_unrecv(value, stamp)`: takes back what `_recv_until` gave.
+unsafe extern "C-unwind" fn unrecv(slf: Object, args: *const Object, nargs: ffi::Py_ssize_t) -> Object {
+    // SAFETY: METH_FASTCALL with the GIL.
+    unsafe {
+        if nargs != 2 {
+            return error::set(ffi::PyExc_TypeError, "_unrecv() takes a value and its stamp");
+        }
+        let (value, stamp) = (*args, ffi::PyLong_AsUnsignedLongLong(*args.add(1)));
+        if !ffi::PyErr_Occurred().is_null() {
+            return ptr::null_mut();
+        }
+        ffi::Py_INCREF(value);
+        match chan_of(slf).unrecv(Value(value), stamp) {
+            Ok(()) => none(),
+            Err(v) => refused(SendError::NoMemory(v)),
         }
     }
 }
@@ -248,21 +340,22 @@ unsafe extern "C-unwind" fn chan_next(slf: Object) -> Object {
     unsafe { receive(slf, None) }.unwrap_or(ptr::null_mut())
 }
 
-/// `ch.sender()` and `ch.receiver()`: views of `gort.chan`.
-unsafe fn view(slf: Object, class: &std::ffi::CStr) -> Object {
-    // SAFETY: GIL held.
+/// Calls a function of `gort.chan` with the channel and, unless it is null, `value`.
+unsafe fn facade(slf: Object, function: &std::ffi::CStr, value: Object) -> Object {
+    // SAFETY: GIL held; `slf` and `value` alive.
     unsafe {
         let module = ffi::PyImport_ImportModule(c"gort.chan".as_ptr());
         if module.is_null() {
             return module;
         }
-        let function = ffi::PyObject_GetAttrString(module, class.as_ptr());
+        let function = ffi::PyObject_GetAttrString(module, function.as_ptr());
         ffi::Py_DECREF(module);
         if function.is_null() {
             return function;
         }
-        let args = [slf];
-        let result = ffi::PyObject_Vectorcall(function, args.as_ptr(), 1, ptr::null_mut());
+        let args = [slf, value];
+        let n = if value.is_null() { 1 } else { 2 };
+        let result = ffi::PyObject_Vectorcall(function, args.as_ptr(), n, ptr::null_mut());
         ffi::Py_DECREF(function);
         result
     }
@@ -270,49 +363,27 @@ unsafe fn view(slf: Object, class: &std::ffi::CStr) -> Object {
 
 unsafe extern "C-unwind" fn sender(slf: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL.
-    unsafe { view(slf, c"_sender") }
+    unsafe { facade(slf, c"_sender", ptr::null_mut()) }
 }
 
 unsafe extern "C-unwind" fn receiver(slf: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL.
-    unsafe { view(slf, c"_receiver") }
+    unsafe { facade(slf, c"_receiver", ptr::null_mut()) }
 }
 
 unsafe extern "C-unwind" fn recv_async(slf: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL.
-    unsafe { view(slf, c"recv_async") }
+    unsafe { facade(slf, c"recv_async", ptr::null_mut()) }
 }
 
 unsafe extern "C-unwind" fn send_async(slf: Object, value: Object) -> Object {
     // SAFETY: METH_O with the GIL.
-    unsafe {
-        let function = view_function(c"send_async");
-        if function.is_null() {
-            return function;
-        }
-        let args = [slf, value];
-        let result = ffi::PyObject_Vectorcall(function, args.as_ptr(), 2, ptr::null_mut());
-        ffi::Py_DECREF(function);
-        result
-    }
-}
-
-unsafe fn view_function(name: &std::ffi::CStr) -> Object {
-    // SAFETY: GIL held.
-    unsafe {
-        let module = ffi::PyImport_ImportModule(c"gort.chan".as_ptr());
-        if module.is_null() {
-            return module;
-        }
-        let function = ffi::PyObject_GetAttrString(module, name.as_ptr());
-        ffi::Py_DECREF(module);
-        function
-    }
+    unsafe { facade(slf, c"send_async", value) }
 }
 
 unsafe extern "C" fn chan_aiter(slf: Object) -> Object {
     // SAFETY: GIL held.
-    unsafe { view(slf, c"_aiter") }
+    unsafe { facade(slf, c"_aiter", ptr::null_mut()) }
 }
 
 unsafe extern "C" fn chan_len(slf: Object) -> ffi::Py_ssize_t {
@@ -375,6 +446,13 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         plain(c"receiver", receiver, ffi::METH_NOARGS, c"receiver()\n--\n\nA view that can only receive."),
         plain(c"recv_async", recv_async, ffi::METH_NOARGS, c"recv_async()\n--\n\nAn awaitable receive, for asyncio."),
         plain(c"send_async", send_async, ffi::METH_O, c"send_async(value, /)\n--\n\nAn awaitable send, for asyncio."),
+        plain(
+            c"_recv_until",
+            select::recv_until,
+            ffi::METH_O,
+            c"_recv_until(stop, /)\n--\n\n(value, ok, stamp), or None once stop is closed. Parks.",
+        ),
+        positional(c"_unrecv", unrecv, c"_unrecv(value, stamp, /)\n--\n\nTakes back what _recv_until gave."),
     ];
     table.push(ffi::PyMethodDef {
         ml_name: c"__class_getitem__".as_ptr(),
@@ -382,7 +460,18 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         ml_flags: ffi::METH_O | ffi::METH_CLASS,
         ml_doc: c"Chan[T]".as_ptr(),
     });
+    let members = vec![
+        ffi::PyMemberDef {
+            name: c"__weaklistoffset__".as_ptr(),
+            type_code: ffi::Py_T_PYSSIZET,
+            offset: std::mem::offset_of!(ChanObject, weak_list) as _,
+            flags: ffi::Py_READONLY,
+            doc: ptr::null(),
+        },
+        ffi::PyMemberDef::default(),
+    ];
     let slots = vec![
+        slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast()),
         slot(ffi::Py_tp_new, chan_new as *mut _),
         slot(ffi::Py_tp_dealloc, chan_dealloc as *mut _),
         slot(ffi::Py_tp_traverse, chan_traverse as *mut _),

@@ -37,8 +37,9 @@ static ADOPTED: AtomicBool = AtomicBool::new(false);
 #[inline(always)]
 pub(crate) fn runtime() -> Option<&'static Runtime> {
     let rt = task::runtime_or_null();
-    if !rt.is_null() && !current_machine().is_null() {
-        // SAFETY: the runtime is leaked.
+    // SAFETY: the runtime is leaked. Relaxed: the GIL orders the stop and what comes after it.
+    if !rt.is_null() && !current_machine().is_null() && !unsafe { (*rt).stopping.load(Ordering::Relaxed) } {
+        // SAFETY: as above.
         return Some(unsafe { &*rt });
     }
     runtime_slow()
@@ -63,7 +64,11 @@ fn runtime_slow() -> Option<&'static Runtime> {
     }
     // SAFETY: the runtime is leaked.
     let rt: &'static Runtime = unsafe { &*rt };
-    // Relaxed: the GIL orders it.
+    // Relaxed, here and below: the GIL orders it.
+    if rt.stopping.load(Ordering::Relaxed) {
+        error::set(error::runtime_stopped(), "gort has stopped: the interpreter is shutting down");
+        return None;
+    }
     if thread::is_main() && !ADOPTED.swap(true, Ordering::Relaxed) {
         // SAFETY: GIL held on the main thread, which is no M yet.
         unsafe {
@@ -75,11 +80,6 @@ fn runtime_slow() -> Option<&'static Runtime> {
                 return None;
             }
         }
-    }
-    if rt.stopping.load(Ordering::Relaxed) {
-        // SAFETY: GIL held.
-        error::set(unsafe { ffi::PyExc_RuntimeError }, "gort: the interpreter is shutting down");
-        return None;
     }
     Some(rt)
 }
@@ -238,6 +238,21 @@ pub(crate) fn fast(name: &'static CStr, f: FastCall, doc: &'static CStr) -> ffi:
         // SAFETY: the type differs from PyO3's only in that it may unwind (CPython ends threads that way).
         ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: unsafe { std::mem::transmute(f) } },
         ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ml_doc: doc.as_ptr(),
+    }
+}
+
+/// METH_FASTCALL.
+pub(crate) type Positional =
+    unsafe extern "C-unwind" fn(*mut ffi::PyObject, *const *mut ffi::PyObject, ffi::Py_ssize_t) -> *mut ffi::PyObject;
+
+/// A method table entry without keywords.
+pub(crate) fn positional(name: &'static CStr, f: Positional, doc: &'static CStr) -> ffi::PyMethodDef {
+    ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        // SAFETY: as in `fast`.
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFast: unsafe { std::mem::transmute(f) } },
+        ml_flags: ffi::METH_FASTCALL,
         ml_doc: doc.as_ptr(),
     }
 }

@@ -1,67 +1,128 @@
 //! select, and the cases `recv(ch)` and `send(ch, v)` make.
+//!
+//! A select makes its cases anew each time it runs, so what they cost counts: cases that end go to a short free list, and
+//! up to `INLINE` of them are read into a buffer on the stack. That buffer holds one count of each value to be sent until
+//! the value is taken; it has no destructor, for the thread may be ended in the park.
 
-use super::chan::{CHAN_TYPE, ChanObject, tuple};
-use super::{Value, arguments, boolean, deadline, fast, methods, none, plain, runtime};
+use super::chan::{CHAN_TYPE, chan_of, let_go, tuple};
+use super::{Value, arguments, boolean, deadline, fast, methods, none, plain, positional, runtime};
 use crate::error;
 use gort_core::chan::select::{Case, Selected, select as core_select};
+use gort_core::goroutine::waiter::Outcome;
+use gort_core::sched::Runtime;
 use pyo3::ffi;
+use std::cell::UnsafeCell;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 type Object = *mut ffi::PyObject;
+type CoreCase = Case<'static, Value>;
 
 #[repr(C)]
 struct CaseObject {
     ob_base: ffi::PyObject,
+    /// A Chan, or None for the nil channel.
     chan: Object,
     /// The value of a send; null for a receive.
     value: Object,
 }
 
 static CASE_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+/// Names of what a view gives its channel by; interned, never freed.
+static RECV_CHAN: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+static SEND_CHAN: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 
 /// Go's limit.
 const MAX_CASES: usize = 65_536;
+/// Cases read without memory from the heap.
+const INLINE: usize = 8;
+/// Ended cases kept.
+const KEPT: usize = 64;
 
-/// The Chan in `ch` (a view holds one as `_ch`), or None. Owned; null with TypeError set for anything else.
-unsafe fn channel(ch: Object) -> Object {
+/// Memory of ended cases, ready for `PyObject_Init`.
+struct FreeList {
+    len: usize,
+    cases: [Object; KEPT],
+}
+
+struct Free(UnsafeCell<FreeList>);
+// SAFETY: only touched with the GIL held, and never over a call that could release it.
+unsafe impl Sync for Free {}
+
+static FREE: Free = Free(UnsafeCell::new(FreeList { len: 0, cases: [ptr::null_mut(); KEPT] }));
+
+/// The channel to receive from (or to send on) in `ch`: a Chan, None, or what a one-way view gives out. Owned; null with
+/// TypeError set for anything else, and for a view of the other direction.
+#[inline]
+unsafe fn channel(ch: Object, is_send: bool) -> Object {
     // SAFETY: GIL held, `ch` alive.
     unsafe {
-        let tp = CHAN_TYPE.load(Ordering::Relaxed);
-        if ch == ffi::Py_None() || ffi::PyObject_TypeCheck(ch, tp) != 0 {
+        if ffi::Py_TYPE(ch) == CHAN_TYPE.load(Ordering::Relaxed) || ch == ffi::Py_None() {
             ffi::Py_INCREF(ch);
             return ch;
         }
-        let inner = ffi::PyObject_GetAttrString(ch, c"_ch".as_ptr());
-        if !inner.is_null() && ffi::PyObject_TypeCheck(inner, tp) != 0 {
-            return inner;
-        }
-        ffi::Py_XDECREF(inner);
-        ffi::PyErr_Clear();
-        ffi::PyErr_Format(ffi::PyExc_TypeError, c"a Chan or None is expected, not %T".as_ptr().cast(), ch);
-        if ffi::PyErr_Occurred().is_null() {
-            error::set(ffi::PyExc_TypeError, "a Chan or None is expected");
-        }
-        error::set(ffi::PyExc_TypeError, "a Chan or None is expected")
+        channel_of_view(ch, is_send)
     }
 }
 
-unsafe fn new_case(ch: Object, value: Object) -> Object {
-    // SAFETY: GIL held.
+#[cold]
+unsafe fn channel_of_view(view: Object, is_send: bool) -> Object {
+    // SAFETY: GIL held, `view` alive.
     unsafe {
-        let chan = channel(ch);
+        let name = if is_send { &SEND_CHAN } else { &RECV_CHAN };
+        let inner = ffi::PyObject_GetAttr(view, name.load(Ordering::Relaxed));
+        if !inner.is_null() && ffi::Py_TYPE(inner) == CHAN_TYPE.load(Ordering::Relaxed) {
+            return inner;
+        }
+        if inner.is_null() && ffi::PyErr_ExceptionMatches(ffi::PyExc_AttributeError) == 0 {
+            return inner; // the view said no in its own words
+        }
+        ffi::Py_XDECREF(inner);
+        ffi::PyErr_Clear();
+        let tp = ffi::PyType_GetName(ffi::Py_TYPE(view));
+        if !tp.is_null() {
+            let (function, side) = if is_send { (c"send", c"SendChan") } else { (c"recv", c"RecvChan") };
+            ffi::PyErr_Format(
+                ffi::PyExc_TypeError,
+                c"gort.%s() needs a Chan, a %s or None, not %U".as_ptr(),
+                function.as_ptr(),
+                side.as_ptr(),
+                tp,
+            );
+            ffi::Py_DECREF(tp);
+        }
+        ptr::null_mut()
+    }
+}
+
+#[inline]
+unsafe fn new_case(ch: Object, value: Object) -> Object {
+    // SAFETY: GIL held. What the free list holds is memory of a CaseObject, header of the collector included.
+    unsafe {
+        let chan = channel(ch, !value.is_null());
         if chan.is_null() {
             return chan;
         }
-        let obj = ffi::PyType_GenericAlloc(CASE_TYPE.load(Ordering::Relaxed), 0).cast::<CaseObject>();
-        if obj.is_null() {
-            ffi::Py_DECREF(chan);
-            return ptr::null_mut();
-        }
-        (*obj).chan = chan;
+        let tp = CASE_TYPE.load(Ordering::Relaxed);
+        let free = &mut *FREE.0.get();
+        let obj = if free.len > 0 {
+            free.len -= 1;
+            ffi::PyObject_Init(free.cases[free.len], tp)
+        } else {
+            let new = ffi::PyObject_GC_New::<ffi::PyObject>(tp);
+            if new.is_null() {
+                ffi::Py_DECREF(chan);
+                return new;
+            }
+            new
+        };
+        let case = obj.cast::<CaseObject>();
+        (*case).chan = chan;
         ffi::Py_XINCREF(value);
-        (*obj).value = value;
-        obj.cast()
+        (*case).value = value;
+        ffi::PyObject_GC_Track(obj.cast());
+        obj
     }
 }
 
@@ -70,85 +131,172 @@ unsafe extern "C-unwind" fn recv(_m: Object, ch: Object) -> Object {
     unsafe { new_case(ch, ptr::null_mut()) }
 }
 
-unsafe extern "C-unwind" fn send(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kw: Object) -> Object {
-    // SAFETY: a vectorcall with the GIL.
+unsafe extern "C-unwind" fn send(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t) -> Object {
+    // SAFETY: METH_FASTCALL with the GIL.
     unsafe {
-        let Some([ch, value]) = arguments("send", args, nargs, kw, [c"ch", c"value"], 2) else {
-            return ptr::null_mut();
-        };
-        new_case(ch, value)
+        if nargs != 2 {
+            return error::set(ffi::PyExc_TypeError, &format!("send() takes a channel and a value ({nargs} given)"));
+        }
+        new_case(*args, *args.add(1))
     }
+}
+
+/// What `select` was asked besides its cases.
+struct Request {
+    rt: &'static Runtime,
+    has_default: bool,
+    until: Option<u64>,
 }
 
 unsafe extern "C-unwind" fn select(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kw: Object) -> Object {
-    // SAFETY: a vectorcall with the GIL; the caller's frame keeps the cases, and they their channels, alive. The buffers
-    // below are freed by hand before every return: nothing with a destructor lives over the park but them.
+    // SAFETY: a vectorcall with the GIL; the caller's frame keeps the cases, and they their channels, alive.
     unsafe {
         let n = nargs as usize;
-        let names = [c"default", c"timeout"];
-        let Some([default, timeout]) = arguments("select", args.add(n), 0, kw, names, 0) else {
-            return ptr::null_mut();
-        };
-        let has_default = if default.is_null() { 0 } else { ffi::PyObject_IsTrue(default) };
-        if has_default < 0 {
-            return ptr::null_mut();
+        let (mut has_default, mut until) = (false, None);
+        if !kw.is_null() {
+            let Some([default, timeout]) = arguments("select", args.add(n), 0, kw, [c"default", c"timeout"], 0) else {
+                return ptr::null_mut();
+            };
+            let truth = if default.is_null() { 0 } else { ffi::PyObject_IsTrue(default) };
+            if truth < 0 {
+                return ptr::null_mut();
+            }
+            has_default = truth != 0;
+            match deadline(timeout) {
+                Ok(deadline) => until = deadline,
+                Err(()) => return ptr::null_mut(),
+            }
         }
-        let Ok(until) = deadline(timeout) else { return ptr::null_mut() };
+        if n <= INLINE {
+            let mut room = [const { MaybeUninit::<CoreCase>::uninit() }; INLINE];
+            return select_in(&mut room[..n], args, has_default, until);
+        }
         if n > MAX_CASES {
             return error::set(ffi::PyExc_ValueError, "select: more than 65536 cases");
         }
+        let mut room: ManuallyDrop<Vec<CoreCase>> = ManuallyDrop::new(Vec::new());
+        if room.try_reserve_exact(n).is_err() {
+            return ffi::PyErr_NoMemory();
+        }
+        let result = select_in(&mut room.spare_capacity_mut()[..n], args, has_default, until);
+        ManuallyDrop::drop(&mut room);
+        result
+    }
+}
+
+/// Reads the cases in `args` into `room`, which has a place for each, and selects.
+#[inline(always)]
+unsafe fn select_in(
+    room: &mut [MaybeUninit<CoreCase>],
+    args: *const Object,
+    has_default: bool,
+    until: Option<u64>,
+) -> Object {
+    // SAFETY: `args` holds as many objects as `room` has places; the first `i` places are written in the loop.
+    unsafe {
         let tp = CASE_TYPE.load(Ordering::Relaxed);
-        let mut cases: Vec<Case<'_, Value>> = Vec::with_capacity(n);
+        let n = room.len();
+        let cases = room.as_mut_ptr().cast::<CoreCase>();
         for i in 0..n {
             let arg = *args.add(i);
             if ffi::Py_TYPE(arg) != tp {
-                return_values(&mut cases);
+                return_values(std::slice::from_raw_parts_mut(cases, i));
                 return error::set(ffi::PyExc_TypeError, "select() takes cases made by gort.recv() and gort.send()");
             }
             let case = arg.cast::<CaseObject>();
-            let chan =
-                if (*case).chan == ffi::Py_None() { None } else { Some(&(*(*case).chan.cast::<ChanObject>()).chan) };
+            let chan = if (*case).chan == ffi::Py_None() { None } else { Some(chan_of((*case).chan)) };
             let value = (*case).value;
-            ffi::Py_XINCREF(value);
-            let slot = if value.is_null() { None } else { Some(Value(value)) };
-            cases.push(Case { chan, is_send: !value.is_null(), slot });
+            cases.add(i).write(if value.is_null() {
+                Case::recv(chan)
+            } else {
+                ffi::Py_INCREF(value);
+                Case::send(chan, Value(value))
+            });
         }
+        let cases = std::slice::from_raw_parts_mut(cases, n);
         let Some(rt) = runtime() else {
-            return_values(&mut cases);
+            return_values(cases);
             return ptr::null_mut();
         };
-        loop {
-            let selected = core_select(rt, &mut cases, has_default != 0, until);
-            let (index, value, ok) = match selected {
-                Selected::Received(i) => (i as isize, cases[i].slot.take().map_or_else(none, |v| v.0), true),
-                Selected::ReceivedClosed(i) => (i as isize, none(), false),
-                Selected::Sent(i) => (i as isize, none(), true),
-                Selected::SendOnClosed(_) => {
-                    return_values(&mut cases);
-                    return error::set(error::chan_closed(), "send on closed channel");
+        let selected = run(&Request { rt, has_default, until }, cases);
+        finish(selected, cases)
+    }
+}
+
+/// Selects until something other than a signal ends it. `None`: an exception is set.
+#[inline]
+fn run(request: &Request, cases: &mut [CoreCase]) -> Option<Selected> {
+    loop {
+        match core_select(request.rt, cases, request.has_default, request.until) {
+            Selected::Ended(outcome) if outcome != Outcome::TimedOut => {
+                if !error::ended(request.rt, outcome) {
+                    return None;
                 }
-                Selected::Default => (-1, none(), false),
-                Selected::Ended(gort_core::goroutine::waiter::Outcome::TimedOut) => (-2, none(), false),
-                Selected::Ended(outcome) => {
-                    if error::ended(rt, outcome) {
-                        continue;
-                    }
-                    return_values(&mut cases);
-                    return ptr::null_mut();
-                }
-            };
-            return_values(&mut cases);
-            return tuple([ffi::PyLong_FromSsize_t(index), value, boolean(ok)]);
+            }
+            selected => return Some(selected),
         }
     }
 }
 
-/// Lets go of the values that were not sent.
-unsafe fn return_values(cases: &mut [Case<'_, Value>]) {
+/// The result of a select as Python sees it; lets go of the values that were not sent.
+#[inline]
+unsafe fn finish(selected: Option<Selected>, cases: &mut [CoreCase]) -> Object {
+    // SAFETY: GIL held.
+    unsafe {
+        let (index, value, ok) = match selected {
+            Some(Selected::Received(i)) => (i as isize, cases[i].slot.take().map_or_else(none, |v| v.0), true),
+            Some(Selected::ReceivedClosed(i)) => (i as isize, none(), false),
+            Some(Selected::Sent(i)) => (i as isize, none(), true),
+            Some(Selected::Default) => (-1, none(), false),
+            Some(Selected::Ended(_)) => (-2, none(), false),
+            Some(Selected::SendOnClosed(_)) => {
+                error::set(error::chan_closed(), "send on closed channel");
+                (0, ptr::null_mut(), false)
+            }
+            Some(Selected::NoMemory) => (0, ffi::PyErr_NoMemory(), false),
+            None => (0, ptr::null_mut(), false),
+        };
+        if value.is_null() {
+            return_values(cases);
+            return value;
+        }
+        return_values(cases);
+        tuple([ffi::PyLong_FromSsize_t(index), value, boolean(ok)])
+    }
+}
+
+/// Lets go of the values that were not sent, keeping the exception that may be set.
+#[inline]
+unsafe fn return_values(cases: &mut [CoreCase]) {
     for case in cases {
         if let Some(v) = case.slot.take() {
-            // SAFETY: GIL held; the case owned one count.
+            // SAFETY: GIL held; the slot owned one count, and the Case object, alive in the caller's frame, has its own.
             unsafe { ffi::Py_DECREF(v.0) };
+        }
+    }
+}
+
+/// `ch._recv_until(stop)`: receives from `ch` unless `stop` is closed first. (value, ok, stamp), or None. For a wait
+/// that may have to give back what it received.
+pub(crate) unsafe extern "C-unwind" fn recv_until(slf: Object, stop: Object) -> Object {
+    // SAFETY: METH_O with the GIL; the caller's frame keeps both channels alive.
+    unsafe {
+        if ffi::Py_TYPE(stop) != CHAN_TYPE.load(Ordering::Relaxed) {
+            return error::set(ffi::PyExc_TypeError, "_recv_until() needs a Chan");
+        }
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let mut cases = [Case::recv(Some(chan_of(slf))), Case::recv(Some(chan_of(stop)))];
+        match run(&Request { rt, has_default: false, until: None }, &mut cases) {
+            Some(Selected::Received(0)) => {
+                let value = cases[0].slot.take().map_or_else(none, |v| v.0);
+                tuple([value, boolean(true), ffi::PyLong_FromUnsignedLongLong(cases[0].stamp)])
+            }
+            Some(Selected::ReceivedClosed(0)) => tuple([none(), boolean(false), ffi::PyLong_FromLong(0)]),
+            Some(_) => {
+                return_values(&mut cases);
+                none()
+            }
+            None => ptr::null_mut(),
         }
     }
 }
@@ -169,15 +317,42 @@ unsafe extern "C" fn case_traverse(slf: Object, visit: ffi::visitproc, arg: *mut
     }
 }
 
-unsafe extern "C" fn case_dealloc(slf: Object) {
-    // SAFETY: the last reference is gone.
+/// If `object` is a case, moves its references to `pending`. For an object about to end: nobody else sees it empty.
+pub(crate) unsafe fn take_apart(object: Object, pending: &mut Vec<Object>) {
+    // SAFETY: GIL held, `object` alive.
     unsafe {
-        let tp = ffi::Py_TYPE(slf);
+        if ffi::Py_TYPE(object) != CASE_TYPE.load(Ordering::Relaxed) {
+            return;
+        }
+        let case = object.cast::<CaseObject>();
+        for field in [&raw mut (*case).chan, &raw mut (*case).value] {
+            let reference = field.replace(ptr::null_mut());
+            if !reference.is_null() {
+                pending.push(reference);
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn case_dealloc(slf: Object) {
+    // SAFETY: the last reference is gone. The memory goes to the free list last, when nothing that could use the list
+    // runs any more; the type's count goes with the object, as for any object of a heap type.
+    unsafe {
         ffi::PyObject_GC_UnTrack(slf.cast());
         let case = slf.cast::<CaseObject>();
-        ffi::Py_XDECREF((*case).chan);
-        ffi::Py_XDECREF((*case).value);
-        ffi::PyObject_GC_Del(slf.cast());
+        for field in [(*case).chan, (*case).value] {
+            if !field.is_null() {
+                let_go(field);
+            }
+        }
+        let tp = ffi::Py_TYPE(slf);
+        let free = &mut *FREE.0.get();
+        if free.len < KEPT {
+            free.cases[free.len] = slf;
+            free.len += 1;
+        } else {
+            ffi::PyObject_GC_Del(slf.cast());
+        }
         ffi::Py_DECREF(tp.cast());
     }
 }
@@ -187,7 +362,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     let functions = methods(vec![
         fast(c"select", select, c"select(*cases, default=False, timeout=None)\n--\n\nOne ready case as (index, value, ok); parks while none is. -1: default, -2: time-out."),
         plain(c"recv", recv, ffi::METH_O, c"recv(ch, /)\n--\n\nA receive case for select; None is the nil channel."),
-        fast(c"send", send, c"send(ch, value)\n--\n\nA send case for select; None is the nil channel."),
+        positional(c"send", send, c"send(ch, value, /)\n--\n\nA send case for select; None is the nil channel."),
     ]);
     let slots = vec![
         ffi::PyType_Slot { slot: ffi::Py_tp_traverse, pfunc: case_traverse as *mut _ },
@@ -196,6 +371,13 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     let flags = ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
     // SAFETY: GIL held by the module's init.
     unsafe {
+        for (place, name) in [(&RECV_CHAN, c"_recv_chan"), (&SEND_CHAN, c"_send_chan")] {
+            let name = ffi::PyUnicode_InternFromString(name.as_ptr());
+            if name.is_null() {
+                return false;
+            }
+            place.store(name, Ordering::Relaxed);
+        }
         let tp = super::add_type(module, c"gort.Case", size_of::<CaseObject>(), flags, slots);
         CASE_TYPE.store(tp, Ordering::Release);
         !tp.is_null() && ffi::PyModule_AddFunctions(module, functions) == 0
