@@ -3,18 +3,19 @@
 `Chan`, `select`, `recv` and `send` are compiled. The views keep a channel and offer one direction
 of it; the core asks a view for its channel through `_recv_chan` and `_send_chan`.
 
-How the asyncio forms lose no value. A goroutine waits in a select over the channel and a `stop`
-channel, so a wait that is given up early receives nothing. When the wait is given up just after
-the goroutine received, whoever loses the race for `_Handoff.claim` knows that the value has no
-taker and puts it back at the head of the channel. The event loop is only told to look; the value
-never travels inside a callback that a closing loop could drop.
+How the asyncio forms lose no value. A goroutine waits for the channel and a `stop` channel at
+once, so a wait that is given up early receives nothing. When the wait is given up just after the
+goroutine received, whoever loses the race for `_Handoff.claim` knows that the value has no taker
+and puts it back at the head of the channel, with the stamp of its receive: several that are put
+back stand in the order in which they had been received. The event loop is only told to look; the
+value never travels inside a callback that a closing loop could drop.
 """
 
 from __future__ import annotations
 
 from _thread import allocate_lock
 
-from gort._core import Case, Chan, Goroutine, go, recv, select, send, spawn
+from gort._core import Case, Chan, Goroutine, recv, select, send, spawn
 from gort._exceptions import ChanClosed
 from gort._typing import TYPE_CHECKING, Generic, T
 
@@ -206,7 +207,7 @@ class _Handoff:
         self.future: Future[None] = loop.create_future()
         self.stop: Chan[None] = Chan(0)  # closed when the asyncio side gives up
         self.claim = allocate_lock()  # taken once: by the goroutine with a result, or by giving up
-        self.item: tuple[Any, bool] = (None, False)
+        self.item: tuple[Any, bool, int] = (None, False, 0)  # value, ok, stamp of the receive
         self.error: BaseException | None = None
 
     def wake(self) -> None:
@@ -238,27 +239,18 @@ class _Handoff:
         return late
 
 
-def _put_back(ch: Chan[Any], value: Any) -> None:
-    """Return a received value that found no taker to the head of its channel."""
-    unrecv = getattr(ch, "_unrecv", None)
-    if unrecv is not None:
-        unrecv(value)
-    else:
-        go(ch.send, value)
-
-
 def _receive_for(ch: Chan[Any], handoff: _Handoff) -> None:
     """Goroutine: receive one value for an asyncio wait."""
     if handoff.stop.closed:
         return
-    index, value, ok = select(recv(ch), recv(handoff.stop))
-    if index != 0:
+    item = ch._recv_until(handoff.stop)
+    if item is None:
         return
-    handoff.item = (value, ok)
+    handoff.item = item
     if handoff.claim.acquire(blocking=False):
         handoff.wake()
-    elif ok:
-        _put_back(ch, value)
+    elif item[1]:
+        ch._unrecv(item[0], item[2])
 
 
 def _send_for(ch: Chan[Any], value: Any, handoff: _Handoff) -> None:
@@ -286,10 +278,12 @@ async def _recv_ok(ch: Chan[Any]) -> tuple[Any, bool]:
     try:
         await handoff.future
     except BaseException as cause:  # cancelled, or the coroutine was closed
-        if handoff.give_up(goroutine, cause) and handoff.item[1]:
-            _put_back(ch, handoff.item[0])
+        late = handoff.give_up(goroutine, cause)
+        value, ok, stamp = handoff.item
+        if late and ok:
+            ch._unrecv(value, stamp)
         raise
-    return handoff.item
+    return handoff.item[:2]
 
 
 async def recv_async(ch: Chan[T]) -> T:

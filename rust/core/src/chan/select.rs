@@ -162,7 +162,7 @@ fn select_with<T>(
         unlock_all(locked);
         return Selected::Default;
     }
-    wait_for_one(rt, cases, locked, nodes, deadline_ns)
+    wait_for_one(rt, cases, locked, order, nodes, deadline_ns)
 }
 
 /// Locks each channel of the cases once, in address order, and returns those it locked: none under an exclusive host,
@@ -198,7 +198,8 @@ fn unlock_all<T>(locked: &[*const Chan<T>]) {
     locked.iter().for_each(|chan| unsafe { (**chan).state.raw_unlock() });
 }
 
-/// Pass 1: the first ready case in a random order, which is drawn only as far as it is looked at.
+/// Pass 1: the first ready case in a random order, which is drawn only as far as it is looked at. If none is ready,
+/// `order` is that order.
 #[inline]
 fn look<T>(rt: &'static Runtime, cases: &mut [Case<'_, T>], order: &mut [u16]) -> Option<(Selected, Readied)> {
     let n = cases.len();
@@ -208,8 +209,8 @@ fn look<T>(rt: &'static Runtime, cases: &mut [Case<'_, T>], order: &mut [u16]) -
     for left in (1..=n).rev() {
         // A multiplication maps 32 random bits to 0..left; a remainder would cost a division.
         let pick = (((rt.random() & 0xffff_ffff) * left as u64) >> 32) as usize;
-        let i = order[pick];
-        order[pick] = order[left - 1];
+        order.swap(pick, left - 1);
+        let i = order[left - 1];
         if let Some(found) = try_case(&mut cases[i as usize], i as usize) {
             return Some(found);
         }
@@ -247,11 +248,13 @@ fn queue_of<'s, T>(case: &Case<'_, T>, state: &'s mut State<T>) -> &'s mut WaitQ
     if case.is_send { &mut state.senders } else { &mut state.receivers }
 }
 
-/// Passes 2 and 3. The channels in `locked` are locked on entry.
+/// Passes 2 and 3. The channels in `locked` are locked on entry. The queues are joined in a random order, `order`: of
+/// cases on one channel the first to join is the one served.
 fn wait_for_one<T>(
     rt: &'static Runtime,
     cases: &mut [Case<'_, T>],
     locked: &[*const Chan<T>],
+    order: &[u16],
     nodes: &mut [MaybeUninit<Node>],
     deadline_ns: Option<u64>,
 ) -> Selected {
@@ -259,7 +262,7 @@ fn wait_for_one<T>(
     sched::announce(&mut wait);
     // While the wait is on, others write slots and nodes: both are reached only through these pointers until its end.
     let (n, cases, nodes) = (cases.len(), cases.as_mut_ptr(), nodes.as_mut_ptr().cast::<Node>());
-    for i in 0..n {
+    for i in order[..n].iter().map(|&i| i as usize) {
         // SAFETY: `i` is in bounds of both; all channels are locked; nodes stay in place until they are unlinked below.
         unsafe {
             let case = cases.add(i);
