@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import sys
 import weakref
 
 import gort
 import pytest
 from gort import Chan, ChanClosed, go, recv, select, send
-from waiting import LIMIT, eventually, join_all, parked, raises_text, settle
+from waiting import LIMIT, eventually, is_parked, join_all, parked, raises_text, settle
 
 # C1: Python has no nil channel to call methods on; None stands for it in select only.
 
@@ -25,6 +24,12 @@ def test_c1_nil_channel_alone_blocks_for_ever():
     parked(*gs)
     settle()
     assert not any(g.done for g in gs)
+
+
+def test_c1_nil_channel_waits_with_gos_words():
+    gs = [go(select, recv(None)), go(select, send(None, 1))]
+    parked(*gs)
+    assert [g.status for g in gs] == ["chan receive (nil chan)", "chan send (nil chan)"]
 
 
 # C2: close(nil) is TypeError/AttributeError of Python (see test_bad_input).
@@ -106,6 +111,9 @@ def test_c4_close_wakes_blocked_receivers():
     ch.close()
     assert a.join(timeout=LIMIT) == (None, False)
     assert b.join(timeout=LIMIT) == (0, None, False)
+
+
+# C5: see test_bad_input, impossible sizes.
 
 
 def test_c6_len_and_cap():
@@ -231,6 +239,15 @@ def test_c11_range_parks_between_values():
     assert g.join(timeout=LIMIT) == [1]
 
 
+def test_c11_range_over_a_silent_channel_waits():
+    g = go(list, Chan())
+    parked(g)
+    settle()
+    assert not g.done
+
+
+# C11 over nil and C12 (direction types are checked by Go's compiler): None has no iterator in Python, and the
+# one-way views refuse the other direction when it is used (see test_views).
 # C13: Python evaluates call arguments once, left to right, before select() is entered.
 
 
@@ -380,3 +397,160 @@ def test_timeouts_racing_with_sends_lose_nothing():
                 pass
     g.join(timeout=LIMIT)
     assert got == list(range(total))
+
+
+def test_weak_reference_sees_the_end():
+    ch, ended = Chan(), []
+    r = weakref.ref(ch, ended.append)
+    assert r() is ch and weakref.getweakrefcount(ch) == 1
+    del ch
+    assert r() is None and ended == [r]
+
+
+def test_weak_dictionary_of_channels():
+    kept = Chan()
+    table = weakref.WeakKeyDictionary({kept: 1, Chan(): 2})
+    gc.collect()
+    assert dict(table) == {kept: 1}
+
+
+def test_weak_reference_keeps_nothing_while_a_goroutine_waits():
+    ch = Chan()
+    r = weakref.ref(ch)
+    g = go(ch.recv)
+    parked(g)
+    del ch
+    assert r() is not None, "the waiting goroutine keeps it"
+    g.cancel()
+    with pytest.raises(gort.Cancelled):
+        g.join(timeout=LIMIT)
+    del g
+    eventually(lambda: gc.collect() >= 0 and r() is None)
+
+
+@pytest.mark.parametrize("make", [lambda ch: ch, lambda ch: recv(ch), lambda ch: send(None, ch), lambda ch: [ch]])
+def test_cycle_through_a_channel_is_collected(make):
+    ch = Chan(1)
+    r = weakref.ref(ch)
+    ch.send(make(ch))
+    del ch
+    gc.collect()
+    assert r() is None
+
+
+def nested_in_channels(inner):
+    ch = Chan(1)
+    ch.send(inner)
+    return ch
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [nested_in_channels, lambda inner: send(None, inner), lambda inner: nested_in_channels([inner])],
+    ids=["channels", "cases", "channels and lists"],
+)
+def test_deeply_nested_channels_end_without_recursion(wrap, anywhere):
+    def body():
+        last = object()
+        for _ in range(100_000):
+            last = wrap(last)
+        del last
+
+    anywhere(body)
+
+
+def test_values_end_in_a_channel_that_ends():
+    ended = []
+
+    class Thing:
+        def __del__(self):
+            ended.append(self)
+
+    ch = Chan(3)
+    for _ in range(3):
+        ch.send(Thing())
+    del ch
+    assert len(ended) == 3
+
+
+def test_finalizer_of_a_value_may_use_channels():
+    log = Chan(10)
+
+    class Thing:
+        def __del__(self):
+            log.send("ended")
+            with pytest.raises(TimeoutError):
+                Chan().recv(timeout=0.001)
+
+    def body():
+        ch = Chan(2)
+        ch.send(Thing())
+        ch.send(Thing())
+
+    go(body).join(timeout=LIMIT)
+    assert [log.recv(timeout=LIMIT), log.recv(timeout=LIMIT)] == ["ended"] * 2
+
+
+# What was received and put back (for waits inside asyncio).
+
+
+def stamped(ch):
+    value, _, stamp = ch._recv_until(Chan())
+    return value, stamp
+
+
+@pytest.mark.parametrize("cap", [0, 1, 3])
+def test_put_back_value_comes_first_and_senders_go_on_waiting(cap):
+    ch = Chan(cap)
+    gs = []
+    for i in range(cap + 2):
+        gs.append(go(ch.send, i))
+        parked_or_done(gs[-1])
+    value, stamp = stamped(ch)
+    assert value == 0
+    ch._unrecv(value, stamp)
+    assert [ch.recv(timeout=LIMIT) for _ in range(cap + 2)] == list(range(cap + 2))
+    join_all(gs)
+
+
+def parked_or_done(g):
+    eventually(lambda: g.done or is_parked(g))
+
+
+def test_put_back_values_keep_the_order_of_their_receives():
+    ch = Chan(4)
+    for i in range(4):
+        ch.send(i)
+    got = [stamped(ch) for _ in range(3)]
+    for value, stamp in (got[1], got[2], got[0]):
+        ch._unrecv(value, stamp)
+    assert len(ch) == 4
+    assert [ch.recv() for _ in range(4)] == [0, 1, 2, 3]
+
+
+def test_put_back_goes_to_the_receiver_that_waits_longest():
+    ch = Chan()
+    gs = [go(ch.recv)]
+    parked(*gs)
+    gs.append(go(ch.recv))
+    parked(*gs)
+    ch._unrecv("back", 1)
+    assert gs[0].join(timeout=LIMIT) == "back"
+    assert not gs[1].done
+
+
+def test_put_back_to_a_closed_channel_is_received():
+    ch = Chan()
+    ch.close()
+    ch._unrecv("back", 1)
+    assert ch.recv() == "back"
+    assert ch.recv_ok() == (None, False)
+
+
+def test_recv_until_stops_when_the_other_channel_closes():
+    ch, stop = Chan(), Chan()
+    g = go(ch._recv_until, stop)
+    parked(g)
+    stop.close()
+    assert g.join(timeout=LIMIT) is None
+    assert ch.try_send(1) is False
