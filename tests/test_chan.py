@@ -246,8 +246,8 @@ def test_c11_range_over_a_silent_channel_waits():
     assert not g.done
 
 
-# C11 over nil and C12 (direction types are checked by Go's compiler): None has no iterator in Python, and the
-# one-way views refuse the other direction when it is used (see test_views).
+# C11 over nil: None has no iterator in Python.
+# C12: Go's compiler checks directions; here the one-way views refuse when used (see test_views).
 # C13: Python evaluates call arguments once, left to right, before select() is entered.
 
 
@@ -272,7 +272,9 @@ def test_c13_arguments_evaluated_once_in_order():
 # beyond the table
 
 
-@pytest.mark.parametrize("value", [None, 0, False, (), [], "x", object(), float("nan"), ValueError("as data"), KeyError])
+@pytest.mark.parametrize(
+    "value", [None, 0, False, (), [], "x", object(), float("nan"), ValueError("as data"), KeyError]
+)
 @pytest.mark.parametrize("cap", [0, 1])
 def test_any_value_travels_unchanged(value, cap):
     ch = Chan(cap)
@@ -305,7 +307,11 @@ def test_timeouts_raise_timeout_error(timeout, anywhere):
     ch = Chan()
 
     def body():
-        for op in (lambda: ch.recv(timeout=timeout), lambda: ch.send(1, timeout=timeout), lambda: ch.recv_ok(timeout=timeout)):
+        for op in (
+            lambda: ch.recv(timeout=timeout),
+            lambda: ch.send(1, timeout=timeout),
+            lambda: ch.recv_ok(timeout=timeout),
+        ):
             with pytest.raises(TimeoutError):
                 op()
 
@@ -428,7 +434,9 @@ def test_weak_reference_keeps_nothing_while_a_goroutine_waits():
     eventually(lambda: gc.collect() >= 0 and r() is None)
 
 
-@pytest.mark.parametrize("make", [lambda ch: ch, lambda ch: recv(ch), lambda ch: send(None, ch), lambda ch: [ch]])
+@pytest.mark.parametrize(
+    "make", [lambda ch: ch, lambda ch: recv(ch), lambda ch: send(None, ch), lambda ch: [ch]]
+)
 def test_cycle_through_a_channel_is_collected(make):
     ch = Chan(1)
     r = weakref.ref(ch)
@@ -446,7 +454,11 @@ def nested_in_channels(inner):
 
 @pytest.mark.parametrize(
     "wrap",
-    [nested_in_channels, lambda inner: send(None, inner), lambda inner: nested_in_channels([inner])],
+    [
+        nested_in_channels,
+        lambda inner: send(None, inner),
+        lambda inner: nested_in_channels([inner]),
+    ],
     ids=["channels", "cases", "channels and lists"],
 )
 def test_deeply_nested_channels_end_without_recursion(wrap, anywhere):

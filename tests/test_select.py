@@ -106,10 +106,19 @@ def test_s3_empty_select_blocks_for_ever():
 
 
 def test_s3_reasons_are_gos():
-    a, b, c = go(select), go(select, recv(None), send(None, 1)), go(select, recv(Chan()), recv(Chan()))
+    a, b, c = (
+        go(select),
+        go(select, recv(None), send(None, 1)),
+        go(select, recv(Chan()), recv(Chan())),
+    )
     d = go(select, recv(Chan()))
     parked(a, b, c, d)
-    assert [g.status for g in (a, b, c, d)] == ["select (no cases)", "select", "select", "chan receive"]
+    assert [g.status for g in (a, b, c, d)] == [
+        "select (no cases)",
+        "select",
+        "select",
+        "chan receive",
+    ]
 
 
 def test_s3_empty_select_with_default_or_timeout_returns():

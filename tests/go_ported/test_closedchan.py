@@ -1,6 +1,7 @@
 """Copyright The Go Authors; BSD-style licence, see LICENSE-GO
 
-Port of test/closedchan.go: receive from and send to a closed channel, by method, by select, and by a select with a channel that is never ready.
+Port of test/closedchan.go: receive from and send to a closed channel, by method, by select, and
+by a select with a channel that is never ready.
 """
 
 import pytest

@@ -1,10 +1,10 @@
 """Copyright The Go Authors; BSD-style licence, see LICENSE-GO
 
-Port of test/chan/doubleselect.go: one goroutine selects over four sends, four others select the values together.
+Port of test/chan/doubleselect.go: one goroutine selects over four sends, four others select the
+values together.
 """
 
-from gort import Chan, go
-from gort import select, send
+from gort import Chan, go, select, send
 from waiting import LIMIT, join_all
 
 N = 5_000

@@ -1,6 +1,7 @@
 """Copyright The Go Authors; BSD-style licence, see LICENSE-GO
 
-Port of test/ken/chan.go: goroutines that send, receive and select over up to eight channels; every channel carries 76 values, each checked in order.
+Port of test/ken/chan.go: goroutines that send, receive and select over up to eight channels;
+every channel carries 76 values, each checked in order.
 """
 
 import gort

@@ -25,7 +25,9 @@ def try_until(case):
 
 
 @pytest.mark.parametrize("buffer", [0, 1])
-@pytest.mark.parametrize("there, back", [(123, 234), (123456, 234567), (True, True), ("hello", "hello again")])
+@pytest.mark.parametrize(
+    "there, back", [(123, 234), (123456, 234567), (True, True), ("hello", "hello again")]
+)
 def test_nonblock_send_and_receive_meet_a_goroutine(buffer, there, back):
     ch, strobe = Chan(buffer), Chan()
     assert select(recv(ch), default=True) == (-1, None, False)

@@ -1,7 +1,8 @@
 """Copyright The Go Authors; BSD-style licence, see LICENSE-GO
 
-Port of test/chan/powser1.go: power series as goroutines that give one coefficient per request. Fractions take the
-place of the rationals, and the end of a series is None. The two checks of no value in Go (a count of 0) ask for 10 here.
+Port of test/chan/powser1.go: power series as goroutines that give one coefficient per request.
+Fractions take the place of the rationals, and the end of a series is None. The two checks of no
+value in Go (a count of 0) ask for 10 here.
 """
 
 from fractions import Fraction
@@ -240,7 +241,9 @@ def test_powser1_differentiate():
 
 
 def test_powser1_integrate():
-    assert coefficients(lambda: integrate(Fraction(0), ones())) == [0] + [Fraction(1, i) for i in range(1, N)]
+    assert coefficients(lambda: integrate(Fraction(0), ones())) == [0] + [
+        Fraction(1, i) for i in range(1, N)
+    ]
 
 
 def test_powser1_scale():

@@ -1,6 +1,9 @@
 """Copyright The Go Authors; BSD-style licence, see LICENSE-GO
 
-Port of runtime/chan_test.go: TestChan, TestNonblockRecvRace, TestNonblockSelectRace(2), TestSelfSelect, TestSelectStress, TestSelectFairness, TestPseudoRandomSend, TestMultiConsumer, TestSelectDuplicateChannel. The stack shrinking tests have no meaning here: gort's stacks do not move.
+Port of runtime/chan_test.go: TestChan, TestNonblockRecvRace, TestNonblockSelectRace(2),
+TestSelfSelect, TestSelectStress, TestSelectFairness, TestPseudoRandomSend, TestMultiConsumer,
+TestSelectDuplicateChannel. The stack shrinking tests have no meaning here: gort's stacks do not
+move.
 """
 
 from collections import Counter

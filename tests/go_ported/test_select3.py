@@ -1,6 +1,7 @@
 """Copyright The Go Authors; BSD-style licence, see LICENSE-GO
 
-Port of test/chan/select3.go: what blocks, and what raises. A Python nil channel is None in a select.
+Port of test/chan/select3.go: what blocks, and what raises. A Python nil channel is None in a
+select.
 """
 
 import pytest

@@ -1,6 +1,7 @@
 """Copyright The Go Authors; BSD-style licence, see LICENSE-GO
 
-Ports of test/chan/select2.go, select4.go, select5.go (the orders of evaluation that Python has), select6.go, select7.go and sendstmt.go.
+Ports of test/chan/select2.go, select4.go, select5.go (the orders of evaluation that Python has),
+select6.go, select7.go and sendstmt.go.
 """
 
 import itertools
@@ -48,7 +49,9 @@ EXTRAS = [
 @pytest.mark.parametrize("extras", EXTRAS)
 @pytest.mark.parametrize("default", [False, True])
 @pytest.mark.parametrize("by_select", ["recv", "send"])
-def test_select5_every_mixture_chooses_the_ready_case_and_evaluates_in_order(extras, default, by_select):
+def test_select5_every_mixture_chooses_the_ready_case_and_evaluates_in_order(
+    extras, default, by_select
+):
     c, dummy, order = Chan(1), Chan(), []
 
     def note(x, step):
@@ -68,8 +71,10 @@ def test_select5_every_mixture_chooses_the_ready_case_and_evaluates_in_order(ext
             got = select(recv(note(c, 1)), *[make[e]() for e in extras], default=default)
             assert got == (0, n, True)
         else:
-            i = select(send(note(c, 1), note(n, 2)), *[make[e]() for e in extras], default=default)[0]
-            assert (i, c.recv()) == (0, n)
+            got = select(
+                send(note(c, 1), note(n, 2)), *[make[e]() for e in extras], default=default
+            )
+            assert (got[0], c.recv()) == (0, n)
         assert order == sorted(order)
     if default:
         assert select(*[make[e]() for e in extras], default=True) == (-1, None, False)
@@ -94,8 +99,16 @@ def test_select6_leaving_the_middle_of_a_queue():
     join_all([first, second, third])
 
 
-RECEIVES = [lambda c: c.recv(), lambda c: select(recv(c))[1], lambda c: select(recv(c), recv(Chan()))[1]]
-SENDS = [lambda c: c.send(1), lambda c: select(send(c, 1)), lambda c: select(send(c, 1), send(Chan(), 1))]
+RECEIVES = [
+    lambda c: c.recv(),
+    lambda c: select(recv(c))[1],
+    lambda c: select(recv(c), recv(Chan()))[1],
+]
+SENDS = [
+    lambda c: c.send(1),
+    lambda c: select(send(c, 1)),
+    lambda c: select(send(c, 1), send(Chan(), 1)),
+]
 
 
 @pytest.mark.parametrize("receive", RECEIVES)

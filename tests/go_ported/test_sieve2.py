@@ -1,6 +1,7 @@
 """Copyright The Go Authors; BSD-style licence, see LICENSE-GO
 
-Port of test/chan/sieve2.go: a faster prime sieve, with a heap of channels and a proxy of unlimited buffer.
+Port of test/chan/sieve2.go: a faster prime sieve, with a heap of channels and a proxy of
+unlimited buffer.
 """
 
 import heapq
