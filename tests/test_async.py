@@ -1,4 +1,4 @@
-"""Channels and goroutines inside asyncio: values, closing, cancellation, and where the loop runs."""
+"""Channels and goroutines inside asyncio: values, closing, cancellation, places of the loop."""
 
 from __future__ import annotations
 

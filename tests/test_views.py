@@ -1,4 +1,4 @@
-"""One-way views of a channel (SEMANTICS C12): what each side can do, and that it can do nothing else."""
+"""One-way views of a channel (SEMANTICS C12): what each side can do, and nothing else."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class Counters:
 
 
 class End:
-    """A channel with the next value to send and the next one expected; None in place of a side that is done."""
+    """A channel, the next value to send, and the next one expected; None once a side is done."""
 
     def __init__(self, counters, cap):
         counters.value += 100

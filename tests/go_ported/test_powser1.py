@@ -42,7 +42,7 @@ def started(body):
 
 
 def get2(u, v):
-    """One coefficient of each, asked for and received in whatever order they are ready (Go's getn)."""
+    """One coefficient of each, in whatever order requests and answers are ready (Go's getn)."""
     series, out = [u, v], [None, None]
     req, dat = [u.req, v.req], [None, None]
     for _ in range(4):

@@ -1,7 +1,7 @@
 """A plain model of channels and select: deques, and one list of waiters in order of arrival.
 
-Go leaves it open which of several ready cases a select takes, and so does the model: it reads from the
-goroutine which case was taken, checks that it was allowed, and goes on from there.
+Go leaves it open which of several ready cases a select takes, and so does the model: it reads from
+the goroutine which case was taken, checks that it was allowed, and goes on from there.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Model:
         return next((w for w in self.waiting if w.indexes(chan, is_send)), None)
 
     def served(self, waiter, chan, is_send):
-        """A waiter got its turn on `chan`: what it says must fit. The case it took, and its outcome."""
+        """A waiter got its turn on `chan`: the case it took, which must fit, and its outcome."""
         self.waiting.remove(waiter)
         outcome = waiter.outcome()
         assert outcome != "closed", f"{waiter} found a channel closed that is open"
@@ -130,7 +130,7 @@ class Model:
                     assert outcome[0] in receives and outcome[1:] == (None, False)
 
     def act(self, cases, outcome):
-        """Goroutine or main took part in `cases` at once, with `outcome`; at least one case was ready."""
+        """Somebody went on at once with `outcome`; at least one of the `cases` was ready."""
         ready = [i for i, c in enumerate(cases) if self.ready(c)]
         if outcome == "closed":
             assert any(cases[i].is_send and self.chans[cases[i].chan].closed for i in ready)

@@ -65,7 +65,7 @@ class SelectMachine(Steps, RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 9))
     def cancel(self, which):
-        # No precondition: who waits depends on what select chose, and hypothesis wants its runs alike.
+        # No precondition: who waits depends on what select chose, and runs must be alike.
         if self.model.waiting:
             self.cancel_one(which)
 
