@@ -2,8 +2,9 @@
 
 What the Python side relies on beyond the signatures:
 
-- Chan supports weak references (gort.time holds channels weakly), Chan and Goroutine subscription.
-- WaitGroup and RWMutex can be subclassed (gort.sync does); Cond takes subclasses of its locks.
+- Chan supports weak references, Chan and Goroutine subscription.
+- WaitGroup, RWMutex, Timer and Ticker can be subclassed (gort.sync and gort.time do); Cond takes
+  subclasses of its locks, and anything else with lock() and unlock().
 - recv(x) and send(x, v) take, where x is neither a Chan nor None, the Chan in `x._recv_chan` or
   `x._send_chan` (the views of gort.chan; the wrong direction raises TypeError by itself).
 - Chan.sender, receiver, recv_async, send_async and __aiter__ call gort.chan's _sender, _receiver,
@@ -18,13 +19,14 @@ What the Python side relies on beyond the signatures:
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from types import GenericAlias, TracebackType
-from typing import Any, Generic, Self, TypeVar, final
+from typing import Any, Generic, Protocol, Self, TypeVar, final
 
 from typing_extensions import disjoint_base
 
 from gort.chan import RecvChan, SendChan
 
 _T = TypeVar("_T")
+_TimerT = TypeVar("_TimerT", bound=Timer)
 
 @final
 class Goroutine(Generic[_T]):
@@ -99,6 +101,35 @@ def select(
 ) -> tuple[int, Any, bool]: ...
 
 @disjoint_base
+class Timer:
+    """A timer; gort.Timer adds c."""
+    def __new__(cls, seconds: float) -> Self: ...
+    @property
+    def _chan(self) -> Chan[float] | None: ...
+    def stop(self) -> bool: ...
+    def reset(self, seconds: float) -> bool: ...
+
+@disjoint_base
+class Ticker:
+    """A ticker; gort.Ticker adds c."""
+    def __new__(cls, seconds: float) -> Self: ...
+    @property
+    def _chan(self) -> Chan[float]: ...
+    def stop(self) -> None: ...
+    def reset(self, seconds: float) -> None: ...
+
+def _after_func(
+    cls: type[_TimerT],
+    seconds: float,
+    fn: Callable[..., object],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    /,
+) -> _TimerT: ...
+def _time_chan(seconds: float, periodic: bool, /) -> Chan[float]: ...
+def _poll_timers() -> None: ...
+
+@disjoint_base
 class Semaphore:
     """A weighted semaphore that serves its waiters in order."""
     def __new__(cls, n: int) -> Self: ...
@@ -142,10 +173,14 @@ class WaitGroup:
     def done(self) -> None: ...
     def wait(self, timeout: float | None = None) -> None: ...
 
+class _Locker(Protocol):
+    def lock(self) -> object: ...
+    def unlock(self) -> object: ...
+
 @disjoint_base
 class Cond:
-    """Go's sync.Cond on a Mutex or RWMutex."""
-    def __new__(cls, lock: Mutex | RWMutex) -> Self: ...
+    """Go's sync.Cond on a lock."""
+    def __new__(cls, lock: _Locker) -> Self: ...
     def wait(self, timeout: float | None = None) -> None: ...
     def signal(self) -> None: ...
     def broadcast(self) -> None: ...

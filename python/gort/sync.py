@@ -2,8 +2,9 @@
 
 The primitives are compiled. Here stand the parts that call Python functions: WaitGroup.go, Once,
 once_func and once_value, and the reading side of an RWMutex as a context manager. Everything
-works between goroutines and plain threads in every direction; misuse raises RuntimeError or
-ValueError with Go's words.
+works between goroutines and plain threads in every direction. Misuse (an unlock of what is not
+locked, a counter below zero) raises RuntimeError with Go's words and changes nothing; an argument
+that is wrong by itself raises TypeError or ValueError.
 """
 
 from __future__ import annotations
@@ -74,22 +75,45 @@ class RWMutex(_core.RWMutex):
         return _Reading(self)
 
 
-def _counted(wg: WaitGroup, fn: Callable[..., T], args: Any, kwargs: Any) -> T:
-    """Body of a goroutine started by WaitGroup.go: an exception leaves without done(), as in Go."""
-    try:
-        result = fn(*args, **kwargs)
-    except GoroutineExit:
+class _Counted:
+    """Body of a goroutine started by WaitGroup.go.
+
+    Says done() when the function returns or is ended by GoroutineExit, not when it raises anything
+    else, as in Go. A goroutine that is cancelled before it ran drops this without calling it:
+    that is the end of its work as well.
+    """
+
+    __slots__ = ("_args", "_fn", "_kwargs", "_wg")
+
+    def __init__(self, wg: WaitGroup, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        self._wg: WaitGroup | None = wg
+        self._fn = fn
+        self._args = args
+        self._kwargs = kwargs
+
+    def __call__(self) -> Any:
+        wg, self._wg = self._wg, None
+        assert wg is not None
+        try:
+            result = self._fn(*self._args, **self._kwargs)
+        except GoroutineExit:
+            wg.done()
+            raise
         wg.done()
-        raise
-    wg.done()
-    return result
+        return result
+
+    def __del__(self) -> None:
+        if self._wg is not None:
+            self._wg.done()
 
 
 class WaitGroup(_core.WaitGroup):
     """A counter of running work; wait() parks until it is back at zero.
 
-    add(n) may be negative; done() is add(-1). A counter below zero raises ValueError
-    "sync: negative WaitGroup counter".
+    add(n) may be negative; done() is add(-1). A counter below zero raises RuntimeError
+    "sync: negative WaitGroup counter". It may be used again once every wait() has returned; a
+    wait() that comes back to a counter in use raises RuntimeError "sync: WaitGroup is reused before
+    previous Wait has returned".
 
     Example:
         >>> import gort
@@ -127,11 +151,8 @@ class WaitGroup(_core.WaitGroup):
         """
         _need_callable(fn, "WaitGroup.go()")
         self.add(1)
-        try:
-            return spawn(_counted, (self, fn, args, kwargs), name=getattr(fn, "__qualname__", None))
-        except BaseException:
-            self.done()
-            raise
+        body = _Counted(self, fn, args, kwargs)  # it counts as started: whatever happens, it is done
+        return spawn(body, name=getattr(fn, "__qualname__", None))
 
 
 class Once:

@@ -27,6 +27,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             && entry::chan::register(module)
             && entry::select::register(module)
             && entry::sync::register(module)
+            && entry::cond::register(module)
+            && entry::timer::register(module)
     };
     if ok { Ok(()) } else { Err(PyErr::fetch(py)) }
 }

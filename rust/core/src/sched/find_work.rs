@@ -2,11 +2,8 @@
 
 use super::machine::Machine;
 use super::processor::{NEVER, Processor};
-use super::runtime::Runtime;
 use crate::goroutine::Goroutine;
-use crate::goroutine::waiter::{Outcome, Wait};
 use crate::primitive::atomic::Ordering;
-use crate::sys::clock;
 use std::ptr;
 
 /// How often the global queue goes first. Go's number: prime, so that it does not fall in step with a program's loops.
@@ -129,34 +126,6 @@ impl Machine {
                 }
                 self.sleep_without_work();
             }
-        }
-    }
-}
-
-impl Runtime {
-    /// Fires due timers of `p` and readies their waiters.
-    ///
-    /// # Safety
-    /// On an M with the host attached.
-    pub(super) unsafe fn run_timers(&self, p: &Processor) {
-        let now = clock::now_ns();
-        // Acquire: pairs with the Release stores under the heap's lock.
-        if p.next_when.load(Ordering::Acquire) > now {
-            return;
-        }
-        let mut due: Vec<*mut Wait> = Vec::new();
-        p.fire_due(now, |timer| {
-            let wait = timer.cast::<Wait>();
-            // SAFETY: fired under the heap's lock, so the wait is live; a successful claim keeps it so until readied.
-            unsafe {
-                if (*wait).claim(Outcome::TimedOut) {
-                    due.push(wait);
-                }
-            }
-        });
-        for wait in due {
-            // SAFETY: claimed above, by this caller alone.
-            unsafe { super::park::ready_wait(&*wait) };
         }
     }
 }

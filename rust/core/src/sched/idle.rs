@@ -17,8 +17,9 @@ pub(super) struct IdleLists {
     pub(super) machines: Vec<*mut Machine>,
     /// Ms asleep for goroutines that are bound to them.
     pub(super) bound_asleep: usize,
-    /// The sleeping M that watches the earliest timer.
+    /// The sleeping M that watches the earliest timer, and the deadline it sleeps until.
     keeper: usize,
+    keeper_when: u64,
 }
 
 // SAFETY: Ps and Ms are never freed.
@@ -254,19 +255,21 @@ impl Machine {
         }
     }
 
-    /// Becomes the M that watches the timers, if there are any and nobody does; returns its time-out in ns.
+    /// Becomes the M that watches the timers, if there are any and nobody watches for one this early; returns its time-out
+    /// in ns. A keeper that was set for later sleeps on and finds itself replaced, or the keeper again.
     fn keep_timers(&mut self, next: u64) -> Option<u64> {
         if next == NEVER || self.bound_count != 0 {
             return None;
         }
         let me = ptr::from_mut(self).addr();
         let mut idle = self.rt.idle.lock().unwrap_or_else(|e| e.into_inner());
-        if idle.keeper == 0 {
+        if idle.keeper == 0 || next < idle.keeper_when {
             idle.keeper = me;
         }
         if idle.keeper != me {
             return None;
         }
+        idle.keeper_when = next;
         drop(idle);
         Some(next.saturating_sub(clock::now_ns()).max(1))
     }

@@ -37,6 +37,7 @@ pub mod steal;
 pub mod sysmon;
 #[cfg(all(test, not(loom)))]
 mod tests;
+pub mod timers;
 
 pub use machine::current_machine;
 pub use park::{announce, block, current_goroutine, gosched, ready_wait, retract, sleep_until};

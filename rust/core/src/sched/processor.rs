@@ -3,12 +3,21 @@
 use super::local_queue::LocalQueue;
 use super::machine::Machine;
 use crate::goroutine::Goroutine;
+use crate::goroutine::waiter::{Outcome, Wait};
 use crate::primitive::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::primitive::exclusive::ShortLock;
-use crate::timer::{Timer, TimerHeap};
+use crate::timer::{Event, EventTimer, Timer, TimerHeap};
 
 /// No timer.
 pub const NEVER: u64 = u64::MAX;
+
+/// What a due timer asks for, once its heap's lock is free.
+pub enum Due {
+    /// Ready this wait: it was claimed as timed out.
+    Wait(*mut Wait),
+    /// Call the event's `fire` with this.
+    Event(&'static Event, *mut u8),
+}
 
 /// One processor.
 pub struct Processor {
@@ -20,7 +29,7 @@ pub struct Processor {
     pub machine: AtomicPtr<Machine>,
     /// Goroutines started or resumed here, for sysmon and the 61-tick rule.
     pub ticks: AtomicU32,
-    /// Timers of goroutines that parked here.
+    /// Timers of goroutines that parked here, and those set here.
     timers: ShortLock<TimerHeap>,
     /// The earliest deadline in `timers`, or `NEVER`; read by anyone.
     pub next_when: AtomicU64,
@@ -42,33 +51,58 @@ impl Processor {
     /// Adds a timer.
     ///
     /// # Safety
-    /// The timer stays in place until it fired or was removed here.
+    /// The timer stays in place until it fired (a periodic one: for ever) or was removed here.
     pub unsafe fn add_timer(&self, timer: *mut Timer) {
         let mut heap = self.timers.lock();
         // SAFETY: the caller's promise.
         unsafe { heap.push(timer) };
-        // Release: pairs with the Acquire reads of `next_when` by idle Ms.
-        self.next_when.store(heap.peek_when().unwrap_or(NEVER), Ordering::Release);
+        self.publish_next(&heap);
     }
 
-    /// Removes a timer if it is still queued here.
+    /// Removes a timer if it is still queued here; returns whether it was.
     ///
     /// # Safety
     /// The timer is live and was added here.
-    pub unsafe fn remove_timer(&self, timer: *mut Timer) {
+    pub unsafe fn remove_timer(&self, timer: *mut Timer) -> bool {
         let mut heap = self.timers.lock();
         // SAFETY: the caller's promise.
-        unsafe { heap.remove(timer) };
-        self.next_when.store(heap.peek_when().unwrap_or(NEVER), Ordering::Release);
+        let was_queued = unsafe { heap.remove(timer) };
+        self.publish_next(&heap);
+        was_queued
     }
 
-    /// Fires what is due. Each fired timer's owner is claimed under the heap's lock, so that the owner, who removes its
-    /// timer under the same lock, cannot be gone; the returned waits are then readied by the caller.
-    pub fn fire_due(&self, now_ns: u64, mut fired: impl FnMut(*mut Timer)) {
+    /// The first timer that is due and has something to do. A wait is claimed, and an event taken, under the heap's lock:
+    /// an owner, who removes its timer under the same lock, cannot be gone.
+    pub fn pop_due(&self, now_ns: u64) -> Option<Due> {
         let mut heap = self.timers.lock();
-        while let Some(timer) = heap.pop_due(now_ns) {
-            fired(timer);
+        let mut due = None;
+        while due.is_none()
+            && let Some(timer) = heap.pop_due(now_ns)
+        {
+            // SAFETY: a queued timer is live, and the first field of what its kind says.
+            unsafe {
+                if (*timer).is_event() {
+                    // `take` may free a timer that nobody owns any more.
+                    let event = (*timer.cast::<EventTimer>()).event;
+                    let what = (event.take)(timer.cast());
+                    due = (!what.is_null()).then_some(Due::Event(event, what));
+                } else {
+                    let wait = timer.cast::<Wait>();
+                    due = (*wait).claim(Outcome::TimedOut).then_some(Due::Wait(wait));
+                }
+            }
         }
+        self.publish_next(&heap);
+        due
+    }
+
+    /// How many timers are queued here.
+    pub fn timer_count(&self) -> usize {
+        self.timers.lock().len()
+    }
+
+    fn publish_next(&self, heap: &TimerHeap) {
+        // Release: pairs with the Acquire reads of `next_when` by idle Ms.
         self.next_when.store(heap.peek_when().unwrap_or(NEVER), Ordering::Release);
     }
 }

@@ -1,16 +1,26 @@
-//! Layer 5: timers. A 4-ary heap of intrusive nodes per P (Go's runtime/time.go, timerHeapN = 4); equal deadlines fire in
-//! the order they were set. The heap never calls anybody: it gives back what is due.
+//! Layer 5: timers, as in Go's runtime/time.go.
+//!
+//! A [`Timer`] is a node of one P's [`TimerHeap`] and belongs to whoever set it: it stays in place while it is queued,
+//! and its owner takes it out, under the heap's lock, before it goes. There are two kinds. The timer of a blocked wait
+//! ends that wait. An [`EventTimer`] does what its [`Event`] says, once or periodically. The heap never calls anybody:
+//! it gives back what is due, and sets a periodic timer for its next time.
 
-const ARITY: usize = 4;
-const NOT_QUEUED: usize = usize::MAX;
+mod heap;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+pub use heap::TimerHeap;
+
+const NOT_QUEUED: u32 = u32::MAX;
 
 /// One deadline. Lives in its owner; stays in place while queued.
 #[repr(C)]
 pub struct Timer {
-    /// When, ns of the monotonic clock.
+    /// When, ns of the monotonic clock. Changed by the owner only while it is not queued.
     pub when_ns: u64,
-    index: usize,
     seq: u64,
+    index: u32,
+    is_event: bool,
 }
 
 impl Default for Timer {
@@ -20,168 +30,51 @@ impl Default for Timer {
 }
 
 impl Timer {
-    /// Not queued.
+    /// The timer of a wait, not queued.
     #[inline]
     pub fn new() -> Self {
-        Self { when_ns: 0, index: NOT_QUEUED, seq: 0 }
+        Self { when_ns: 0, seq: 0, index: NOT_QUEUED, is_event: false }
     }
 
     /// Whether it is in a heap.
+    #[inline]
     pub fn is_queued(&self) -> bool {
         self.index != NOT_QUEUED
     }
-}
 
-/// A heap of timers, earliest first.
-#[derive(Default)]
-pub struct TimerHeap {
-    heap: Vec<*mut Timer>,
-    seq: u64,
-}
-
-// SAFETY: the heap's owner keeps it behind a lock; queued timers are alive by the contract of `push`.
-unsafe impl Send for TimerHeap {}
-
-impl TimerHeap {
-    /// Empty.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// How many are queued.
-    pub fn len(&self) -> usize {
-        self.heap.len()
-    }
-
-    /// Whether none is queued.
-    pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
-    }
-
-    /// The earliest deadline.
-    pub fn peek_when(&self) -> Option<u64> {
-        // SAFETY: queued timers are alive.
-        self.heap.first().map(|&t| unsafe { (*t).when_ns })
-    }
-
-    /// Adds.
-    ///
-    /// # Safety
-    /// `timer` is alive, not queued, and stays in place until it is popped or removed.
-    pub unsafe fn push(&mut self, timer: *mut Timer) {
-        self.seq += 1;
-        // SAFETY: the caller's promise.
-        unsafe {
-            (*timer).seq = self.seq;
-            (*timer).index = self.heap.len();
-        }
-        self.heap.push(timer);
-        self.up(self.heap.len() - 1);
-    }
-
-    /// Takes out; `false` if it was not queued.
-    ///
-    /// # Safety
-    /// `timer` is alive and queued here if anywhere.
-    pub unsafe fn remove(&mut self, timer: *mut Timer) -> bool {
-        // SAFETY: the caller's promise.
-        let i = unsafe { std::mem::replace(&mut (*timer).index, NOT_QUEUED) };
-        if i == NOT_QUEUED {
-            return false;
-        }
-        self.heap.swap_remove(i);
-        if i < self.heap.len() {
-            // SAFETY: a queued timer.
-            unsafe { (*self.heap[i]).index = i };
-            self.down(i);
-            self.up(i);
-        }
-        true
-    }
-
-    /// The earliest timer if it is due; it is out of the heap then.
-    pub fn pop_due(&mut self, now_ns: u64) -> Option<*mut Timer> {
-        let first = *self.heap.first()?;
-        // SAFETY: queued timers are alive.
-        unsafe {
-            if (*first).when_ns > now_ns {
-                return None;
-            }
-            self.remove(first);
-        }
-        Some(first)
-    }
-
-    fn key(&self, i: usize) -> (u64, u64) {
-        // SAFETY: queued timers are alive.
-        unsafe { ((*self.heap[i]).when_ns, (*self.heap[i]).seq) }
-    }
-
-    fn swap(&mut self, a: usize, b: usize) {
-        self.heap.swap(a, b);
-        // SAFETY: queued timers are alive.
-        unsafe {
-            (*self.heap[a]).index = a;
-            (*self.heap[b]).index = b;
-        }
-    }
-
-    fn up(&mut self, mut i: usize) {
-        while i > 0 {
-            let parent = (i - 1) / ARITY;
-            if self.key(parent) <= self.key(i) {
-                return;
-            }
-            self.swap(i, parent);
-            i = parent;
-        }
-    }
-
-    fn down(&mut self, mut i: usize) {
-        loop {
-            let first = i * ARITY + 1;
-            let children = first..(first + ARITY).min(self.heap.len());
-            let Some(least) = children.min_by_key(|&c| self.key(c)) else { return };
-            if self.key(i) <= self.key(least) {
-                return;
-            }
-            self.swap(i, least);
-            i = least;
-        }
+    /// Whether it is the first field of an [`EventTimer`].
+    #[inline]
+    pub fn is_event(&self) -> bool {
+        self.is_event
     }
 }
 
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::{Timer, TimerHeap};
-    use proptest::prelude::*;
+/// What an [`EventTimer`] does when it is due, in two steps, both with the host attached.
+pub struct Event {
+    /// Under the heap's lock, so that the timer's owner cannot be gone: gives what `fire` needs, or null for nothing to
+    /// do. Sets nothing in motion. A timer that is not periodic is out of the heap by then, and may be freed here.
+    pub take: unsafe fn(*mut EventTimer) -> *mut u8,
+    /// With the lock free, usually on an M's scheduler stack: may make goroutines runnable and start them; must not park and
+    /// must not run code of the host.
+    pub fire: unsafe fn(*mut u8),
+}
 
-    proptest! {
-        #[test]
-        fn heap_gives_back_what_a_sorted_list_would(whens in prop::collection::vec(0u64..50, 1..200), drop_every in 2usize..7) {
-            let mut timers: Vec<Timer> = whens.iter().map(|&w| Timer { when_ns: w, ..Timer::new() }).collect();
-            let base = timers.as_mut_ptr();
-            let mut heap = TimerHeap::new();
-            let mut model = Vec::new();
-            // SAFETY: `timers` is not touched or moved while its elements are queued.
-            unsafe {
-                for (i, &w) in whens.iter().enumerate() {
-                    heap.push(base.add(i));
-                    model.push((w, i));
-                }
-                for i in (0..whens.len()).step_by(drop_every) {
-                    prop_assert!(heap.remove(base.add(i)));
-                    prop_assert!(!heap.remove(base.add(i)));
-                    model.retain(|&(_, j)| j != i);
-                }
-                model.sort_unstable();
-                prop_assert_eq!(heap.peek_when(), model.first().map(|m| m.0));
-                for &(w, i) in &model {
-                    prop_assert!(w == 0 || heap.pop_due(w - 1).is_none());
-                    prop_assert_eq!(heap.pop_due(w), Some(base.add(i)));
-                }
-                prop_assert!(heap.is_empty());
-            }
-        }
+/// A timer with an event, once or every `period_ns`.
+#[repr(C)]
+pub struct EventTimer {
+    /// First field: a due timer is cast back.
+    pub timer: Timer,
+    /// Time between firings, ns; 0: once.
+    pub period_ns: u64,
+    /// Whose heap it was put into, an index of the runtime's Ps.
+    pub processor: usize,
+    /// What it does.
+    pub event: &'static Event,
+}
+
+impl EventTimer {
+    /// Not queued.
+    pub fn new(event: &'static Event) -> Self {
+        Self { timer: Timer { is_event: true, ..Timer::new() }, period_ns: 0, processor: 0, event }
     }
 }

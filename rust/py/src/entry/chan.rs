@@ -18,6 +18,8 @@ pub(crate) struct ChanObject {
     /// Weak references to it; CPython's.
     weak_list: Object,
     pub(crate) chan: Chan<Value>,
+    /// What feeds it, if it is a timer's channel; else null.
+    pub(crate) timer: *mut super::timer::ChanTimer,
 }
 
 /// The Chan type.
@@ -138,6 +140,7 @@ unsafe extern "C" fn chan_dealloc(slf: Object) {
         if !(*slf.cast::<ChanObject>()).weak_list.is_null() {
             ffi::PyObject_ClearWeakRefs(slf);
         }
+        super::timer::release((*slf.cast::<ChanObject>()).timer);
         chan_clear(slf);
         ptr::drop_in_place(&raw mut (*slf.cast::<ChanObject>()).chan);
         ffi::PyObject_GC_Del(slf.cast());

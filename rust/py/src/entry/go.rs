@@ -273,6 +273,7 @@ unsafe extern "C-unwind" fn stats(_m: Object, _: Object) -> Object {
         (c"machines", rt.machine_count.load(Ordering::Relaxed) as u64),
         (c"idle_machines", rt.idle_machine_count() as u64),
         (c"steals", rt.counters.steals.load(Ordering::Relaxed)),
+        (c"timers", rt.timer_count() as u64),
         (c"hand_offs", rt.counters.hand_offs.load(Ordering::Relaxed)),
     ];
     // SAFETY: GIL held.

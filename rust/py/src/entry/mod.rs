@@ -4,9 +4,11 @@
 //! breaks the count. So nothing here is a `#[pyfunction]`, and nothing here holds a value with a destructor over a park.
 
 pub(crate) mod chan;
+pub(crate) mod cond;
 pub(crate) mod go;
 pub(crate) mod select;
 pub(crate) mod sync;
+pub(crate) mod timer;
 
 use crate::error;
 use crate::host;

@@ -1,32 +1,35 @@
-//! The types of gort.sync: a Python object around each of the core's.
+//! The types of gort.sync but Cond: a Python object around each of the core's. Misuse is a RuntimeError with Go's words
+//! and changes nothing; an argument that is wrong by itself is a TypeError or ValueError.
 
 use super::{arguments, boolean, deadline, fast, methods, none, plain, runtime};
 use crate::error;
-use gort_core::goroutine::waiter::{Outcome, Reason};
-use gort_core::sync::{Misuse, Mutex, NotifyList, RwMutex, Semaphore, WaitGroup};
+use gort_core::goroutine::waiter::Outcome;
+use gort_core::sched::Runtime;
+use gort_core::sync::{Misuse, Mutex, RwMutex, Semaphore, WaitGroup};
 use pyo3::ffi;
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 type Object = *mut ffi::PyObject;
 
+/// The Mutex type, for Cond's short way.
+pub(super) static MUTEX_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
 #[repr(C)]
-struct Holder<T> {
+pub(super) struct Holder<T> {
     ob_base: ffi::PyObject,
-    inner: T,
+    pub(super) inner: T,
 }
 
 #[inline(always)]
-unsafe fn inner<'a, T>(slf: Object) -> &'a T {
+pub(super) unsafe fn inner<'a, T>(slf: Object) -> &'a T {
     // SAFETY: the method table of a type is used with objects of that type only; the caller keeps `slf` alive.
     unsafe { &(*slf.cast::<Holder<T>>()).inner }
 }
 
 /// Runs a blocking operation until it is done or an exception is set.
 #[inline(always)]
-unsafe fn wait(
-    until: Option<u64>,
-    mut op: impl FnMut(&'static gort_core::sched::Runtime, Option<u64>) -> Outcome,
-) -> Object {
+pub(super) unsafe fn wait(until: Option<u64>, mut op: impl FnMut(&'static Runtime, Option<u64>) -> Outcome) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
     loop {
         let outcome = op(rt, until);
@@ -39,7 +42,7 @@ unsafe fn wait(
     }
 }
 
-fn done(result: Result<(), Misuse>) -> Object {
+pub(super) fn done(result: Result<(), Misuse>) -> Object {
     match result {
         Ok(()) => none(),
         // SAFETY: GIL held.
@@ -47,7 +50,7 @@ fn done(result: Result<(), Misuse>) -> Object {
     }
 }
 
-unsafe fn alloc<T>(tp: *mut ffi::PyTypeObject, value: T) -> Object {
+pub(super) unsafe fn alloc<T>(tp: *mut ffi::PyTypeObject, value: T) -> Object {
     // SAFETY: GIL held; the type's basicsize is Holder<T>'s or a subclass's.
     unsafe {
         let obj = ffi::PyType_GenericAlloc(tp, 0);
@@ -58,9 +61,18 @@ unsafe fn alloc<T>(tp: *mut ffi::PyTypeObject, value: T) -> Object {
     }
 }
 
-unsafe extern "C" fn new_default<T: Default>(tp: *mut ffi::PyTypeObject, _: Object, _: Object) -> Object {
+unsafe extern "C" fn new_default<T: Default>(tp: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
     // SAFETY: tp_new with the GIL.
-    unsafe { alloc(tp, T::default()) }
+    unsafe {
+        // As object.__new__: arguments are for an __init__ of a subclass, if it has one.
+        let any = ffi::PyTuple_GET_SIZE(args) != 0 || (!kwargs.is_null() && ffi::PyDict_Size(kwargs) != 0);
+        let own_init = (*tp).tp_init.map(|f| f as usize) != ffi::PyBaseObject_Type.tp_init.map(|f| f as usize);
+        if any && !own_init {
+            ffi::PyErr_Format(ffi::PyExc_TypeError, c"%s() takes no arguments".as_ptr(), (*tp).tp_name);
+            return ptr::null_mut();
+        }
+        alloc(tp, T::default())
+    }
 }
 
 unsafe extern "C" fn dealloc<T>(slf: Object) {
@@ -97,6 +109,25 @@ macro_rules! waiting {
     };
 }
 
+/// `__enter__`: waits without a time-out and gives the object itself.
+macro_rules! enter {
+    ($f:ident, $t:ty, $op:expr) => {
+        unsafe extern "C-unwind" fn $f(slf: Object, _: Object) -> Object {
+            // SAFETY: METH_NOARGS with the GIL.
+            unsafe {
+                let object = inner::<$t>(slf);
+                let entered = wait(None, |rt, d| $op(object, rt, d));
+                if !entered.is_null() {
+                    ffi::Py_DECREF(entered);
+                    ffi::Py_INCREF(slf);
+                    return slf;
+                }
+                entered
+            }
+        }
+    };
+}
+
 /// A METH_NOARGS method.
 macro_rules! simple {
     ($f:ident, $t:ty, $op:expr) => {
@@ -116,7 +147,9 @@ simple!(rw_unlock, RwMutex, |m: &RwMutex| done(m.unlock()));
 simple!(rw_runlock, RwMutex, |m: &RwMutex| done(m.runlock()));
 simple!(rw_try_lock, RwMutex, |m: &RwMutex| boolean(m.try_lock()));
 simple!(rw_try_rlock, RwMutex, |m: &RwMutex| boolean(m.try_rlock()));
-waiting!(group_wait, "wait", WaitGroup, WaitGroup::wait);
+enter!(enter_mutex, Mutex, Mutex::lock);
+enter!(enter_rw, RwMutex, RwMutex::lock);
+enter!(enter_semaphore, Semaphore, |s: &Semaphore, rt, d| s.acquire(rt, 1, d));
 simple!(group_done, WaitGroup, |w: &WaitGroup| done(w.add(-1)));
 
 unsafe extern "C-unwind" fn leave_mutex(slf: Object, _: *const Object, _: ffi::Py_ssize_t, _: Object) -> Object {
@@ -138,6 +171,24 @@ unsafe extern "C-unwind" fn group_add(slf: Object, args: *const Object, n: ffi::
             return ptr::null_mut();
         }
         done(inner::<WaitGroup>(slf).add(delta))
+    }
+}
+
+unsafe extern "C-unwind" fn group_wait(slf: Object, args: *const Object, n: ffi::Py_ssize_t, kw: Object) -> Object {
+    // SAFETY: a vectorcall with the GIL.
+    unsafe {
+        let Some([timeout]) = arguments("wait", args, n, kw, [c"timeout"], 0) else { return ptr::null_mut() };
+        let Ok(until) = deadline(timeout) else { return ptr::null_mut() };
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let group = inner::<WaitGroup>(slf);
+        loop {
+            match group.wait(rt, until) {
+                Ok(Outcome::Delivered) => return none(),
+                Ok(outcome) if error::ended(rt, outcome) => {}
+                Ok(_) => return ptr::null_mut(),
+                Err(misuse) => return done(Err(misuse)),
+            }
+        }
     }
 }
 
@@ -207,80 +258,6 @@ unsafe extern "C-unwind" fn leave_semaphore(slf: Object, _: *const Object, _: ff
     done(unsafe { inner::<Semaphore>(slf) }.release(1))
 }
 
-/// A condition variable: the list of waiters and the Python lock it goes with.
-struct Cond {
-    list: NotifyList,
-    lock: Object,
-}
-
-unsafe extern "C" fn cond_new(tp: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
-    // SAFETY: tp_new with the GIL.
-    unsafe {
-        let mut lock: Object = ptr::null_mut();
-        let mut names = [c"lock".as_ptr().cast_mut(), ptr::null_mut()];
-        let format = c"O:Cond".as_ptr();
-        if ffi::PyArg_ParseTupleAndKeywords(args, kwargs, format, names.as_mut_ptr().cast(), &raw mut lock) == 0 {
-            return ptr::null_mut();
-        }
-        if ffi::PyObject_HasAttrString(lock, c"lock".as_ptr()) == 0
-            || ffi::PyObject_HasAttrString(lock, c"unlock".as_ptr()) == 0
-        {
-            return error::set(ffi::PyExc_TypeError, "Cond() needs a lock with lock() and unlock()");
-        }
-        ffi::Py_INCREF(lock);
-        alloc(tp, Cond { list: NotifyList::new(), lock })
-    }
-}
-
-unsafe extern "C" fn cond_dealloc(slf: Object) {
-    // SAFETY: the last reference is gone.
-    unsafe {
-        let lock = inner::<Cond>(slf).lock;
-        dealloc::<Cond>(slf);
-        ffi::Py_DECREF(lock);
-    }
-}
-
-/// Unlocking runs Python code, so it cannot happen while the goroutine is announced as parking: the wait has a ticket of
-/// its own instead. A Mutex of ours is unlocked inside; any other lock is unlocked first, under the GIL, which no other
-/// goroutine can have before this one parks unless that lock's code parks.
-unsafe extern "C-unwind" fn cond_wait(slf: Object, args: *const Object, n: ffi::Py_ssize_t, kw: Object) -> Object {
-    // SAFETY: a vectorcall with the GIL.
-    unsafe {
-        let Some([timeout]) = arguments("wait", args, n, kw, [c"timeout"], 0) else { return ptr::null_mut() };
-        let Ok(until) = deadline(timeout) else { return ptr::null_mut() };
-        let Some(rt) = runtime() else { return ptr::null_mut() };
-        let cond = inner::<Cond>(slf);
-        let r = ffi::PyObject_CallMethod(cond.lock, c"unlock".as_ptr(), ptr::null());
-        if r.is_null() {
-            return r;
-        }
-        ffi::Py_DECREF(r);
-        let outcome = cond.list.wait(rt, Reason::Cond, until, || {});
-        // The lock is taken again whatever happened, as Go and threading.Condition do.
-        if outcome != Outcome::Delivered {
-            error::ended(rt, outcome);
-        }
-        let pending = crate::host::gort_take_exception();
-        let r = ffi::PyObject_CallMethod(cond.lock, c"lock".as_ptr(), ptr::null());
-        if !pending.is_null() {
-            ffi::Py_XDECREF(r);
-            crate::host::gort_raise(pending);
-            return ptr::null_mut();
-        }
-        r
-    }
-}
-
-simple!(cond_signal, Cond, |c: &Cond| {
-    c.list.signal();
-    none()
-});
-simple!(cond_broadcast, Cond, |c: &Cond| {
-    c.list.broadcast();
-    none()
-});
-
 /// Adds the types.
 pub(crate) unsafe fn register(module: Object) -> bool {
     let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
@@ -293,13 +270,8 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             vec![
                 fast(c"lock", mutex_lock, c"lock(timeout=None)\n--\n\nLocks; parks while another has it."),
                 plain(c"unlock", mutex_unlock, ffi::METH_NOARGS, c"unlock()\n--\n\nUnlocks; any goroutine may."),
-                plain(
-                    c"try_lock",
-                    mutex_try_lock,
-                    ffi::METH_NOARGS,
-                    c"try_lock()\n--\n\nLocks if it is free; whether it did.",
-                ),
-                fast(c"__enter__", mutex_lock, c"Locks."),
+                plain(c"try_lock", mutex_try_lock, ffi::METH_NOARGS, c"try_lock()\n--\n\nLocks if it is free; whether it did."),
+                plain(c"__enter__", enter_mutex, ffi::METH_NOARGS, c"Locks."),
                 fast(c"__exit__", leave_mutex, c"Unlocks."),
             ],
         ),
@@ -310,21 +282,12 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             dealloc::<RwMutex> as *mut _,
             vec![
                 fast(c"lock", rw_lock, c"lock(timeout=None)\n--\n\nLocks for writing. Parks."),
-                fast(
-                    c"rlock",
-                    rw_rlock,
-                    c"rlock(timeout=None)\n--\n\nLocks for reading. Parks while a writer has it or waits.",
-                ),
+                fast(c"rlock", rw_rlock, c"rlock(timeout=None)\n--\n\nLocks for reading. Parks while a writer has it or waits."),
                 plain(c"unlock", rw_unlock, ffi::METH_NOARGS, c"unlock()\n--\n\nUnlocks for writing."),
                 plain(c"runlock", rw_runlock, ffi::METH_NOARGS, c"runlock()\n--\n\nUnlocks for reading."),
                 plain(c"try_lock", rw_try_lock, ffi::METH_NOARGS, c"try_lock()\n--\n\nLocks for writing if free."),
-                plain(
-                    c"try_rlock",
-                    rw_try_rlock,
-                    ffi::METH_NOARGS,
-                    c"try_rlock()\n--\n\nLocks for reading if no writer has it or waits.",
-                ),
-                fast(c"__enter__", rw_lock, c"Locks for writing."),
+                plain(c"try_rlock", rw_try_rlock, ffi::METH_NOARGS, c"try_rlock()\n--\n\nLocks for reading if no writer has it or waits."),
+                plain(c"__enter__", enter_rw, ffi::METH_NOARGS, c"Locks for writing."),
                 fast(c"__exit__", leave_rw, c"Unlocks for writing."),
             ],
         ),
@@ -348,24 +311,8 @@ pub(crate) unsafe fn register(module: Object) -> bool {
                 fast(c"acquire", acquire, c"acquire(n=1, timeout=None)\n--\n\nTakes n units; parks, in order."),
                 fast(c"try_acquire", try_acquire, c"try_acquire(n=1)\n--\n\nTakes n units if free and nobody waits."),
                 fast(c"release", release, c"release(n=1)\n--\n\nGives n units back."),
-                fast(c"__enter__", acquire, c"Takes one unit."),
+                plain(c"__enter__", enter_semaphore, ffi::METH_NOARGS, c"Takes one unit."),
                 fast(c"__exit__", leave_semaphore, c"Gives one unit back."),
-            ],
-        ),
-        (
-            c"gort.Cond",
-            size_of::<Holder<Cond>>(),
-            cond_new as *mut _,
-            cond_dealloc as *mut _,
-            vec![
-                fast(c"wait", cond_wait, c"wait(timeout=None)\n--\n\nUnlocks, parks until signalled, locks again."),
-                plain(
-                    c"signal",
-                    cond_signal,
-                    ffi::METH_NOARGS,
-                    c"signal()\n--\n\nWakes the goroutine that waits longest.",
-                ),
-                plain(c"broadcast", cond_broadcast, ffi::METH_NOARGS, c"broadcast()\n--\n\nWakes all."),
             ],
         ),
     ];
@@ -376,8 +323,12 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             slot(ffi::Py_tp_methods, methods(table).cast()),
         ];
         // SAFETY: GIL held by the module's init.
-        if unsafe { super::add_type(module, name, size, ffi::Py_TPFLAGS_BASETYPE, slots) }.is_null() {
+        let tp = unsafe { super::add_type(module, name, size, ffi::Py_TPFLAGS_BASETYPE, slots) };
+        if tp.is_null() {
             return false;
+        }
+        if name == c"gort.Mutex" {
+            MUTEX_TYPE.store(tp, Ordering::Release); // read under the GIL, which orders it
         }
     }
     true

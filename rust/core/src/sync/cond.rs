@@ -1,0 +1,169 @@
+//! The list of waiters behind a condition variable: Go's notifyList (runtime/sema.go).
+//!
+//! A waiter joins the list first, then unlocks what it holds, then parks: a signal after the unlock finds it. Where
+//! unlocking may itself park (it runs the host's code) the waiter cannot be announced as parking yet; it joins with a
+//! [`Ticket`], and a signal that comes before it parks only marks the ticket.
+
+use super::Claimed;
+use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
+use crate::primitive::exclusive::ShortLock;
+use crate::sched::{self, Runtime};
+use std::ptr;
+
+/// `Node::amount` of a waiter that must be readied when it is claimed, and of one that will look by itself.
+const PARKED: u64 = 1;
+const ON_ITS_WAY: u64 = 0;
+
+/// A place in a [`NotifyList`], for a waiter that does not park yet. Stays in place until it has waited or left.
+pub struct Ticket {
+    wait: Wait,
+    node: Node,
+}
+
+impl Ticket {
+    /// In no list.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self { wait: Wait::new(), node: Node::new(ptr::null_mut(), ptr::null_mut()) }
+    }
+}
+
+/// See the module's text.
+pub struct NotifyList {
+    waiters: ShortLock<WaitQueue>,
+}
+
+impl Default for NotifyList {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl NotifyList {
+    /// Nobody waits.
+    pub fn new() -> Self {
+        Self { waiters: ShortLock::new(WaitQueue::new()) }
+    }
+
+    /// Joins the list, then calls `unlock`, which must not park, then parks.
+    pub fn wait(
+        &self,
+        rt: &'static Runtime,
+        reason: Reason,
+        deadline_ns: Option<u64>,
+        unlock: impl FnOnce(),
+    ) -> Outcome {
+        let mut wait = Wait::new();
+        let mut node = Node::new(&raw mut wait, ptr::null_mut());
+        node.amount = PARKED;
+        sched::announce(&mut wait);
+        // SAFETY: the node stays on this stack until it is unlinked, by the claimer or below.
+        unsafe { self.waiters.lock().push_back(&raw mut node) };
+        unlock();
+        // SAFETY: announced above; no lock is held.
+        let outcome = unsafe { sched::block(rt, &mut wait, reason, deadline_ns) };
+        if outcome != Outcome::Delivered {
+            // SAFETY: the node is live, and linked here if anywhere.
+            unsafe { self.waiters.lock().remove(&raw mut node) };
+        }
+        outcome
+    }
+
+    /// Joins the list without parking; `wait_with` or `leave` must follow.
+    ///
+    /// # Safety
+    /// `ticket` is in no list, and stays in place until one of those two returned.
+    pub unsafe fn join(&self, ticket: *mut Ticket) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*ticket).node.wait = &raw mut (*ticket).wait;
+            (*ticket).node.amount = ON_ITS_WAY;
+            self.waiters.lock().push_back(&raw mut (*ticket).node);
+        }
+    }
+
+    /// Parks with a ticket of this list, unless it was signalled already.
+    ///
+    /// # Safety
+    /// `ticket` joined this list, by this goroutine or thread.
+    pub unsafe fn wait_with(
+        &self,
+        ticket: *mut Ticket,
+        rt: &'static Runtime,
+        reason: Reason,
+        deadline_ns: Option<u64>,
+    ) -> Outcome {
+        // SAFETY: the ticket is this caller's; claims happen under the list's lock until `PARKED` is written under it.
+        unsafe {
+            {
+                let _list = self.waiters.lock();
+                if (*ticket).wait.outcome() != Outcome::Pending {
+                    return Outcome::Delivered;
+                }
+                sched::announce(&mut (*ticket).wait);
+                (*ticket).node.amount = PARKED;
+            }
+            let outcome = sched::block(rt, &mut (*ticket).wait, reason, deadline_ns);
+            if outcome != Outcome::Delivered {
+                self.waiters.lock().remove(&raw mut (*ticket).node);
+            }
+            outcome
+        }
+    }
+
+    /// Gives a ticket up. A signal it had got already goes to the next.
+    ///
+    /// # Safety
+    /// As for `wait_with`.
+    pub unsafe fn leave(&self, ticket: *mut Ticket) {
+        // SAFETY: the ticket is this caller's, and not parked: only claimed under the lock.
+        let signalled = unsafe {
+            let mut list = self.waiters.lock();
+            list.remove(&raw mut (*ticket).node);
+            (*ticket).wait.outcome() != Outcome::Pending
+        };
+        if signalled {
+            self.signal();
+        }
+    }
+
+    /// Wakes the one that waits longest; returns whether there was one.
+    pub fn signal(&self) -> bool {
+        let node = {
+            let mut list = self.waiters.lock();
+            let node = list.claim_front(Outcome::Delivered);
+            if node.is_null() {
+                return false;
+            }
+            // SAFETY: claimed under the lock. One that is not parked looks at its ticket under the lock, and may then go.
+            if unsafe { (*node).amount } == ON_ITS_WAY {
+                return true;
+            }
+            node
+        };
+        // SAFETY: claimed above; alive until readied.
+        unsafe { sched::ready_wait(&*(*node).wait) };
+        true
+    }
+
+    /// Wakes all.
+    pub fn broadcast(&self) {
+        let mut claimed = Claimed::new();
+        {
+            let mut list = self.waiters.lock();
+            loop {
+                let node = list.claim_front(Outcome::Delivered);
+                if node.is_null() {
+                    break;
+                }
+                // SAFETY: as in `signal`.
+                unsafe {
+                    if (*node).amount == PARKED {
+                        claimed.0.push_back(node);
+                    }
+                }
+            }
+        }
+        claimed.ready();
+    }
+}

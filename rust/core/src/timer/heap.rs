@@ -1,0 +1,147 @@
+//! A 4-ary heap (Go's timerHeapN): flatter than a binary one, and four children share a cache line of pointers. Timers
+//! know their index, so that taking one out is O(log n); equal deadlines come in the order they were set.
+
+use super::{EventTimer, NOT_QUEUED, Timer};
+
+const ARITY: usize = 4;
+
+/// A heap of timers, earliest first.
+#[derive(Default)]
+pub struct TimerHeap {
+    heap: Vec<*mut Timer>,
+    seq: u64,
+}
+
+// SAFETY: the heap's owner keeps it behind a lock; queued timers are alive by the contract of `push`.
+unsafe impl Send for TimerHeap {}
+
+impl TimerHeap {
+    /// Empty.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many are queued.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether none is queued.
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
+    /// The earliest deadline.
+    #[inline]
+    pub fn peek_when(&self) -> Option<u64> {
+        // SAFETY: queued timers are alive.
+        self.heap.first().map(|&t| unsafe { (*t).when_ns })
+    }
+
+    /// Adds.
+    ///
+    /// # Safety
+    /// `timer` is alive, not queued, and stays in place until it is popped or removed.
+    pub unsafe fn push(&mut self, timer: *mut Timer) {
+        self.seq += 1;
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*timer).seq = self.seq;
+            (*timer).index = self.heap.len() as u32;
+        }
+        self.heap.push(timer);
+        self.up(self.heap.len() - 1);
+    }
+
+    /// Takes out; `false` if it was not queued.
+    ///
+    /// # Safety
+    /// `timer` is alive and queued here if anywhere.
+    pub unsafe fn remove(&mut self, timer: *mut Timer) -> bool {
+        // SAFETY: the caller's promise.
+        let index = unsafe { std::mem::replace(&mut (*timer).index, NOT_QUEUED) };
+        if index == NOT_QUEUED {
+            return false;
+        }
+        let i = index as usize;
+        self.heap.swap_remove(i);
+        if i < self.heap.len() {
+            // SAFETY: a queued timer.
+            unsafe { (*self.heap[i]).index = index };
+            self.down(i);
+            self.up(i);
+        }
+        true
+    }
+
+    /// The earliest timer if it is due. It is out of the heap then, unless it is periodic: that one has been set for the
+    /// first of its times after `now_ns`; those it has missed are gone.
+    pub fn pop_due(&mut self, now_ns: u64) -> Option<*mut Timer> {
+        let first = *self.heap.first()?;
+        // SAFETY: queued timers are alive, and one that says so is the first field of an `EventTimer`.
+        unsafe {
+            if (*first).when_ns > now_ns {
+                return None;
+            }
+            let period = if (*first).is_event { (*first.cast::<EventTimer>()).period_ns } else { 0 };
+            if period == 0 {
+                self.remove(first);
+            } else {
+                let missed = (now_ns - (*first).when_ns) / period;
+                (*first).when_ns = (*first).when_ns.saturating_add(period.saturating_mul(missed + 1));
+                self.seq += 1;
+                (*first).seq = self.seq;
+                self.down(0);
+            }
+        }
+        Some(first)
+    }
+
+    fn key(&self, i: usize) -> (u64, u64) {
+        // SAFETY: queued timers are alive.
+        unsafe { ((*self.heap[i]).when_ns, (*self.heap[i]).seq) }
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        self.heap.swap(a, b);
+        // SAFETY: queued timers are alive.
+        unsafe {
+            (*self.heap[a]).index = a as u32;
+            (*self.heap[b]).index = b as u32;
+        }
+    }
+
+    fn up(&mut self, mut i: usize) {
+        while i > 0 {
+            let parent = (i - 1) / ARITY;
+            if self.key(parent) <= self.key(i) {
+                return;
+            }
+            self.swap(i, parent);
+            i = parent;
+        }
+    }
+
+    fn down(&mut self, mut i: usize) {
+        loop {
+            let first = i * ARITY + 1;
+            let children = first..(first + ARITY).min(self.heap.len());
+            let Some(least) = children.min_by_key(|&c| self.key(c)) else { return };
+            if self.key(i) <= self.key(least) {
+                return;
+            }
+            self.swap(i, least);
+            i = least;
+        }
+    }
+
+    /// Whether order and indices are right.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn is_sound(&self) -> bool {
+        (0..self.heap.len()).all(|i| {
+            // SAFETY: queued timers are alive.
+            let index = unsafe { (*self.heap[i]).index };
+            index as usize == i && (i == 0 || self.key((i - 1) / ARITY) <= self.key(i))
+        })
+    }
+}

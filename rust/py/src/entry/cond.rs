@@ -1,0 +1,216 @@
+//! The Cond type: Go's sync.Cond, a list of waiters and the lock it goes with.
+//!
+//! wait() joins the list, unlocks, parks, and locks again whatever happened. A Mutex is unlocked inside the park; any
+//! other lock may run Python code, and park, while it is unlocked, so its waiter holds a ticket meanwhile.
+
+use super::sync::{Holder, MUTEX_TYPE, alloc, done, inner, wait};
+use super::{arguments, deadline, fast, methods, none, plain, runtime};
+use crate::{error, host};
+use gort_core::goroutine::waiter::{Outcome, Reason};
+use gort_core::sched::Runtime;
+use gort_core::sync::{Mutex, NotifyList, Ticket};
+use pyo3::ffi;
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+type Object = *mut ffi::PyObject;
+
+struct Cond {
+    list: NotifyList,
+    lock: Object,
+}
+
+unsafe extern "C" fn cond_new(tp: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
+    // SAFETY: tp_new with the GIL.
+    unsafe {
+        let mut lock: Object = ptr::null_mut();
+        let mut names = [c"lock".as_ptr().cast_mut(), ptr::null_mut()];
+        let format = c"O:Cond".as_ptr();
+        if ffi::PyArg_ParseTupleAndKeywords(args, kwargs, format, names.as_mut_ptr().cast(), &raw mut lock) == 0 {
+            return ptr::null_mut();
+        }
+        if ffi::PyObject_HasAttrString(lock, c"lock".as_ptr()) == 0
+            || ffi::PyObject_HasAttrString(lock, c"unlock".as_ptr()) == 0
+        {
+            return error::set(ffi::PyExc_TypeError, "Cond() needs a lock with lock() and unlock()");
+        }
+        ffi::Py_INCREF(lock);
+        let obj = alloc(tp, Cond { list: NotifyList::new(), lock });
+        if obj.is_null() {
+            ffi::Py_DECREF(lock);
+        }
+        obj
+    }
+}
+
+/// No tp_clear: what makes a cycle through a lock is a Python object, which has one.
+unsafe extern "C" fn cond_traverse(slf: Object, visit: ffi::visitproc, arg: *mut std::ffi::c_void) -> std::ffi::c_int {
+    // SAFETY: called by the collector on a live object, which may be between allocation and the write of its fields.
+    unsafe {
+        let lock = inner::<Cond>(slf).lock;
+        let result = visit(ffi::Py_TYPE(slf).cast(), arg);
+        if result != 0 || lock.is_null() { result } else { visit(lock, arg) }
+    }
+}
+
+unsafe extern "C" fn cond_dealloc(slf: Object) {
+    // SAFETY: the last reference is gone, so nobody waits: a waiter holds one.
+    unsafe {
+        let tp = ffi::Py_TYPE(slf);
+        ffi::PyObject_GC_UnTrack(slf.cast());
+        let lock = inner::<Cond>(slf).lock;
+        ptr::drop_in_place(&raw mut (*slf.cast::<Holder<Cond>>()).inner);
+        ffi::PyObject_GC_Del(slf.cast());
+        ffi::Py_XDECREF(lock);
+        ffi::Py_DECREF(tp.cast());
+    }
+}
+
+unsafe fn call(lock: Object, method: &std::ffi::CStr) -> bool {
+    // SAFETY: GIL held; `lock` is alive.
+    unsafe {
+        let r = ffi::PyObject_CallMethod(lock, method.as_ptr(), ptr::null());
+        ffi::Py_XDECREF(r);
+        !r.is_null()
+    }
+}
+
+/// The lock as one of ours whose methods are not overridden, or null.
+unsafe fn plain_mutex(lock: Object) -> *const Mutex {
+    // SAFETY: GIL held; `lock` is alive.
+    unsafe {
+        if ptr::eq(ffi::Py_TYPE(lock), MUTEX_TYPE.load(Ordering::Relaxed)) {
+            inner::<Mutex>(lock)
+        } else {
+            ptr::null()
+        }
+    }
+}
+
+/// Unlocks and parks until signalled. `None`: an exception is set and the lock still held.
+unsafe fn unlock_and_park(rt: &'static Runtime, cond: &Cond, until: Option<u64>) -> Option<Outcome> {
+    // SAFETY: a caller with the GIL that keeps `cond` alive; the ticket stays here until it has waited or left.
+    unsafe {
+        let mutex = plain_mutex(cond.lock);
+        if !mutex.is_null() {
+            if !(*mutex).is_locked() {
+                done((*mutex).unlock());
+                return None;
+            }
+            return Some(cond.list.wait(rt, Reason::Cond, until, || {
+                let _ = (*mutex).unlock(); // it is locked: nothing ran since
+            }));
+        }
+        let mut ticket = Ticket::new();
+        cond.list.join(&raw mut ticket);
+        if !call(cond.lock, c"unlock") {
+            cond.list.leave(&raw mut ticket);
+            return None;
+        }
+        Some(cond.list.wait_with(&raw mut ticket, rt, Reason::Cond, until))
+    }
+}
+
+/// Goes on waiting, unlocked, after a signal handler ran; it was in the list meanwhile. `None`: the handler raised.
+unsafe fn wait_on(rt: &'static Runtime, cond: &Cond, until: Option<u64>) -> Option<Outcome> {
+    // SAFETY: as in `unlock_and_park`.
+    unsafe {
+        let mut ticket = Ticket::new();
+        cond.list.join(&raw mut ticket);
+        if error::ended(rt, Outcome::Interrupted) {
+            return Some(cond.list.wait_with(&raw mut ticket, rt, Reason::Cond, until));
+        }
+        cond.list.leave(&raw mut ticket);
+        None
+    }
+}
+
+/// Locks again; with the exception in flight, if there is one, still in flight. Being cancelled or interrupted does not
+/// end this wait: whoever catches that, or a `with` block it leaves, relies on the lock. `false`: no lock, exception set.
+unsafe fn lock_again(lock: Object) -> bool {
+    // SAFETY: GIL held; `lock` is alive. Exceptions are owned by this function between take and raise.
+    unsafe {
+        let mut pending = host::gort_take_exception();
+        let mutex = plain_mutex(lock);
+        loop {
+            let locked = if mutex.is_null() {
+                call(lock, c"lock")
+            } else {
+                let r = wait(None, |rt, d| (*mutex).lock(rt, d));
+                ffi::Py_XDECREF(r);
+                !r.is_null()
+            };
+            if locked {
+                break;
+            }
+            let exception = host::gort_take_exception();
+            let passing = ffi::PyErr_GivenExceptionMatches(exception, error::goroutine_exit()) != 0
+                || ffi::PyErr_GivenExceptionMatches(exception, ffi::PyExc_KeyboardInterrupt) != 0;
+            if !passing {
+                ffi::Py_XDECREF(pending);
+                host::gort_raise(exception);
+                return false;
+            }
+            if pending.is_null() {
+                pending = exception;
+            } else {
+                ffi::Py_DECREF(exception);
+            }
+        }
+        if !pending.is_null() {
+            host::gort_raise(pending);
+        }
+        true
+    }
+}
+
+unsafe extern "C-unwind" fn cond_wait(slf: Object, args: *const Object, n: ffi::Py_ssize_t, kw: Object) -> Object {
+    // SAFETY: a vectorcall with the GIL; the caller keeps `slf`, and it its lock, alive.
+    unsafe {
+        let Some([timeout]) = arguments("wait", args, n, kw, [c"timeout"], 0) else { return ptr::null_mut() };
+        let Ok(until) = deadline(timeout) else { return ptr::null_mut() };
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let cond = inner::<Cond>(slf);
+        let Some(outcome) = unlock_and_park(rt, cond, until) else { return ptr::null_mut() };
+        let mut outcome = Some(outcome);
+        while outcome == Some(Outcome::Interrupted) {
+            outcome = wait_on(rt, cond, until);
+        }
+        match outcome {
+            Some(Outcome::Delivered) | None => {}
+            Some(outcome) => drop(error::ended(rt, outcome)),
+        }
+        if lock_again(cond.lock) && ffi::PyErr_Occurred().is_null() { none() } else { ptr::null_mut() }
+    }
+}
+
+unsafe extern "C-unwind" fn cond_signal(slf: Object, _: Object) -> Object {
+    // SAFETY: METH_NOARGS with the GIL.
+    unsafe { inner::<Cond>(slf) }.list.signal();
+    none()
+}
+
+unsafe extern "C-unwind" fn cond_broadcast(slf: Object, _: Object) -> Object {
+    // SAFETY: METH_NOARGS with the GIL.
+    unsafe { inner::<Cond>(slf) }.list.broadcast();
+    none()
+}
+
+/// Adds the type.
+pub(crate) unsafe fn register(module: Object) -> bool {
+    let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
+    let table = vec![
+        fast(c"wait", cond_wait, c"wait(timeout=None)\n--\n\nUnlocks, parks until signalled, locks again."),
+        plain(c"signal", cond_signal, ffi::METH_NOARGS, c"signal()\n--\n\nWakes the goroutine that waits longest."),
+        plain(c"broadcast", cond_broadcast, ffi::METH_NOARGS, c"broadcast()\n--\n\nWakes all."),
+    ];
+    let slots = vec![
+        slot(ffi::Py_tp_new, cond_new as *mut _),
+        slot(ffi::Py_tp_dealloc, cond_dealloc as *mut _),
+        slot(ffi::Py_tp_traverse, cond_traverse as *mut _),
+        slot(ffi::Py_tp_methods, methods(table).cast()),
+    ];
+    let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
+    // SAFETY: GIL held by the module's init.
+    unsafe { !super::add_type(module, c"gort.Cond", size_of::<Holder<Cond>>(), flags, slots).is_null() }
+}

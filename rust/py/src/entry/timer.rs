@@ -1,0 +1,467 @@
+//! Timers and tickers on the core's timers, with the rules of Go 1.23.
+//!
+//! A timer's channel holds one value and owns what feeds it; so a timer is collected with its channel, stopped or not,
+//! and nothing of Python is owned by a heap. Firing happens on an M's scheduler stack, where no Python code may run: it
+//! makes a float (which runs none) and gives it to the channel without waiting, or starts a goroutine that was made when
+//! the timer was set. Everything here happens under the GIL without letting go of it, so stopping excludes firing: after
+//! stop() and reset() the channel is empty.
+
+use super::chan::{CHAN_TYPE, ChanObject};
+use super::{Value, arguments, boolean, fast, getters, methods, none, plain, runtime};
+use crate::error;
+use crate::task::{self, GoObject};
+use gort_core::chan::Chan;
+use gort_core::sched::Runtime;
+use gort_core::sys::clock;
+use gort_core::timer::{Event, EventTimer};
+use pyo3::ffi;
+use std::ptr;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+type Object = *mut ffi::PyObject;
+
+/// Longer durations (31 years) are the same as this one, in seconds.
+const FOREVER: f64 = 1e9;
+
+/// What feeds a channel; owned by it.
+#[repr(C)]
+pub(crate) struct ChanTimer {
+    event: EventTimer,
+    chan: *mut ChanObject,
+}
+
+/// What starts the goroutine of after_func; owned by its Timer, and by the heap once that is gone.
+#[repr(C)]
+struct CallTimer {
+    event: EventTimer,
+    /// Made when the timer is set; owned until the timer fires or is stopped.
+    goroutine: *mut GoObject,
+    orphan: bool,
+}
+
+/// A Timer or Ticker. One of `chan` and `call` is set, until the collector clears it.
+#[repr(C)]
+struct TimerObject {
+    ob_base: ffi::PyObject,
+    chan: *mut ChanObject,
+    call: *mut CallTimer,
+    function: Object,
+    args: Object,
+    kwargs: Object,
+}
+
+static FEED: Event = Event { take: take_feed, fire: feed };
+static CALL: Event = Event { take: take_call, fire: start_call };
+
+unsafe fn take_feed(timer: *mut EventTimer) -> *mut u8 {
+    timer.cast()
+}
+
+unsafe fn feed(timer: *mut u8) {
+    // SAFETY: the GIL is held since `take_feed`, so the channel, which takes its timer out before it goes, is alive.
+    unsafe {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        let value = ffi::PyFloat_FromDouble(now);
+        if value.is_null() {
+            ffi::PyErr_Clear(); // no memory: this tick is lost, as on a slow reader
+            return;
+        }
+        let chan = (*timer.cast::<ChanTimer>()).chan;
+        if (*chan).chan.try_send(Value(value)).is_err() {
+            ffi::Py_DECREF(value);
+        }
+    }
+}
+
+unsafe fn take_call(timer: *mut EventTimer) -> *mut u8 {
+    let call = timer.cast::<CallTimer>();
+    // SAFETY: out of the heap; an orphan belongs to nobody else.
+    unsafe {
+        let goroutine = std::mem::replace(&mut (*call).goroutine, ptr::null_mut());
+        if (*call).orphan {
+            drop(Box::from_raw(call));
+        }
+        goroutine.cast()
+    }
+}
+
+unsafe fn start_call(goroutine: *mut u8) {
+    // SAFETY: a goroutine that was never started, and one reference to it. The runtime takes its own, so that this one
+    // is not the last. A timer was set, so there is a runtime.
+    unsafe {
+        task::start(&*task::runtime_or_null(), goroutine.cast());
+        ffi::Py_DECREF(goroutine.cast());
+    }
+}
+
+/// Takes a channel's timer out and frees it.
+///
+/// # Safety
+/// GIL held; the channel is going, and `timer` is null or its.
+pub(crate) unsafe fn release(timer: *mut ChanTimer) {
+    if timer.is_null() {
+        return;
+    }
+    // SAFETY: the caller's promise; a timer was set, so there is a runtime.
+    unsafe {
+        (*task::runtime_or_null()).stop_timer(timer.cast());
+        drop(Box::from_raw(timer));
+    }
+}
+
+/// A duration in seconds, -1 for all that is negative; `None`: an exception is set.
+unsafe fn duration(value: Object, what: &std::ffi::CStr) -> Option<f64> {
+    // SAFETY: GIL held; a live object.
+    unsafe {
+        let seconds = if ffi::PyFloat_Check(value) != 0 {
+            ffi::PyFloat_AsDouble(value)
+        } else if ffi::PyLong_Check(value) != 0 && ffi::PyBool_Check(value) == 0 {
+            let mut overflow = 0;
+            let n = ffi::PyLong_AsLongLongAndOverflow(value, &raw mut overflow);
+            if overflow == 0 { n as f64 } else { f64::from(overflow) * FOREVER }
+        } else {
+            let text = c"%s must be a number of seconds, not %.200s".as_ptr();
+            ffi::PyErr_Format(ffi::PyExc_TypeError, text, what.as_ptr(), (*ffi::Py_TYPE(value)).tp_name);
+            return None;
+        };
+        if seconds.is_nan() {
+            ffi::PyErr_Format(ffi::PyExc_ValueError, c"%s must not be nan".as_ptr(), what.as_ptr());
+            return None;
+        }
+        Some(seconds.clamp(-1.0, FOREVER))
+    }
+}
+
+unsafe fn timer_duration(value: Object) -> Option<f64> {
+    // SAFETY: the caller's.
+    unsafe { duration(value, c"the duration of a Timer") }
+}
+
+/// A period, greater than zero; `where_` is Go's name of the function.
+unsafe fn period(value: Object, where_: &str) -> Option<f64> {
+    // SAFETY: the caller's.
+    let seconds = unsafe { duration(value, c"the period of a Ticker") }?;
+    if seconds <= 0.0 {
+        // SAFETY: GIL held.
+        error::set(unsafe { ffi::PyExc_ValueError }, &format!("non-positive interval for {where_}"));
+        return None;
+    }
+    Some(seconds)
+}
+
+/// Sets a timer for `seconds` from now, and every so many if it is periodic.
+unsafe fn start(rt: &'static Runtime, timer: *mut EventTimer, seconds: f64, periodic: bool) {
+    let ns = (seconds.max(0.0) * 1e9).ceil() as u64;
+    // SAFETY: the caller's: GIL held, `timer` not queued and in place until it is stopped.
+    unsafe { rt.start_timer(timer, clock::now_ns() + ns, if periodic { ns.max(1) } else { 0 }) };
+}
+
+/// A channel that is fed after `seconds`; null with an exception set on failure.
+unsafe fn new_channel(seconds: f64, periodic: bool) -> *mut ChanObject {
+    // SAFETY: GIL held; the type is ready once the module is.
+    unsafe {
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let chan = ffi::PyType_GenericAlloc(CHAN_TYPE.load(Ordering::Relaxed), 0).cast::<ChanObject>();
+        if !chan.is_null() {
+            ptr::write(&raw mut (*chan).chan, Chan::new(1));
+            (*chan).timer = Box::into_raw(Box::new(ChanTimer { event: EventTimer::new(&FEED), chan }));
+            start(rt, (*chan).timer.cast(), seconds, periodic);
+        }
+        chan
+    }
+}
+
+/// An object of type `tp` around a new channel.
+unsafe fn new_object(tp: *mut ffi::PyTypeObject, seconds: f64, periodic: bool) -> Object {
+    // SAFETY: GIL held; `tp` is one of the types below or a subclass.
+    unsafe {
+        let chan = new_channel(seconds, periodic);
+        if chan.is_null() {
+            return ptr::null_mut();
+        }
+        let obj = ffi::PyType_GenericAlloc(tp, 0).cast::<TimerObject>();
+        if obj.is_null() {
+            ffi::Py_DECREF(chan.cast());
+        } else {
+            (*obj).chan = chan;
+        }
+        obj.cast()
+    }
+}
+
+unsafe fn only_argument(args: Object, kwargs: Object, format: &std::ffi::CStr) -> Object {
+    let mut value: Object = ptr::null_mut();
+    let mut names = [c"seconds".as_ptr().cast_mut(), ptr::null_mut()];
+    // SAFETY: tp_new with the GIL. A failure leaves `value` null.
+    unsafe {
+        ffi::PyArg_ParseTupleAndKeywords(args, kwargs, format.as_ptr(), names.as_mut_ptr().cast(), &raw mut value);
+    }
+    value
+}
+
+unsafe extern "C" fn timer_new(tp: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
+    // SAFETY: tp_new with the GIL.
+    unsafe {
+        let value = only_argument(args, kwargs, c"O:Timer");
+        if value.is_null() {
+            return value;
+        }
+        timer_duration(value).map_or(ptr::null_mut(), |seconds| new_object(tp, seconds, false))
+    }
+}
+
+unsafe extern "C" fn ticker_new(tp: *mut ffi::PyTypeObject, args: Object, kwargs: Object) -> Object {
+    // SAFETY: tp_new with the GIL.
+    unsafe {
+        let value = only_argument(args, kwargs, c"O:Ticker");
+        if value.is_null() {
+            return value;
+        }
+        period(value, "NewTicker").map_or(ptr::null_mut(), |seconds| new_object(tp, seconds, true))
+    }
+}
+
+/// `_after_func(cls, seconds, fn, args, kwargs)`: a Timer without a channel.
+unsafe extern "C-unwind" fn after_func(_m: Object, args: *const Object, n: ffi::Py_ssize_t, _: Object) -> Object {
+    // SAFETY: a vectorcall with the GIL; the facade passes a subclass of Timer, a tuple and a dict.
+    unsafe {
+        if n != 5 {
+            return error::set(ffi::PyExc_TypeError, "_after_func() takes exactly 5 arguments");
+        }
+        let [tp, seconds, function, call_args, kwargs] = [0, 1, 2, 3, 4].map(|i| *args.add(i));
+        let Some(seconds) = timer_duration(seconds) else { return ptr::null_mut() };
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let goroutine = task::new_object(function, call_args, kwargs);
+        if goroutine.is_null() {
+            return ptr::null_mut();
+        }
+        let obj = ffi::PyType_GenericAlloc(tp.cast(), 0).cast::<TimerObject>();
+        if obj.is_null() {
+            ffi::Py_DECREF(goroutine.cast());
+            return ptr::null_mut();
+        }
+        for reference in [function, call_args, kwargs] {
+            ffi::Py_INCREF(reference);
+        }
+        ((*obj).function, (*obj).args, (*obj).kwargs) = (function, call_args, kwargs);
+        (*obj).call = Box::into_raw(Box::new(CallTimer { event: EventTimer::new(&CALL), goroutine, orphan: false }));
+        start(rt, (*obj).call.cast(), seconds, false);
+        obj.cast()
+    }
+}
+
+/// `_time_chan(seconds, periodic)`: the channel of a timer or ticker that nobody will stop.
+unsafe extern "C-unwind" fn time_chan(_m: Object, args: *const Object, n: ffi::Py_ssize_t, _: Object) -> Object {
+    // SAFETY: a vectorcall with the GIL.
+    unsafe {
+        if n != 2 {
+            return error::set(ffi::PyExc_TypeError, "_time_chan() takes exactly 2 arguments");
+        }
+        let periodic = ffi::PyObject_IsTrue(*args.add(1)) == 1;
+        let seconds = if periodic { period(*args, "NewTicker") } else { timer_duration(*args) };
+        seconds.map_or(ptr::null_mut(), |seconds| new_channel(seconds, periodic).cast())
+    }
+}
+
+/// `_poll_timers()`: what is due fires now, even where nobody schedules for a while.
+unsafe extern "C-unwind" fn poll_timers(_m: Object, _: Object) -> Object {
+    let rt = task::runtime_or_null();
+    if !rt.is_null() {
+        // SAFETY: the runtime is leaked; GIL held.
+        unsafe { (*rt).poll_timers() };
+    }
+    none()
+}
+
+/// Stops the timer of a channel and empties the channel; whether that prevented a value from being received.
+unsafe fn stop_channel(rt: &'static Runtime, chan: *mut ChanObject) -> bool {
+    // SAFETY: GIL held; the channel is alive. Letting a float go runs no code.
+    unsafe {
+        let queued = rt.stop_timer((*chan).timer.cast());
+        let unread = (*chan).chan.try_recv().map(|value| ffi::Py_DECREF(value.0)).is_ok();
+        queued || unread
+    }
+}
+
+unsafe fn uninitialised(method: &str) -> Object {
+    // SAFETY: GIL held.
+    error::set(unsafe { ffi::PyExc_RuntimeError }, &format!("time: {method} called on uninitialized Timer"))
+}
+
+unsafe extern "C-unwind" fn timer_stop(slf: Object, _: Object) -> Object {
+    // SAFETY: METH_NOARGS with the GIL. The goroutine is let go last: that may run anything.
+    unsafe {
+        let obj = slf.cast::<TimerObject>();
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        if !(*obj).chan.is_null() {
+            return boolean(stop_channel(rt, (*obj).chan));
+        }
+        let call = (*obj).call;
+        if call.is_null() {
+            return uninitialised("Stop");
+        }
+        let prevented = rt.stop_timer(call.cast());
+        ffi::Py_XDECREF(std::mem::replace(&mut (*call).goroutine, ptr::null_mut()).cast());
+        boolean(prevented)
+    }
+}
+
+unsafe extern "C-unwind" fn timer_reset(slf: Object, args: *const Object, n: ffi::Py_ssize_t, kw: Object) -> Object {
+    // SAFETY: a vectorcall with the GIL. Making the new goroutine and letting the old one go may run anything, also this;
+    // in between nothing does.
+    unsafe {
+        let obj = slf.cast::<TimerObject>();
+        let Some([value]) = arguments("reset", args, n, kw, [c"seconds"], 1) else { return ptr::null_mut() };
+        let Some(seconds) = timer_duration(value) else { return ptr::null_mut() };
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        if !(*obj).chan.is_null() {
+            let prevented = stop_channel(rt, (*obj).chan);
+            start(rt, (*(*obj).chan).timer.cast(), seconds, false);
+            return boolean(prevented);
+        }
+        if (*obj).call.is_null() || (*obj).function.is_null() {
+            return uninitialised("Reset");
+        }
+        let goroutine = task::new_object((*obj).function, (*obj).args, (*obj).kwargs);
+        if goroutine.is_null() {
+            return ptr::null_mut();
+        }
+        let call = (*obj).call;
+        let prevented = rt.stop_timer(call.cast());
+        let old = std::mem::replace(&mut (*call).goroutine, goroutine);
+        start(rt, call.cast(), seconds, false);
+        ffi::Py_XDECREF(old.cast());
+        boolean(prevented)
+    }
+}
+
+unsafe extern "C-unwind" fn ticker_stop(slf: Object, _: Object) -> Object {
+    // SAFETY: METH_NOARGS with the GIL.
+    unsafe {
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let chan = (*slf.cast::<TimerObject>()).chan;
+        if !chan.is_null() {
+            stop_channel(rt, chan);
+        }
+        none()
+    }
+}
+
+unsafe extern "C-unwind" fn ticker_reset(slf: Object, args: *const Object, n: ffi::Py_ssize_t, kw: Object) -> Object {
+    // SAFETY: a vectorcall with the GIL.
+    unsafe {
+        let Some([value]) = arguments("reset", args, n, kw, [c"seconds"], 1) else { return ptr::null_mut() };
+        let Some(seconds) = period(value, "Ticker.Reset") else { return ptr::null_mut() };
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let chan = (*slf.cast::<TimerObject>()).chan;
+        if chan.is_null() {
+            return uninitialised("Reset");
+        }
+        stop_channel(rt, chan);
+        start(rt, (*chan).timer.cast(), seconds, true);
+        none()
+    }
+}
+
+unsafe extern "C" fn get_chan(slf: Object, _: *mut std::ffi::c_void) -> Object {
+    // SAFETY: a getter with the GIL.
+    unsafe {
+        let chan = (*slf.cast::<TimerObject>()).chan.cast::<ffi::PyObject>();
+        if chan.is_null() {
+            return none();
+        }
+        ffi::Py_INCREF(chan);
+        chan
+    }
+}
+
+unsafe extern "C" fn traverse(slf: Object, visit: ffi::visitproc, arg: *mut std::ffi::c_void) -> std::ffi::c_int {
+    // SAFETY: called by the collector on a live object; the goroutine of a set timer is the heap's, which is no object.
+    unsafe {
+        let obj = slf.cast::<TimerObject>();
+        for field in [ffi::Py_TYPE(slf).cast(), (*obj).chan.cast(), (*obj).function, (*obj).args, (*obj).kwargs] {
+            if !field.is_null() {
+                let r = visit(field, arg);
+                if r != 0 {
+                    return r;
+                }
+            }
+        }
+        0
+    }
+}
+
+unsafe extern "C" fn clear(slf: Object) -> std::ffi::c_int {
+    // SAFETY: called by the collector or dealloc; each field is cleared before its referent is let go.
+    unsafe {
+        let obj = slf.cast::<TimerObject>();
+        ffi::Py_XDECREF(std::mem::replace(&mut (*obj).chan, ptr::null_mut()).cast());
+        for field in [&raw mut (*obj).function, &raw mut (*obj).args, &raw mut (*obj).kwargs] {
+            ffi::Py_XDECREF(std::mem::replace(&mut *field, ptr::null_mut()));
+        }
+        0
+    }
+}
+
+unsafe extern "C" fn dealloc(slf: Object) {
+    // SAFETY: the last reference is gone. A call that is still to come is the heap's from here on.
+    unsafe {
+        let tp = ffi::Py_TYPE(slf);
+        ffi::PyObject_GC_UnTrack(slf.cast());
+        let call = (*slf.cast::<TimerObject>()).call;
+        if !call.is_null() {
+            if (*call).event.timer.is_queued() {
+                (*call).orphan = true;
+            } else {
+                drop(Box::from_raw(call));
+            }
+        }
+        clear(slf);
+        ffi::PyObject_GC_Del(slf.cast());
+        ffi::Py_DECREF(tp.cast());
+    }
+}
+
+unsafe fn add_type(
+    module: Object,
+    name: &'static std::ffi::CStr,
+    new: *mut std::ffi::c_void,
+    table: Vec<ffi::PyMethodDef>,
+) -> bool {
+    let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
+    let slots = vec![
+        slot(ffi::Py_tp_new, new),
+        slot(ffi::Py_tp_dealloc, dealloc as *mut _),
+        slot(ffi::Py_tp_traverse, traverse as *mut _),
+        slot(ffi::Py_tp_clear, clear as *mut _),
+        slot(ffi::Py_tp_methods, methods(table).cast()),
+        slot(ffi::Py_tp_getset, getters(&[(c"_chan", get_chan)]).cast()),
+    ];
+    let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
+    // SAFETY: GIL held by the module's init.
+    unsafe { !super::add_type(module, name, size_of::<TimerObject>(), flags, slots).is_null() }
+}
+
+/// Adds the types and functions.
+pub(crate) unsafe fn register(module: Object) -> bool {
+    let functions = methods(vec![
+        fast(c"_after_func", after_func, c"A Timer that calls a function."),
+        fast(c"_time_chan", time_chan, c"The channel of a timer or ticker."),
+        plain(c"_poll_timers", poll_timers, ffi::METH_NOARGS, c"Fires what is due."),
+    ]);
+    let timer = vec![
+        plain(c"stop", timer_stop, ffi::METH_NOARGS, c"stop()\n--\n\nStops it; whether that prevented it from firing."),
+        fast(c"reset", timer_reset, c"reset(seconds)\n--\n\nSets it anew; what stop() would have returned."),
+    ];
+    let ticker = vec![
+        plain(c"stop", ticker_stop, ffi::METH_NOARGS, c"stop()\n--\n\nStops ticking; does not close the channel."),
+        fast(c"reset", ticker_reset, c"reset(seconds)\n--\n\nTicks every so many seconds from now on."),
+    ];
+    // SAFETY: GIL held by the module's init.
+    unsafe {
+        add_type(module, c"gort.Timer", timer_new as *mut _, timer)
+            && add_type(module, c"gort.Ticker", ticker_new as *mut _, ticker)
+            && ffi::PyModule_AddFunctions(module, functions) == 0
+    }
+}
