@@ -204,8 +204,9 @@ class Once:
 def once_value(fn: Callable[[], T], /) -> Callable[[], T]:
     """Give a function that calls `fn` on its first call and returns that result on every call.
 
-    Calls park while the first one runs. When fn raises, every call raises that same exception.
-    fn is let go after the first call.
+    Calls park while the first one runs. When fn raises, every call raises that same exception, the
+    first one with the traceback of fn. fn is let go after the first call (with that traceback, if
+    it raised).
 
     Args:
         fn: called without arguments, at most once.
@@ -232,14 +233,14 @@ def once_value(fn: Callable[[], T], /) -> Callable[[], T]:
         except GoroutineExit:
             failure.append(RuntimeError("sync: the function that runs once called goexit"))
             raise
-        except BaseException as error:  # noqa: BLE001 - it is raised by call()
-            # Kept without this call's frames, so that raising it again does not pile them up.
-            failure.append(error.with_traceback(None))
+        except BaseException as error:
+            failure.append(error)
+            raise
 
     def call() -> T:
-        once.do(first)
+        once.do(first)  # the first time, the exception comes from here with its whole traceback
         if failure:
-            raise failure[0].with_traceback(None)
+            raise failure[0].with_traceback(None)  # frames of earlier calls would pile up
         return results[0]
 
     call.__name__ = getattr(fn, "__name__", "once_value")

@@ -5,7 +5,8 @@
 //! over, which is starvation mode for ever. Competing pays where a running thread can take the lock while the woken one
 //! is still on its way, on another processor. Where one lock serialises all goroutines the woken one cannot be on its
 //! way: a mutex is only ever contended because its holder parked or yielded inside, and then the loser of the
-//! competition parks a second time for nothing. The `mutex` workload of benches measures that case.
+//! competition parks a second time for nothing. On the `mutex` workload of benches, which is that case, Go's two modes
+//! took four times as long (1.0 against 0.25 µs per lock and unlock; CPython 3.11, 2 cores).
 //!
 //! So: strictly FIFO under contention; with waiters it is always locked, hence `try_lock` fails when it is locked or
 //! somebody waits.
