@@ -43,9 +43,15 @@ impl Mutex {
         if self.try_lock() {
             return Outcome::Delivered;
         }
-        wait_in(rt, &self.state, 0, Reason::Mutex, deadline_ns, |s| !std::mem::replace(&mut s.locked, true), |s| {
-            &mut s.waiters
-        })
+        wait_in(
+            rt,
+            &self.state,
+            0,
+            Reason::Mutex,
+            deadline_ns,
+            |s| !std::mem::replace(&mut s.locked, true),
+            |s| &mut s.waiters,
+        )
     }
 
     /// Locks if nobody has it.

@@ -84,14 +84,13 @@ impl TimerHeap {
                 return None;
             }
             let period = if (*first).is_event { (*first.cast::<EventTimer>()).period_ns } else { 0 };
-            if period == 0 {
-                self.remove(first);
-            } else {
-                let missed = (now_ns - (*first).when_ns) / period;
+            if let Some(missed) = (now_ns - (*first).when_ns).checked_div(period) {
                 (*first).when_ns = (*first).when_ns.saturating_add(period.saturating_mul(missed + 1));
                 self.seq += 1;
                 (*first).seq = self.seq;
                 self.down(0);
+            } else {
+                self.remove(first);
             }
         }
         Some(first)

@@ -79,11 +79,7 @@ unsafe fn call(lock: Object, method: &std::ffi::CStr) -> bool {
 unsafe fn plain_mutex(lock: Object) -> *const Mutex {
     // SAFETY: GIL held; `lock` is alive.
     unsafe {
-        if ptr::eq(ffi::Py_TYPE(lock), MUTEX_TYPE.load(Ordering::Relaxed)) {
-            inner::<Mutex>(lock)
-        } else {
-            ptr::null()
-        }
+        if ptr::eq(ffi::Py_TYPE(lock), MUTEX_TYPE.load(Ordering::Relaxed)) { inner::<Mutex>(lock) } else { ptr::null() }
     }
 }
 
@@ -178,7 +174,9 @@ unsafe extern "C-unwind" fn cond_wait(slf: Object, args: *const Object, n: ffi::
         }
         match outcome {
             Some(Outcome::Delivered) | None => {}
-            Some(outcome) => drop(error::ended(rt, outcome)),
+            Some(outcome) => {
+                error::ended(rt, outcome);
+            }
         }
         if lock_again(cond.lock) && ffi::PyErr_Occurred().is_null() { none() } else { ptr::null_mut() }
     }

@@ -270,7 +270,12 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             vec![
                 fast(c"lock", mutex_lock, c"lock(timeout=None)\n--\n\nLocks; parks while another has it."),
                 plain(c"unlock", mutex_unlock, ffi::METH_NOARGS, c"unlock()\n--\n\nUnlocks; any goroutine may."),
-                plain(c"try_lock", mutex_try_lock, ffi::METH_NOARGS, c"try_lock()\n--\n\nLocks if it is free; whether it did."),
+                plain(
+                    c"try_lock",
+                    mutex_try_lock,
+                    ffi::METH_NOARGS,
+                    c"try_lock()\n--\n\nLocks if it is free; whether it did.",
+                ),
                 plain(c"__enter__", enter_mutex, ffi::METH_NOARGS, c"Locks."),
                 fast(c"__exit__", leave_mutex, c"Unlocks."),
             ],
@@ -282,11 +287,20 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             dealloc::<RwMutex> as *mut _,
             vec![
                 fast(c"lock", rw_lock, c"lock(timeout=None)\n--\n\nLocks for writing. Parks."),
-                fast(c"rlock", rw_rlock, c"rlock(timeout=None)\n--\n\nLocks for reading. Parks while a writer has it or waits."),
+                fast(
+                    c"rlock",
+                    rw_rlock,
+                    c"rlock(timeout=None)\n--\n\nLocks for reading. Parks while a writer has it or waits.",
+                ),
                 plain(c"unlock", rw_unlock, ffi::METH_NOARGS, c"unlock()\n--\n\nUnlocks for writing."),
                 plain(c"runlock", rw_runlock, ffi::METH_NOARGS, c"runlock()\n--\n\nUnlocks for reading."),
                 plain(c"try_lock", rw_try_lock, ffi::METH_NOARGS, c"try_lock()\n--\n\nLocks for writing if free."),
-                plain(c"try_rlock", rw_try_rlock, ffi::METH_NOARGS, c"try_rlock()\n--\n\nLocks for reading if no writer has it or waits."),
+                plain(
+                    c"try_rlock",
+                    rw_try_rlock,
+                    ffi::METH_NOARGS,
+                    c"try_rlock()\n--\n\nLocks for reading if no writer has it or waits.",
+                ),
                 plain(c"__enter__", enter_rw, ffi::METH_NOARGS, c"Locks for writing."),
                 fast(c"__exit__", leave_rw, c"Unlocks for writing."),
             ],
