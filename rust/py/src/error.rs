@@ -12,7 +12,6 @@ static GOROUTINE_EXIT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut()
 static CANCELLED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static RUNTIME_STOPPED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static DEADLOCK: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
-static RUNTIME_STOPPED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 
 /// Looks the classes up. Returns `false` with an exception set on failure.
 pub(crate) fn init() -> bool {
@@ -86,7 +85,7 @@ pub(crate) fn ended(rt: &'static Runtime, outcome: Outcome) -> bool {
                 set(goroutine_exit(), "goroutine cancelled");
             }
             Outcome::Stopped => {
-                set(RUNTIME_STOPPED.load(Ordering::Relaxed), "the interpreter is shutting down");
+                set(runtime_stopped(), "the interpreter is shutting down");
             }
             Outcome::Deadlock => {
                 let dump = gort_core::observe::dump(rt);

@@ -6,7 +6,7 @@ use pyo3::ffi;
 use std::ptr;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
-/// What may end the calling thread by unwinding while the interpreter exits.
+// What may end the calling thread by unwinding while the interpreter exits.
 unsafe extern "C-unwind" {
     fn gort_attach(t: *mut ffi::PyThreadState);
     pub(crate) fn PyObject_CallNoArgs(function: *mut ffi::PyObject) -> *mut ffi::PyObject;
