@@ -38,6 +38,8 @@ pub mod sysmon;
 #[cfg(all(test, not(loom)))]
 mod tests;
 pub mod timers;
+#[cfg(all(test, not(loom)))]
+mod timers_tests;
 
 pub use machine::current_machine;
 pub use park::{announce, block, current_goroutine, gosched, ready_wait, retract, sleep_until};

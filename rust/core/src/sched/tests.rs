@@ -84,10 +84,7 @@ fn select_receives_from_whichever_is_ready_until_both_are_closed() {
     }
     let (mut sum, mut open) = (0, [true, true]);
     while open[0] || open[1] {
-        let mut cases = [
-            select::Case::recv(open[0].then_some(&*a)),
-            select::Case::recv(open[1].then_some(&*b)),
-        ];
+        let mut cases = [select::Case::recv(open[0].then_some(&*a)), select::Case::recv(open[1].then_some(&*b))];
         match select::select(rt, &mut cases, false, None) {
             select::Selected::Received(i) => sum += cases[i].slot.take().expect("a value"),
             select::Selected::ReceivedClosed(i) => open[i] = false,
