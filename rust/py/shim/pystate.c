@@ -72,11 +72,8 @@ int gort_set_main(PyThreadState *t) {
     return main_thread_word != NULL;
 }
 
-/* C recursion a stack of `bytes` can hold: one level is taken as 1 KiB, with 32 KiB kept for the deepest C function. */
-static int c_levels(size_t bytes) {
-    size_t usable = bytes > 65536 ? bytes - 32768 : bytes / 2;
-    return (int)(usable / 1024);
-}
+/* C recursion a stack of `bytes` is let in for: half a KiB a level. What takes more meets the soft guard. */
+static int c_levels(size_t bytes) { return (int)(bytes / 512); }
 
 /* A number of its own as thread id: sys._current_frames() tells goroutines apart, and gort_forget_states knows them. */
 static void mark_as_ours(PyThreadState *t) { t->thread_id = (unsigned long)(uintptr_t)t; }
@@ -160,6 +157,32 @@ static void drop_root_chunk(PyThreadState *t) {
         free(chunk);
     }
 }
+
+#if PY_VERSION_HEX >= 0x030E0000
+/* The evaluator looks at the stack pointer itself. */
+int gort_end_recursion(PyThreadState *t) { return (void)t, 0; }
+void gort_restore_recursion(PyThreadState *t, int taken) { (void)t, (void)taken; }
+#else
+/* How many more calls the C stack may take; 3.11 has one counter for everything. */
+static int *calls_left(PyThreadState *t) {
+#if PY_VERSION_HEX >= 0x030C0000
+    return &t->c_recursion_remaining;
+#else
+    return &t->recursion_remaining;
+#endif
+}
+
+/* The next recursive call raises RecursionError. Called in a signal handler, on the thread whose state this is. */
+int gort_end_recursion(PyThreadState *t) {
+    int taken = *calls_left(t);
+    if (taken <= 0)
+        return 0;
+    *calls_left(t) = 0;
+    return taken;
+}
+
+void gort_restore_recursion(PyThreadState *t, int taken) { *calls_left(t) += taken; }
+#endif
 
 void gort_delete_thread(PyThreadState *t) {
     drop_root_chunk(t);

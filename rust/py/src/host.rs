@@ -23,6 +23,8 @@ unsafe extern "C" {
     pub(crate) fn gort_forget_states();
     fn gort_delete_thread(t: *mut ffi::PyThreadState);
     fn gort_switch(to: *mut ffi::PyThreadState);
+    fn gort_end_recursion(t: *mut ffi::PyThreadState) -> i32;
+    fn gort_restore_recursion(t: *mut ffi::PyThreadState, taken: i32);
     fn gort_is_detached(t: *mut ffi::PyThreadState) -> i32;
     fn gort_signals_pending() -> i32;
     fn gort_count_threads() -> isize;
@@ -74,6 +76,16 @@ unsafe fn attach(thread: HostThread) {
 unsafe fn detach(_thread: HostThread) {
     // SAFETY: the state is current on this thread.
     unsafe { ffi::PyEval_SaveThread() };
+}
+
+unsafe fn end_recursion(thread: HostThread) -> i32 {
+    // SAFETY: the state current on the thread that faulted.
+    unsafe { gort_end_recursion(thread.cast()) }
+}
+
+unsafe fn restore_recursion(thread: HostThread, taken: i32) {
+    // SAFETY: the state current on this thread.
+    unsafe { gort_restore_recursion(thread.cast(), taken) }
 }
 
 unsafe fn is_detached(thread: HostThread) -> bool {
@@ -148,6 +160,9 @@ pub(crate) static HOST: Host = Host {
     attach,
     detach,
     is_detached,
+    counts_calls: !cfg!(Py_3_14), // since then the bounds of the stack itself are looked at
+    end_recursion,
+    restore_recursion,
     is_movable: frames::is_movable,
     run: task::run,
     start_failed: task::start_failed,

@@ -98,13 +98,14 @@ pub(crate) unsafe fn new_object(
 ///
 /// # Safety
 /// GIL held; `obj` is new.
-pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject) {
+pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: usize) {
     // SAFETY: `obj` is alive; `prepare` runs before anybody else can see the goroutine.
     unsafe {
         ffi::Py_INCREF(obj.cast());
         rt.spawn(obj.cast(), |g| {
             (*obj).g = g;
             (*obj).id = (*g).id;
+            (*g).stack_bytes = stack_bytes;
         });
     }
 }
@@ -154,7 +155,7 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
         let rt = &*runtime_or_null();
         let state = ffi::PyThreadState_Get();
         host::gort_set_context(ptr::null_mut());
-        let reusable = host::gort_is_pristine(state) != 0 && !rt.should_retire();
+        let reusable = (*g).stack_bytes == 0 && host::gort_is_pristine(state) != 0 && !rt.should_retire();
         if !reusable {
             ffi::PyThreadState_Clear(state);
         }

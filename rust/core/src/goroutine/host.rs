@@ -24,6 +24,12 @@ pub struct Host {
     pub detach: unsafe fn(HostThread),
     /// Whether this state, last seen current on some M, has let go of the host's lock. Any thread, no lock; a hint.
     pub is_detached: unsafe fn(HostThread) -> bool,
+    /// Whether the host counts recursion by calls, not by bytes of stack, so that stacks need a soft guard.
+    pub counts_calls: bool,
+    /// Makes the next recursive call on this state fail; returns what that took from the count. In a signal handler.
+    pub end_recursion: unsafe fn(HostThread) -> i32,
+    /// Gives that back. Host attached.
+    pub restore_recursion: unsafe fn(HostThread, taken: i32),
     /// Whether a goroutine parked with its stack pointer at `sp`, on a stack that ends at `top`, may go on on another OS
     /// thread: nothing on its stack belongs to this one. Host attached.
     pub is_movable: unsafe fn(sp: usize, top: usize) -> bool,
@@ -54,6 +60,10 @@ unsafe fn null_switch(_from: HostThread, _to: HostThread) {}
 unsafe fn null_is_detached(_thread: HostThread) -> bool {
     false
 }
+unsafe fn null_end_recursion(_thread: HostThread) -> i32 {
+    0
+}
+unsafe fn null_restore_recursion(_thread: HostThread, _taken: i32) {}
 unsafe fn null_movable(_sp: usize, _top: usize) -> bool {
     true
 }
@@ -88,6 +98,9 @@ pub const fn null_host() -> Host {
         attach: null_thread,
         detach: null_thread,
         is_detached: null_is_detached,
+        counts_calls: false,
+        end_recursion: null_end_recursion,
+        restore_recursion: null_restore_recursion,
         is_movable: null_movable,
         run: null_run,
         start_failed: null_fail,

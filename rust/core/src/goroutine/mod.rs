@@ -12,10 +12,19 @@ pub mod status;
 pub mod waiter;
 
 use crate::context::Context;
-use crate::primitive::atomic::{AtomicPtr, AtomicU8, AtomicU32};
+use crate::primitive::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32};
 use crate::stack::Stack;
 use host::HostThread;
 use waiter::Wait;
+
+/// The soft guard of one stack. Touched by the thread that runs on the stack, and by its signal handler.
+#[derive(Default)]
+pub struct SoftGuard {
+    /// Opened by a fault and not closed since.
+    pub open: AtomicBool,
+    /// What `Host::end_recursion` took from the host's count.
+    pub taken: AtomicI32,
+}
 
 /// What a started goroutine runs on. Pooled; moves between Ms as a whole.
 pub struct Bundle {
@@ -31,6 +40,8 @@ pub struct Bundle {
     pub bound: bool,
     /// The stack pointer at which no foreign frames were found last.
     pub movable_at: usize,
+    /// See [`SoftGuard`].
+    pub soft_guard: SoftGuard,
     /// The size its stack was asked for with; 0 for the runtime's own.
     pub stack_bytes: usize,
     /// Set at a goroutine's end when the host's state may not serve another goroutine.

@@ -259,6 +259,7 @@ pub unsafe fn leave(action: Action) {
         (*m).action = action;
         (*m).in_scheduler.store(true, Ordering::Relaxed);
         let bundle = (*g).bundle;
+        (*m).rt.close_soft_guard(bundle);
         context::switch(&raw mut (*bundle).context, &raw const (*m).g0, 0);
         if current_machine() != m {
             arrive_elsewhere(g);
@@ -304,6 +305,7 @@ pub(super) unsafe extern "C-unwind" fn goroutine_main(value: usize) -> ! {
             std::mem::forget(stay);
             let bundle = (*g).bundle;
             (*bundle).spoiled = !reusable;
+            rt.close_soft_guard(bundle);
             (*g).status.store(status::DEAD, Ordering::Release); // pairs with the Acquire in `Registry::for_each`
             let m = current_machine();
             (*m).previous = g;

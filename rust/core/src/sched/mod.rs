@@ -29,6 +29,7 @@ pub mod machine;
 mod mail;
 #[cfg(all(test, loom))]
 mod model;
+mod overflow;
 pub mod park;
 pub mod processor;
 pub mod runtime;

@@ -184,13 +184,15 @@ pub fn gosched() {
         if rt.stopping.load(Ordering::Relaxed) && ptr::eq((*m).current, rt.main.load(Ordering::Relaxed)) {
             return;
         }
-        if !p.is_null() && (*p).queue.is_empty() && rt.inject.len() == 0 {
+        let idle = !p.is_null() && (*p).queue.is_empty() && rt.inject.len() == 0;
+        if idle && (*m).mail_count.load(Ordering::Relaxed) == 0 {
             // Acquire: pairs with the Release stores under the heap's lock.
             let next = (*p).next_when.load(Ordering::Acquire);
             if (next == super::processor::NEVER || next > clock::now_ns())
                 && rt.requests.load(Ordering::Relaxed) == 0
                 && rt.processors.len() == 1
             {
+                rt.close_soft_guard((*(*m).current).bundle);
                 return;
             }
         }

@@ -86,7 +86,10 @@ impl Runtime {
             set_exclusive(true);
         }
         let count = config.processors.max(1);
-        let stacks = StackDepot::new(config.stack_bytes, GuardMode::detect())?;
+        let mut stacks = StackDepot::new(config.stack_bytes, GuardMode::detect())?;
+        if host.counts_calls {
+            stacks = stacks.with_soft_guards();
+        }
         let seed = if config.seed == 0 { crate::sys::clock::now_ns() } else { config.seed };
         let rt: &'static Runtime = Box::leak(Box::new(Runtime {
             host,
@@ -110,6 +113,7 @@ impl Runtime {
             sysmon_started: AtomicBool::new(false),
             config,
         }));
+        rt.watch_for_overflow();
         for p in rt.processors.iter().rev() {
             rt.put_idle_processor(p);
         }

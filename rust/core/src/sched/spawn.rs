@@ -5,7 +5,7 @@ use super::runtime::{REQUEST_STOP, Runtime};
 use super::{current_machine, idle};
 use crate::context::{self, Context};
 use crate::goroutine::host::HostThread;
-use crate::goroutine::{Bundle, Goroutine, status};
+use crate::goroutine::{Bundle, Goroutine, SoftGuard, status};
 use crate::primitive::atomic::Ordering;
 use crate::stack::{Stack, StackDepot};
 use crate::sys::thread;
@@ -49,7 +49,11 @@ impl Runtime {
         if let Some(&(_, depot)) = depots.iter().find(|(size, _)| *size == stack_bytes) {
             return Ok(depot);
         }
-        let depot: &'static StackDepot = Box::leak(Box::new(StackDepot::new(stack_bytes, self.stacks.mode())?));
+        let mut depot = StackDepot::new(stack_bytes, self.stacks.mode())?;
+        if self.host.counts_calls {
+            depot = depot.with_soft_guards();
+        }
+        let depot: &'static StackDepot = Box::leak(Box::new(depot));
         depots.push((stack_bytes, depot));
         Ok(depot)
     }
@@ -71,6 +75,7 @@ impl Runtime {
                 top,
                 bound: false,
                 movable_at: 0,
+                soft_guard: SoftGuard::default(),
                 stack_bytes,
                 spoiled: false,
             }))
@@ -137,6 +142,7 @@ impl Runtime {
                 top: (&raw const stack).addr(), // an address of this frame
                 bound: false,
                 movable_at: 0,
+                soft_guard: SoftGuard::default(),
                 stack_bytes: 0,
                 spoiled: false,
             }));
@@ -146,6 +152,7 @@ impl Runtime {
             (*m).visible_host.store(state, Ordering::Relaxed);
             (*m).in_scheduler.store(false, Ordering::Relaxed);
             self.machine_count.fetch_add(1, Ordering::Relaxed);
+            crate::sys::signal::ensure_alternate_stack();
             let _ = (*m).acquire_idle_processor();
             context::current_set(m.cast());
             self.main.store(g, Ordering::Release); // pairs with the Acquire in `serve_requests`
@@ -207,6 +214,7 @@ unsafe extern "C-unwind" fn machine_thread(argument: *mut u8) {
         context::current_set(m.cast());
         thread::set_name("gort-m");
         let rt = (*m).rt;
+        crate::sys::signal::ensure_alternate_stack();
         (*m).home = (rt.host.new_home)();
         if (*m).home.is_null() {
             idle::park_forever();

@@ -12,12 +12,15 @@ mod tests;
 use crate::primitive::Mutex;
 use crate::sys::memory;
 use std::io;
+use std::ops::Range;
 
 /// Slots reserved at a time.
 const SLAB_SLOTS: usize = 64;
 /// Bytes below each slot that fault, rounded up to a page. C compilers do not probe frames, so a frame larger than the
 /// guard could step over it; 16 KiB is twice the buffers C code usually keeps on its stack (BUFSIZ, PATH_MAX twice).
 const GUARD_BYTES: usize = 16 << 10;
+/// Bytes above the guard that fault once (`sched::overflow`): what raising an exception and unwinding may need.
+const SOFT_GUARD_BYTES: usize = 64 << 10;
 /// Slots whose guards split a mapping: two mappings each, of vm.max_map_count's 65,530, with half left to the program.
 const SPLIT_CAP: usize = 16_000;
 const COLOURS: usize = 32;
@@ -55,10 +58,11 @@ impl GuardMode {
     }
 }
 
-/// One stack: usable bytes are `[base, top)`.
+/// One stack: usable bytes are `[base, top)`, those below `soft_end` once the soft guard is open.
 #[derive(Debug)]
 pub struct Stack {
     base: usize,
+    soft_end: usize,
     top: usize,
     slot_start: usize,
 }
@@ -84,6 +88,8 @@ impl Stack {
 pub struct StackDepot {
     slot_bytes: usize,
     guard_bytes: usize,
+    /// 0: no soft guard.
+    soft_bytes: usize,
     mode: GuardMode,
     state: Mutex<DepotState>,
 }
@@ -112,7 +118,57 @@ impl StackDepot {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "stack slot: a power of two, 64 KiB or more"));
         }
         let state = Mutex::new(DepotState { free: Vec::new(), cold: Vec::new(), split: 0 });
-        Ok(Self { slot_bytes, guard_bytes, mode, state })
+        Ok(Self { slot_bytes, guard_bytes, soft_bytes: 0, mode, state })
+    }
+
+    /// The same with a soft guard above the guard of each slot: 64 KiB, or a quarter of a small slot.
+    #[must_use]
+    pub fn with_soft_guards(mut self) -> Self {
+        if self.mode != GuardMode::None {
+            self.soft_bytes = SOFT_GUARD_BYTES.min(self.slot_bytes / 4).next_multiple_of(memory::page_bytes());
+        }
+        self
+    }
+
+    /// Addresses of a stack's guard.
+    pub fn hard_guard_of(&self, stack: &Stack) -> Range<usize> {
+        stack.slot_start..stack.base
+    }
+
+    /// Addresses of a stack's soft guard.
+    pub fn soft_guard_of(&self, stack: &Stack) -> Range<usize> {
+        stack.base..stack.soft_end
+    }
+
+    /// Lets the soft guard be used as stack. `false`: the system refuses. Fit for a signal handler.
+    pub fn open_soft_guard(&self, stack: &Stack) -> bool {
+        let bytes = stack.soft_end - stack.base;
+        // SAFETY: a part of the caller's stack. A slot of an inaccessible slab has another protection, not a guard.
+        unsafe {
+            if self.mode == GuardMode::Install {
+                memory::guard_remove(stack.base, bytes);
+            }
+            memory::commit(stack.base, bytes)
+        }
+    }
+
+    /// Makes the soft guard fault again. `false`: the system refuses.
+    pub fn close_soft_guard(&self, stack: &Stack) -> bool {
+        // SAFETY: a part of the caller's stack that is not in use.
+        unsafe { self.guard(stack.base, stack.soft_end - stack.base) }
+    }
+
+    /// # Safety
+    /// The range is of a slot of this depot, and nobody needs its contents.
+    unsafe fn guard(&self, start: usize, bytes: usize) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.mode {
+                GuardMode::Install => memory::guard_install(start, bytes),
+                GuardMode::Protect => memory::protect_none(start, bytes),
+                GuardMode::None => true,
+            }
+        }
     }
 
     /// Guard mode in force.
@@ -141,7 +197,9 @@ impl StackDepot {
         };
         drop(state);
         let colour = (slot_start / self.slot_bytes) % COLOURS * COLOUR_BYTES;
-        Ok(Stack { base: slot_start + self.guard_bytes, top: slot_start + self.slot_bytes - colour, slot_start })
+        let base = slot_start + self.guard_bytes;
+        let top = slot_start + self.slot_bytes - colour;
+        Ok(Stack { base, soft_end: base + self.soft_bytes, top, slot_start })
     }
 
     /// Gives a stack back; its pages stay until `release_pages` or reuse.
@@ -152,7 +210,7 @@ impl StackDepot {
     /// Gives the physical pages of an unused stack back.
     pub fn release_pages(&self, stack: &Stack) {
         // SAFETY: the caller owns the stack and runs nothing on it.
-        unsafe { memory::release_pages(stack.base, self.slot_bytes - self.guard_bytes) };
+        unsafe { memory::release_pages(stack.soft_end, stack.slot_start + self.slot_bytes - stack.soft_end) };
     }
 
     /// Makes one inaccessible slot usable.
@@ -161,8 +219,9 @@ impl StackDepot {
             return Err(refused());
         }
         let slot = *state.cold.last().ok_or_else(refused)?;
+        let guard = self.guard_bytes + self.soft_bytes;
         // SAFETY: a slot of an inaccessible slab that nobody has.
-        if !unsafe { memory::commit(slot + self.guard_bytes, self.slot_bytes - self.guard_bytes) } {
+        if !unsafe { memory::commit(slot + guard, self.slot_bytes - guard) } {
             return Err(refused());
         }
         state.cold.pop();
@@ -193,14 +252,7 @@ impl StackDepot {
         for i in (0..SLAB_SLOTS).rev() {
             let slot = start + i * self.slot_bytes;
             // SAFETY: inside the slab just reserved, untouched yet.
-            let guarded = unsafe {
-                match self.mode {
-                    GuardMode::Install => memory::guard_install(slot, self.guard_bytes),
-                    GuardMode::Protect => memory::protect_none(slot, self.guard_bytes),
-                    GuardMode::None => true,
-                }
-            };
-            if !guarded {
+            if !unsafe { self.guard(slot, self.guard_bytes + self.soft_bytes) } {
                 // SAFETY: `[start, slot + slot_bytes)` is of this slab and in nobody's hands.
                 unsafe { memory::unmap(start, (i + 1) * self.slot_bytes) };
                 return if i + 1 == SLAB_SLOTS { Err(refused()) } else { Ok(()) };

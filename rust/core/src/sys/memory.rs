@@ -3,7 +3,9 @@
 use std::io;
 use std::ptr;
 
-const MADV_GUARD_INSTALL: libc::c_int = 102; // Linux 6.13; not in libc 0.2.191
+// Linux 6.13; not in libc 0.2.191.
+const MADV_GUARD_INSTALL: libc::c_int = 102;
+const MADV_GUARD_REMOVE: libc::c_int = 103;
 
 /// Bytes of a page, asked from the system: 4 KiB on x86-64, up to 64 KiB on AArch64.
 pub fn page_bytes() -> usize {
@@ -75,6 +77,15 @@ pub unsafe fn release_pages(start: usize, bytes: usize) {
 pub unsafe fn guard_install(start: usize, bytes: usize) -> bool {
     // SAFETY: the caller's promise.
     unsafe { libc::madvise(ptr::with_exposed_provenance_mut(start), bytes, MADV_GUARD_INSTALL) == 0 }
+}
+
+/// Takes back what `guard_install` did. Fit for a signal handler.
+///
+/// # Safety
+/// The range is mapped.
+pub unsafe fn guard_remove(start: usize, bytes: usize) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { libc::madvise(ptr::with_exposed_provenance_mut(start), bytes, MADV_GUARD_REMOVE) == 0 }
 }
 
 /// Makes a range inaccessible by splitting the mapping.

@@ -7,4 +7,5 @@ pub mod futex;
 #[path = "futex_model.rs"]
 pub mod futex;
 pub mod memory;
+pub mod signal;
 pub mod thread;

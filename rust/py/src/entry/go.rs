@@ -47,17 +47,42 @@ unsafe extern "C-unwind" fn go(_m: Object, args: *const Object, nargs: ffi::Py_s
         ffi::Py_XDECREF(tuple);
         ffi::Py_XDECREF(kwargs);
         if !obj.is_null() {
-            task::start(rt, obj);
+            task::start(rt, obj, 0);
         }
         obj.cast()
+    }
+}
+
+/// A stack size argument, bytes or None, as the power of two that holds it; 0 for None. `None`: an exception is set.
+unsafe fn stack_bytes(value: Object) -> Option<usize> {
+    // SAFETY: GIL held; null or a live object.
+    unsafe {
+        if value.is_null() || value == ffi::Py_None() {
+            return Some(0);
+        }
+        let bytes = ffi::PyNumber_AsSsize_t(value, ffi::PyExc_ValueError);
+        if bytes == -1 && !ffi::PyErr_Occurred().is_null() {
+            return None;
+        }
+        let (least, most) = super::STACK_BYTES;
+        match usize::try_from(bytes) {
+            Ok(bytes) if (least..=most).contains(&bytes) => Some(bytes.next_power_of_two()),
+            _ => {
+                let text = format!("spawn(): stack_size must be from {least} to {most} bytes, not {bytes}");
+                error::set(ffi::PyExc_ValueError, &text);
+                None
+            }
+        }
     }
 }
 
 unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kwnames: Object) -> Object {
     // SAFETY: a vectorcall with the GIL.
     unsafe {
-        let names = [c"fn", c"args", c"kwargs", c"name"];
-        let Some([function, call_args, call_kwargs, name]) = arguments("spawn", args, nargs, kwnames, names, 1) else {
+        let names = [c"fn", c"args", c"kwargs", c"name", c"stack_size"];
+        let Some([function, call_args, call_kwargs, name, stack_size]) =
+            arguments("spawn", args, nargs, kwnames, names, 1)
+        else {
             return ptr::null_mut();
         };
         if ffi::PyCallable_Check(function) == 0 {
@@ -71,6 +96,7 @@ unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::P
         if has_name && ffi::PyUnicode_Check(name) == 0 {
             return error::set(ffi::PyExc_TypeError, "spawn(): name must be a str or None");
         }
+        let Some(stack_bytes) = stack_bytes(stack_size) else { return ptr::null_mut() };
         let Some(rt) = runtime() else { return ptr::null_mut() };
         let tuple = if call_args.is_null() { ffi::PyTuple_New(0) } else { ffi::PySequence_Tuple(call_args) };
         if tuple.is_null() {
@@ -85,7 +111,7 @@ unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::P
                 ffi::Py_INCREF(name);
                 (*obj).name = name;
             }
-            task::start(rt, obj);
+            task::start(rt, obj, stack_bytes);
         }
         obj.cast()
     }
@@ -358,7 +384,7 @@ unsafe extern "C" fn go_repr(slf: Object) -> Object {
 pub(crate) unsafe fn register(module: Object) -> bool {
     let functions = methods(vec![
         fast(c"go", go, c"go(fn, /, *args, **kwargs)\n--\n\nStarts fn(*args, **kwargs) as a goroutine; returns its Goroutine. Never blocks."),
-        fast(c"spawn", spawn, c"spawn(fn, args=(), kwargs=None, name=None)\n--\n\nStarts fn as a goroutine with a name. Never blocks."),
+        fast(c"spawn", spawn, c"spawn(fn, args=(), kwargs=None, *, name=None, stack_size=None)\n--\n\nStarts fn as a goroutine with a name, on a stack of stack_size bytes. Never blocks."),
         fast(c"run_main", run_main, c"run_main(fn, args, kwargs=None)\n--\n\nCalls fn as the main goroutine; refuses to nest."),
         fast(c"gomaxprocs", gomaxprocs, c"gomaxprocs(n=None)\n--\n\nThe number of Ps."),
         plain(c"gosched", gosched, ffi::METH_NOARGS, c"gosched()\n--\n\nLets other goroutines run."),

@@ -86,6 +86,9 @@ fn runtime_slow() -> Option<&'static Runtime> {
     Some(rt)
 }
 
+/// Least and most bytes of a goroutine's stack. Below 128 KiB too little is left between the guards.
+pub(crate) const STACK_BYTES: (usize, usize) = (128 << 10, 1 << 30);
+
 fn read_config() -> Option<Config> {
     let mut config = Config::default();
     let number = |name: &str, low: usize, high: usize, place: &mut usize| {
@@ -105,7 +108,7 @@ fn read_config() -> Option<Config> {
     };
     let ok = number("GORT_MAXPROCS", 1, 1024, &mut config.processors)
         && number("GORT_MAXTHREADS", 2, 1_000_000, &mut config.max_machines)
-        && number("GORT_STACK", 64 << 10, 1 << 30, &mut config.stack_bytes);
+        && number("GORT_STACK", STACK_BYTES.0, STACK_BYTES.1, &mut config.stack_bytes);
     let mut seed = 0;
     let ok = ok && number("GORT_SEED", 0, usize::MAX, &mut seed);
     config.seed = seed as u64;

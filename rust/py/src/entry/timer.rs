@@ -90,7 +90,7 @@ unsafe fn start_call(goroutine: *mut u8) {
     // SAFETY: a goroutine that was never started, and one reference to it. The runtime takes its own, so that this one
     // is not the last. A timer was set, so there is a runtime.
     unsafe {
-        task::start(&*task::runtime_or_null(), goroutine.cast());
+        task::start(&*task::runtime_or_null(), goroutine.cast(), 0);
         ffi::Py_DECREF(goroutine.cast());
     }
 }

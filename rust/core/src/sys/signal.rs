@@ -1,0 +1,91 @@
+//! Faults: a handler for SIGSEGV that may repair, alternate stacks for it, and writing from inside it.
+//!
+//! What it cannot repair goes to whoever had the signal before, faulthandler or the system's default. Linux.
+
+use std::ptr;
+use std::sync::Once;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// Bytes of an alternate stack: the kernel's frame (up to 12 KiB with the largest register files), and a handler of
+/// somebody else's that prints tracebacks.
+const ALTERNATE_BYTES: usize = 64 << 10;
+
+/// Looks at a fault at `address`; `true`: repaired, do it again. Runs inside the signal: no lock, no allocation.
+pub type Repair = unsafe fn(address: usize) -> bool;
+
+static REPAIR: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
+static INSTALL: Once = Once::new();
+
+/// Puts `repair` in front of the process's handling of SIGSEGV. The first call counts.
+pub fn install_repair(repair: Repair) {
+    INSTALL.call_once(|| {
+        REPAIR.store(repair as *mut (), Ordering::Relaxed); // ordered by the system call below
+        // SAFETY: both records are fully initialised; the handler's type is the one SA_SIGINFO asks for.
+        unsafe {
+            let previous: *mut libc::sigaction = Box::into_raw(Box::new(std::mem::zeroed()));
+            libc::sigaction(libc::SIGSEGV, ptr::null(), previous);
+            PREVIOUS.store(previous, Ordering::Relaxed);
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_fault as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            libc::sigemptyset(&raw mut action.sa_mask);
+            libc::sigaction(libc::SIGSEGV, &raw const action, ptr::null_mut());
+        }
+    });
+}
+
+unsafe extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: called by the kernel with valid records; errno is this thread's and put back.
+    unsafe {
+        let errno = *libc::__errno_location();
+        // Sent by a process (si_code <= 0): there is no address.
+        if (*info).si_code > 0 {
+            let repair = std::mem::transmute::<*mut (), Repair>(REPAIR.load(Ordering::Relaxed));
+            if repair((*info).si_addr().addr()) {
+                *libc::__errno_location() = errno;
+                return;
+            }
+        }
+        let previous = PREVIOUS.load(Ordering::Relaxed);
+        let handler = (*previous).sa_sigaction;
+        if handler == libc::SIG_DFL || handler == libc::SIG_IGN {
+            // Nobody else wants it: the same instruction faults again, under the system's default.
+            libc::sigaction(libc::SIGSEGV, previous, ptr::null_mut());
+            if (*info).si_code <= 0 {
+                libc::raise(signal);
+            }
+        } else if (*previous).sa_flags & libc::SA_SIGINFO != 0 {
+            type Informed = unsafe extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+            std::mem::transmute::<usize, Informed>(handler)(signal, info, context);
+        } else {
+            std::mem::transmute::<usize, unsafe extern "C" fn(libc::c_int)>(handler)(signal);
+        }
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// Gives the calling thread a stack for signal handlers if it has none. Without one an overflow cannot be handled; a
+/// refusal of the memory is therefore no error.
+pub fn ensure_alternate_stack() {
+    // SAFETY: the record is initialised; the memory is never given back, as threads that call this never end.
+    unsafe {
+        let mut current: libc::stack_t = std::mem::zeroed();
+        if libc::sigaltstack(ptr::null(), &raw mut current) != 0 || current.ss_flags & libc::SS_DISABLE == 0 {
+            return;
+        }
+        if let Ok(start) = super::memory::reserve(ALTERNATE_BYTES) {
+            let stack =
+                libc::stack_t { ss_sp: ptr::with_exposed_provenance_mut(start), ss_flags: 0, ss_size: ALTERNATE_BYTES };
+            libc::sigaltstack(&raw const stack, ptr::null_mut());
+        }
+    }
+}
+
+/// Writes to stderr with one system call per piece. Fit for a signal handler.
+pub fn write_stderr(pieces: &[&[u8]]) {
+    for piece in pieces {
+        // SAFETY: the slice is readable; an error leaves nothing to be done.
+        unsafe { libc::write(2, piece.as_ptr().cast(), piece.len()) };
+    }
+}
