@@ -12,7 +12,7 @@ pub mod status;
 pub mod waiter;
 
 use crate::context::Context;
-use crate::primitive::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32};
+use crate::primitive::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize};
 use crate::stack::Stack;
 use host::HostThread;
 use waiter::Wait;
@@ -20,8 +20,8 @@ use waiter::Wait;
 /// The soft guard of one stack. Touched by the thread that runs on the stack, and by its signal handler.
 #[derive(Default)]
 pub struct SoftGuard {
-    /// Opened by a fault and not closed since.
-    pub open: AtomicBool,
+    /// From where on it was opened by faults and not closed since; 0: closed.
+    pub open_from: AtomicUsize,
     /// What `Host::end_recursion` took from the host's count.
     pub taken: AtomicI32,
 }

@@ -1,7 +1,7 @@
 //! What happens when a goroutine runs out of stack.
 //!
 //! Hosts that count recursion count calls, not bytes: C code that keeps large frames is at the end of a small stack long
-//! before the count says so. So there is a soft guard above the hard one. Its first touch opens it and tells the host to
+//! before the count says so. So there is a soft guard above the hard one. Its touch opens it and tells the host to
 //! let the next recursive call fail (`Host::end_recursion`); the exception unwinds, and the guard closes when the
 //! goroutine parks or ends with enough room again. The hard guard is the end: a report that names the goroutine.
 
@@ -28,7 +28,7 @@ impl Runtime {
     #[inline]
     pub(super) unsafe fn close_soft_guard(&self, bundle: *mut Bundle) {
         // SAFETY: the running goroutine's bundle.
-        if unsafe { (*bundle).soft_guard.open.load(Ordering::Relaxed) } {
+        if unsafe { (*bundle).soft_guard.open_from.load(Ordering::Relaxed) != 0 } {
             // SAFETY: as above.
             unsafe { self.close_slow(bundle) };
         }
@@ -42,7 +42,7 @@ impl Runtime {
             let Some(stack) = &(*bundle).stack else { return };
             let end = self.stacks.soft_guard_of(stack).end;
             if (&raw const here).addr() > end + CLEARANCE_BYTES && self.stacks.close_soft_guard(stack) {
-                (*bundle).soft_guard.open.store(false, Ordering::Relaxed);
+                (*bundle).soft_guard.open_from.store(0, Ordering::Relaxed);
                 (self.host.restore_recursion)((*bundle).host, (*bundle).soft_guard.taken.swap(0, Ordering::Relaxed));
             }
         }
@@ -67,11 +67,11 @@ unsafe fn repair(address: usize) -> bool {
         let rt = (*m).rt;
         let soft = rt.stacks.soft_guard_of(stack);
         if soft.contains(&address) {
-            if (*bundle).soft_guard.open.swap(true, Ordering::Relaxed) || !rt.stacks.open_soft_guard(stack) {
-                return false;
-            }
+            let Some(start) = rt.stacks.open_soft_guard(stack, address) else { return false };
+            (*bundle).soft_guard.open_from.store(start, Ordering::Relaxed);
+            // At the next page again: the fault may have come between the host's reading of its count and its writing.
             let taken = (rt.host.end_recursion)((*bundle).host);
-            (*bundle).soft_guard.taken.store(taken, Ordering::Relaxed);
+            (*bundle).soft_guard.taken.fetch_add(taken, Ordering::Relaxed);
             return true;
         }
         if rt.stacks.hard_guard_of(stack).contains(&address) {

@@ -20,6 +20,7 @@ const SLAB_SLOTS: usize = 64;
 /// guard could step over it; 16 KiB is twice the buffers C code usually keeps on its stack (BUFSIZ, PATH_MAX twice).
 const GUARD_BYTES: usize = 16 << 10;
 /// Bytes above the guard that fault once (`sched::overflow`): what raising an exception and unwinding may need.
+/// It opens page by page.
 const SOFT_GUARD_BYTES: usize = 64 << 10;
 /// Slots whose guards split a mapping: two mappings each, of vm.max_map_count's 65,530, with half left to the program.
 const SPLIT_CAP: usize = 16_000;
@@ -90,6 +91,7 @@ pub struct StackDepot {
     guard_bytes: usize,
     /// 0: no soft guard.
     soft_bytes: usize,
+    page_bytes: usize,
     mode: GuardMode,
     state: Mutex<DepotState>,
 }
@@ -118,7 +120,7 @@ impl StackDepot {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "stack slot: a power of two, 64 KiB or more"));
         }
         let state = Mutex::new(DepotState { free: Vec::new(), cold: Vec::new(), split: 0 });
-        Ok(Self { slot_bytes, guard_bytes, soft_bytes: 0, mode, state })
+        Ok(Self { slot_bytes, guard_bytes, soft_bytes: 0, page_bytes: memory::page_bytes(), mode, state })
     }
 
     /// The same with a soft guard above the guard of each slot: 64 KiB, or a quarter of a small slot.
@@ -140,16 +142,19 @@ impl StackDepot {
         stack.base..stack.soft_end
     }
 
-    /// Lets the soft guard be used as stack. `false`: the system refuses. Fit for a signal handler.
-    pub fn open_soft_guard(&self, stack: &Stack) -> bool {
-        let bytes = stack.soft_end - stack.base;
+    /// Lets the page of the soft guard that holds `address`, and all above it, be used as stack; gives its address.
+    /// `None`: the system refuses. Fit for a signal handler.
+    pub fn open_soft_guard(&self, stack: &Stack, address: usize) -> Option<usize> {
+        let start = stack.base + (address - stack.base) / self.page_bytes * self.page_bytes;
+        let bytes = stack.soft_end - start;
         // SAFETY: a part of the caller's stack. A slot of an inaccessible slab has another protection, not a guard.
-        unsafe {
+        let opened = unsafe {
             if self.mode == GuardMode::Install {
-                memory::guard_remove(stack.base, bytes);
+                memory::guard_remove(start, bytes);
             }
-            memory::commit(stack.base, bytes)
-        }
+            memory::commit(start, bytes)
+        };
+        opened.then_some(start)
     }
 
     /// Makes the soft guard fault again. `false`: the system refuses.
