@@ -8,6 +8,9 @@ use std::ptr;
 
 /// How often the global queue goes first. Go's number: prime, so that it does not fall in step with a program's loops.
 const GLOBAL_EVERY: u32 = 61;
+/// Most goroutines in a row by the next slot. Two that hand a value to and fro would otherwise keep everybody else waiting
+/// for ever: Go's slice ends after 10 ms by preemption, ours by this count. The switch bench would move it.
+const INHERIT_MOST: u32 = 128;
 
 impl Machine {
     /// The next goroutine for this M; blocks the thread while there is none. The M then has a P.
@@ -53,14 +56,31 @@ impl Machine {
             }
             if let Some((g, inherits)) = p.queue.pop() {
                 if inherits {
-                    // The slice goes on: execute will count a tick, so take it back. Go does not count it either.
-                    let ticks = p.ticks.load(Ordering::Relaxed);
-                    p.ticks.store(ticks.wrapping_sub(1), Ordering::Relaxed);
+                    return self.inherit(p, g);
                 }
+                p.inherited.store(0, Ordering::Relaxed);
                 return g;
             }
             self.take_global(p)
         }
+    }
+
+    /// `g` came by the next slot. It goes on with the slice, or, when that was handed on too often, behind the others.
+    #[inline]
+    fn inherit(&self, p: &Processor, g: *mut Goroutine) -> *mut Goroutine {
+        let count = p.inherited.load(Ordering::Relaxed) + 1;
+        if count < INHERIT_MOST {
+            p.inherited.store(count, Ordering::Relaxed);
+            // The slice goes on: execute will count a tick, so take it back. Go does not count it either.
+            p.ticks.store(p.ticks.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
+            return g;
+        }
+        p.inherited.store(0, Ordering::Relaxed);
+        let Some(other) = p.queue.pop().map(|(other, _)| other).or_else(|| self.rt.inject.pop()) else { return g };
+        if let Err(overflow) = p.queue.push_back(g) {
+            self.rt.inject.push_batch(&overflow.batch);
+        }
+        other
     }
 
     /// A share of the global queue: one to run, the rest into the local ring.

@@ -29,6 +29,8 @@ pub struct Processor {
     pub machine: AtomicPtr<Machine>,
     /// Goroutines started or resumed here, for sysmon and the 61-tick rule.
     pub ticks: AtomicU32,
+    /// Goroutines in a row that came by the next slot and inherited the time slice.
+    pub(super) inherited: AtomicU32,
     /// Timers of goroutines that parked here, and those set here.
     timers: ShortLock<TimerHeap>,
     /// The earliest deadline in `timers`, or `NEVER`; read by anyone.
@@ -43,6 +45,7 @@ impl Processor {
             queue: LocalQueue::new(),
             machine: AtomicPtr::new(std::ptr::null_mut()),
             ticks: AtomicU32::new(0),
+            inherited: AtomicU32::new(0),
             timers: ShortLock::new(TimerHeap::new()),
             next_when: AtomicU64::new(NEVER),
         }
