@@ -9,6 +9,8 @@ pub mod host;
 mod model;
 pub mod registry;
 pub mod status;
+#[cfg(all(test, not(loom)))]
+mod tests;
 pub mod waiter;
 
 use crate::context::Context;

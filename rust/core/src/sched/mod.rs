@@ -32,6 +32,8 @@ mod model;
 mod overflow;
 pub mod park;
 pub mod processor;
+#[cfg(all(test, not(loom)))]
+mod queue_tests;
 pub mod runtime;
 pub mod spawn;
 pub mod steal;
