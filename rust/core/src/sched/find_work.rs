@@ -23,7 +23,9 @@ impl Machine {
         unsafe {
             self.note_binding();
             let p = self.p();
-            if !p.is_null() && self.bound_count == 0 && self.rt.requests.load(Ordering::Relaxed) == 0 {
+            // A spinning M goes the long way, which says that it spins no more: while one does, nobody else is woken.
+            let quick = !self.spinning && self.bound_count == 0 && self.rt.requests.load(Ordering::Relaxed) == 0;
+            if !p.is_null() && quick {
                 let g = self.quick(&*p);
                 if !g.is_null() && self.may_run(g) {
                     return g;
