@@ -18,6 +18,8 @@
 //! | 9 | chan, sync | use park, ready and waiter; know no queue and no P |
 //! | 10 | observe | dump, metrics: read only |
 
+#![deny(clippy::too_many_lines)] // clippy.toml says how many
+
 pub mod primitive;
 
 pub mod sys;

@@ -97,7 +97,7 @@ fn order_of(rt: &'static Runtime, count: usize) -> Vec<usize> {
                 done(&group);
             });
         }
-        assert_eq!(group.wait(rt, None), Outcome::Delivered);
+        assert_eq!(group.wait(rt, None), Ok(Outcome::Delivered));
         std::mem::take(&mut *order.lock().expect("no panic inside"))
     })
 }
@@ -305,10 +305,10 @@ fn test_blocking_calls_of_many_goroutines_leave_the_processor_to_the_others() {
             done(&c);
         });
         let limit = Some(clock::now_ns() + LIMIT.as_nanos() as u64);
-        assert_eq!(counted.wait(rt, limit), Outcome::Delivered);
+        assert_eq!(counted.wait(rt, limit), Ok(Outcome::Delivered));
         assert_eq!(blocked.count(), 10);
         gate.set_open();
-        assert_eq!(blocked.wait(rt, limit), Outcome::Delivered);
+        assert_eq!(blocked.wait(rt, limit), Ok(Outcome::Delivered));
     }
     assert!(rt.machine_count.load(Ordering::Relaxed) <= 14, "threads are used again");
 }
@@ -328,7 +328,7 @@ fn test_work_behind_a_blocking_call_at_the_thread_limit_waits_and_is_not_lost() 
         go(rt, move || done(&b));
         gate.set_open();
         let limit = Some(clock::now_ns() + LIMIT.as_nanos() as u64);
-        assert_eq!(both.wait(rt, limit), Outcome::Delivered);
+        assert_eq!(both.wait(rt, limit), Ok(Outcome::Delivered));
     }
     assert_eq!(rt.machine_count.load(Ordering::Relaxed), 1);
 }
@@ -349,7 +349,7 @@ fn test_hundred_thousand_goroutines_park_and_are_released() {
     eventually("all run", || parked.load(Ordering::Relaxed) == COUNT as u64);
     assert_eq!(rt.registry.live(), COUNT as u64);
     gate.close().expect("once");
-    assert_eq!(finished.wait(rt, Some(clock::now_ns() + LIMIT.as_nanos() as u64)), Outcome::Delivered);
+    assert_eq!(finished.wait(rt, Some(clock::now_ns() + LIMIT.as_nanos() as u64)), Ok(Outcome::Delivered));
     eventually("all ended", || rt.registry.live() == 0);
 }
 
@@ -418,7 +418,7 @@ fn test_pair_that_hands_a_value_to_and_fro_does_not_starve_the_rest() {
                 stopping.store(true, Ordering::Relaxed);
                 done(&a);
             });
-            assert_eq!(all.wait(rt, None), Outcome::Delivered);
+            assert_eq!(all.wait(rt, None), Ok(Outcome::Delivered));
         });
     }
 }

@@ -25,7 +25,7 @@ impl SpinLock {
             // Relaxed: only when to try again.
             while self.held.load(Ordering::Relaxed) != 0 {
                 spins += 1;
-                if spins % SPINS == 0 {
+                if spins.is_multiple_of(SPINS) {
                     super::thread::yield_now();
                 } else {
                     super::spin_hint();

@@ -50,8 +50,8 @@ impl Machine {
             if p.next_when.load(Ordering::Relaxed) != NEVER {
                 self.rt.run_timers(p);
             }
-            if p.ticks.load(Ordering::Relaxed) % GLOBAL_EVERY == 0
-                && self.rt.inject.len() > 0
+            if p.ticks.load(Ordering::Relaxed).is_multiple_of(GLOBAL_EVERY)
+                && !self.rt.inject.is_empty()
                 && let Some(g) = self.rt.inject.pop()
             {
                 return g;

@@ -108,7 +108,7 @@ impl Runtime {
 
     /// Whether any queue holds work or a timer is due.
     pub(super) fn has_work(&self) -> bool {
-        self.inject.len() > 0
+        !self.inject.is_empty()
             || self.processors.iter().any(|p| !p.queue.is_empty())
             || self.requests.load(Ordering::Relaxed) != 0
             || (self.next_timer() != NEVER && self.next_timer() <= clock::now_ns())

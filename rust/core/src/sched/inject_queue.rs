@@ -57,7 +57,7 @@ impl<T> InjectQueue<T> {
 
     /// Takes the first.
     pub fn pop(&self) -> Option<*mut T> {
-        if self.len() == 0 { None } else { self.with(VecDeque::pop_front) }
+        if self.is_empty() { None } else { self.with(VecDeque::pop_front) }
     }
 
     /// Takes up to `max` from the front.

@@ -184,7 +184,7 @@ pub fn gosched() {
         if rt.stopping.load(Ordering::Relaxed) && ptr::eq((*m).current, rt.main.load(Ordering::Relaxed)) {
             return;
         }
-        let idle = !p.is_null() && (*p).queue.is_empty() && rt.inject.len() == 0;
+        let idle = !p.is_null() && (*p).queue.is_empty() && rt.inject.is_empty();
         if idle && (*m).mail_count.load(Ordering::Relaxed) == 0 {
             // Acquire: pairs with the Release stores under the heap's lock.
             let next = (*p).next_when.load(Ordering::Acquire);

@@ -44,7 +44,7 @@ impl Runtime {
         let m: *mut Machine = p.machine.load(Ordering::Acquire); // pairs with the Release of who gave the P away
         if m.is_null() {
             let next = p.next_when.load(Ordering::Acquire);
-            if self.inject.len() > 0 || !p.queue.is_empty() || (next != NEVER && next <= now) {
+            if !self.inject.is_empty() || !p.queue.is_empty() || (next != NEVER && next <= now) {
                 self.wake_one(ptr::null_mut());
             }
             seen.host = ptr::null_mut();
@@ -66,7 +66,7 @@ impl Runtime {
             return !out.is_null() || !p.queue.is_empty();
         }
         let next = p.next_when.load(Ordering::Acquire);
-        let wanted = self.inject.len() > 0 || !p.queue.is_empty() || (next != NEVER && next <= now);
+        let wanted = !self.inject.is_empty() || !p.queue.is_empty() || (next != NEVER && next <= now);
         let age = now.saturating_sub(seen.since_ns);
         if (wanted && age >= MIN_PAUSE_NS || age >= HAND_OFF_NS) && self.send_taker(p) {
             seen.host = ptr::null_mut();

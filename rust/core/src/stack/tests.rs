@@ -44,7 +44,7 @@ proptest! {
                 }
                 _ => {
                     let stack = depot.allocate().expect("memory");
-                    prop_assert!(stack.top() % 16 == 0 && stack.size_bytes() >= SLOT_BYTES / 2);
+                    prop_assert!(stack.top().is_multiple_of(16) && stack.size_bytes() >= SLOT_BYTES / 2);
                     for (other, _) in &held {
                         prop_assert!(stack.top() <= other.base() || other.top() <= stack.base());
                     }

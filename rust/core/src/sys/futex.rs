@@ -35,6 +35,7 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout_ns: Option<u64>) -> WaitRes
 }
 
 /// Wakes one sleeper. The word may be gone already: the kernel only uses its address.
+#[allow(clippy::not_unsafe_ptr_arg_deref, reason = "the pointer is passed on, never read")]
 pub fn wake_one(word: *const AtomicU32) {
     let op = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
     // SAFETY: FUTEX_WAKE does not touch user memory.
