@@ -1,6 +1,7 @@
 """gort.sync: every rule of Go's sync package, between goroutines, the main thread and plain threads.
 
-sync.Pool, sync.Map and sync/atomic have no counterpart yet: they come with later parts of gort.
+Once is in test_sync_once.py, Cond and Semaphore in test_sync_cond.py. sync.Pool, sync.Map and sync/atomic have no
+counterpart yet: they come with later parts of gort.
 """
 
 from __future__ import annotations
@@ -8,48 +9,22 @@ from __future__ import annotations
 import copy
 import gc
 import threading
-import weakref
 
 import pytest
 
 import gort
-from gort import Chan, Cond, Mutex, Once, RWMutex, Semaphore, WaitGroup, go
-from waiting import LIMIT, eventually, join_all, parked, raises_text, settle
+from gort import Chan, Cond, Mutex, RWMutex, Semaphore, WaitGroup, go
+from waiting import LIMIT, OnThread, eventually, join_all, parked, raises_text, settle, waiter
 
 UNLOCKED = "sync: unlock of unlocked mutex"
 NEGATIVE = "sync: negative WaitGroup counter"
 REUSED = "sync: WaitGroup is reused before previous Wait has returned"
 
 
-class OnThread:
-    """A function on a plain thread, with the join of a goroutine."""
-
-    def __init__(self, fn, *args):
-        self.box = []
-        self.thread = threading.Thread(target=lambda: self.box.append(fn(*args)), daemon=True)
-        self.thread.start()
-
-    @property
-    def done(self):
-        return not self.thread.is_alive()
-
-    def join(self, timeout=LIMIT):
-        eventually(lambda: self.done, timeout)
-        assert self.box, "the thread raised"
-        return self.box[0]
-
-
 @pytest.fixture(params=[go, OnThread], ids=["goroutine", "thread"])
 def beside(request):
     """Start a function beside the test's own code: as a goroutine, or on a plain thread."""
     return request.param
-
-
-def waiter(fn, *args):
-    """Start a goroutine and give it once it is parked."""
-    g = go(fn, *args)
-    parked(g)
-    return g
 
 
 # Mutex
@@ -181,7 +156,9 @@ def test_wrong_arguments_are_type_errors(kind):
         wait(timeout=-1)
 
 
-@pytest.mark.parametrize("make", [Mutex, RWMutex, WaitGroup, lambda: Semaphore(1), lambda: Cond(Mutex())])
+@pytest.mark.parametrize(
+    "make", [Mutex, RWMutex, WaitGroup, lambda: Semaphore(1), lambda: Cond(Mutex())]
+)
 def test_copies_are_refused(make):
     with pytest.raises(TypeError):  # as Go's vet and "sync.Cond is copied"
         copy.copy(make())
@@ -412,112 +389,3 @@ def test_waitgroup_go_that_is_ended_is_done(when):
     if when != "goexit":
         g.cancel()
     wg.wait(timeout=LIMIT)
-
-
-# Once, once_func, once_value
-
-
-def test_once_all_callers_return_after_the_one_run(anywhere, beside):
-    once, gate, ran, back = Once(), Chan(), [], []
-
-    def first():
-        ran.append(1)
-        gate.recv()
-
-    def call():
-        once.do(first)
-        back.append(len(ran))
-
-    def body():
-        others = [beside(call) for _ in range(4)]
-        eventually(lambda: ran)
-        assert not back
-        gate.send(None)
-        call()
-        join_all(others)
-
-    anywhere(body)
-    assert ran == [1] and back == [1] * 5
-
-
-def test_once_that_raised_counts_as_run():
-    once, ran = Once(), []
-
-    def fail():
-        ran.append(1)
-        raise ValueError("x")
-
-    with pytest.raises(ValueError):
-        once.do(fail)
-    once.do(fail)
-    assert ran == [1]
-    with pytest.raises(TypeError):
-        once.do(None)
-
-
-def test_once_goexit_counts_as_run():
-    once, ran = Once(), []
-    go(once.do, gort.goexit).join()
-    once.do(lambda: ran.append(1))
-    assert not ran
-
-
-def test_once_called_from_its_own_function_waits_for_ever():
-    once = Once()
-    g = waiter(once.do, lambda: once.do(print))
-    assert g.status == "sync.Mutex.Lock"
-    g.cancel()
-    with pytest.raises(gort.Cancelled):
-        g.join()
-
-
-def test_once_value_gives_the_first_result_to_everybody():
-    calls, gate = [], Chan()
-
-    def fn():
-        calls.append(1)
-        return gate.recv()
-
-    value = gort.once_value(fn)
-    gs = [waiter(value) for _ in range(5)]
-    gate.send("v")
-    assert join_all(gs) == ["v"] * 5 and value() == "v" and calls == [1]
-    assert value.__name__ == "fn"
-
-
-@pytest.mark.parametrize("make", [gort.once_value, gort.once_func])
-def test_once_function_raises_the_same_exception_every_time(make):
-    error, calls = ValueError("x"), []
-
-    def fail():
-        calls.append(1)
-        raise error
-
-    call = make(fail)
-    for _ in range(3):
-        with pytest.raises(ValueError) as caught:
-            call()
-        assert caught.value is error
-    assert calls == [1]
-    with pytest.raises(TypeError):
-        make(3)
-
-
-@pytest.mark.parametrize("make", [gort.once_value, gort.once_func])
-def test_once_function_is_let_go_after_its_run(make):
-    class Callable:
-        def __call__(self):
-            return None
-
-    fn = Callable()
-    gone = weakref.ref(fn)
-    call = make(fn)
-    del fn
-    gc.collect()
-    assert gone() is not None
-    call()
-    gc.collect()
-    assert gone() is None and call() is None
-
-
-# Cond and Semaphore: test_sync_cond.py

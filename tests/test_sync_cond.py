@@ -309,7 +309,12 @@ def test_semaphore_misuse_and_wrong_arguments():
     with raises_text(RuntimeError, "semaphore: released more than held"):
         s.release(2)
     s.release()
-    for call in (lambda: Semaphore(-1), lambda: s.acquire(-1), lambda: s.release(-1), lambda: s.try_acquire(-1)):
+    for call in (
+        lambda: Semaphore(-1),
+        lambda: s.acquire(-1),
+        lambda: s.release(-1),
+        lambda: s.try_acquire(-1),
+    ):
         with raises_text(ValueError, "semaphore: n < 0"):
             call()
     for call in (Semaphore, lambda: Semaphore("x"), lambda: s.acquire("x")):

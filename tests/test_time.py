@@ -179,8 +179,17 @@ def test_timer_fires_while_the_main_thread_sits_in_a_blocking_call():
 # Durations
 
 
-@pytest.mark.parametrize("make", [Timer, Ticker, after, Timer(HOUR).reset, Ticker(HOUR).reset,
-                                  lambda s: after_func(s, print)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Timer,
+        Ticker,
+        after,
+        lambda *a: Timer(HOUR).reset(*a),
+        lambda *a: Ticker(HOUR).reset(*a),
+        lambda s: after_func(s, print),
+    ],
+)
 def test_durations_must_be_numbers(make):
     for bad in ("1", None, [], True, 1j):
         with raises_text(TypeError, "must be a number of seconds"):
@@ -331,8 +340,17 @@ def test_after_func_function_with_a_finalizer_is_let_go_where_python_may_run():
 # Collection and deadlock
 
 
-@pytest.mark.parametrize("make", [lambda: Timer(HOUR), lambda: Ticker(HOUR), lambda: after(HOUR),
-                                  lambda: tick(HOUR), lambda: Timer(HOUR).c, lambda: Ticker(MS)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Timer(HOUR),
+        lambda: Ticker(HOUR),
+        lambda: after(HOUR),
+        lambda: tick(HOUR),
+        lambda: Timer(HOUR).c,
+        lambda: Ticker(MS),
+    ],
+)
 def test_unreferenced_timer_is_collected_without_stop(make):
     before = timers()
     kept = [make() for _ in range(10)]
@@ -353,7 +371,10 @@ def test_timer_lives_as_long_as_somebody_waits_for_it():
 def child(source):
     """Run a program; its output."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True, timeout=LIMIT
+        [sys.executable, "-c", textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

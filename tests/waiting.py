@@ -43,6 +43,31 @@ def settle(rounds=20):
     gort.sleep(0.002)
 
 
+def waiter(fn, *args):
+    """Start a goroutine and give it once it is parked."""
+    g = gort.go(fn, *args)
+    parked(g)
+    return g
+
+
+class OnThread:
+    """A function on a plain thread, with the join of a goroutine."""
+
+    def __init__(self, fn, *args):
+        self.box = []
+        self.thread = threading.Thread(target=lambda: self.box.append(fn(*args)), daemon=True)
+        self.thread.start()
+
+    @property
+    def done(self):
+        return not self.thread.is_alive()
+
+    def join(self, timeout=LIMIT):
+        eventually(lambda: self.done, timeout, "end of the thread")
+        assert self.box, "the thread raised"
+        return self.box[0]
+
+
 def join_all(goroutines, limit=LIMIT):
     """Join them all and return their results in order."""
     end = time.monotonic() + limit

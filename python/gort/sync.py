@@ -151,7 +151,7 @@ class WaitGroup(_core.WaitGroup):
         """
         _need_callable(fn, "WaitGroup.go()")
         self.add(1)
-        body = _Counted(self, fn, args, kwargs)  # it counts as started: whatever happens, it is done
+        body = _Counted(self, fn, args, kwargs)  # if it cannot start it is dropped: done() as well
         return spawn(body, name=getattr(fn, "__qualname__", None))
 
 

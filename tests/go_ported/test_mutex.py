@@ -3,9 +3,9 @@
 Port of sync/mutex_test.go and of HammerRWMutex and TestParallelReaders of sync/rwmutex_test.go.
 """
 
-import gort
 import pytest
 
+import gort
 from gort import Chan, Mutex, RWMutex, Semaphore, go, recv, select
 from waiting import LIMIT, raises_text
 

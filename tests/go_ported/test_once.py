@@ -9,9 +9,9 @@ import gc
 import traceback
 import weakref
 
-import gort
 import pytest
 
+import gort
 from gort import Chan, Once, WaitGroup, go, once_func, once_value
 from waiting import LIMIT
 

@@ -8,9 +8,9 @@ TestTickerStress, TestTickerConcurrentStress, TestMultiWakeupTicker.
 import gc
 import time
 
-import gort
 import pytest
 
+import gort
 from gort import Ticker, Timer, WaitGroup, after, go, tick
 from waiting import LIMIT, join_all
 

@@ -8,9 +8,9 @@ what depends on lateness is tried again with longer ones, as in Go.
 import random
 import time
 
-import gort
 import pytest
 
+import gort
 from gort import Chan, Timer, WaitGroup, after, after_func, go, recv, select
 from waiting import LIMIT, join_all
 
@@ -161,7 +161,9 @@ def test_adjust_timers(new_timer):
             indices.pop()
 
 
-@pytest.mark.parametrize("change", [lambda t: t.stop(), lambda t: t.reset(3600)], ids=["stop", "reset"])
+@pytest.mark.parametrize(
+    "change", [lambda t: t.stop(), lambda t: t.reset(3600)], ids=["stop", "reset"]
+)
 def test_stop_and_reset_result(change):
     start, wg = Chan(), WaitGroup()
 
