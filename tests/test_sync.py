@@ -7,6 +7,7 @@ counterpart yet: they come with later parts of gort.
 from __future__ import annotations
 
 import copy
+import doctest
 import gc
 import threading
 
@@ -162,6 +163,12 @@ def test_wrong_arguments_are_type_errors(kind):
 def test_copies_are_refused(make):
     with pytest.raises(TypeError):  # as Go's vet and "sync.Cond is copied"
         copy.copy(make())
+
+
+@pytest.mark.parametrize("kind", [Mutex, Cond, Semaphore], ids=lambda kind: kind.__name__)
+def test_examples_in_the_compiled_docstrings_run(kind):
+    parsed = doctest.DocTestParser().get_doctest(kind.__doc__, {}, kind.__name__, None, 0)
+    assert parsed.examples and doctest.DocTestRunner().run(parsed).failed == 0
 
 
 # RWMutex

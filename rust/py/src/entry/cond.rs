@@ -194,19 +194,48 @@ unsafe extern "C-unwind" fn cond_broadcast(slf: Object, _: Object) -> Object {
     none()
 }
 
+const DOC: &std::ffi::CStr = c"Cond(lock)\n--\n
+A condition variable on a Mutex, an RWMutex or anything else with lock() and unlock().
+
+wait() unlocks, parks until a signal or at most `timeout` seconds (TimeoutError), and locks again
+whatever happened; it wants to be called in a loop, with the lock held. signal() wakes who waits
+longest, broadcast() all; neither needs the lock, and neither parks.
+
+Example:
+    >>> import gort
+    >>> m, ready = gort.Mutex(), []
+    >>> cond = gort.Cond(m)
+    >>> def produce():
+    ...     with m:
+    ...         ready.append(1)
+    ...     cond.signal()
+    >>> with m:
+    ...     g = gort.go(produce)
+    ...     while not ready:
+    ...         cond.wait()
+    ...     ready
+    [1]
+";
+
 /// Adds the type.
 pub(crate) unsafe fn register(module: Object) -> bool {
     let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
     let table = vec![
-        fast(c"wait", cond_wait, c"wait(timeout=None)\n--\n\nUnlocks, parks until signalled, locks again."),
-        plain(c"signal", cond_signal, ffi::METH_NOARGS, c"signal()\n--\n\nWakes the goroutine that waits longest."),
-        plain(c"broadcast", cond_broadcast, ffi::METH_NOARGS, c"broadcast()\n--\n\nWakes all."),
+        fast(c"wait", cond_wait, c"wait($self, /, timeout=None)\n--\n\nUnlocks, parks until signalled, locks again."),
+        plain(
+            c"signal",
+            cond_signal,
+            ffi::METH_NOARGS,
+            c"signal($self, /)\n--\n\nWakes the goroutine that waits longest.",
+        ),
+        plain(c"broadcast", cond_broadcast, ffi::METH_NOARGS, c"broadcast($self, /)\n--\n\nWakes all."),
     ];
     let slots = vec![
         slot(ffi::Py_tp_new, cond_new as *mut _),
         slot(ffi::Py_tp_dealloc, cond_dealloc as *mut _),
         slot(ffi::Py_tp_traverse, cond_traverse as *mut _),
         slot(ffi::Py_tp_methods, methods(table).cast()),
+        slot(ffi::Py_tp_doc, DOC.as_ptr().cast_mut().cast()),
     ];
     let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
     // SAFETY: GIL held by the module's init.

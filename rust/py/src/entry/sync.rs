@@ -7,6 +7,7 @@ use gort_core::goroutine::waiter::Outcome;
 use gort_core::sched::Runtime;
 use gort_core::sync::{Misuse, Mutex, RwMutex, Semaphore, WaitGroup};
 use pyo3::ffi;
+use std::ffi::CStr;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -258,92 +259,117 @@ unsafe extern "C-unwind" fn leave_semaphore(slf: Object, _: *const Object, _: ff
     done(unsafe { inner::<Semaphore>(slf) }.release(1))
 }
 
+fn mutex_methods() -> Vec<ffi::PyMethodDef> {
+    let try_lock = c"try_lock($self, /)\n--\n\nLocks if it is free; whether it did. Never parks.";
+    vec![
+        fast(c"lock", mutex_lock, c"lock($self, /, timeout=None)\n--\n\nLocks; parks while another has it."),
+        plain(c"unlock", mutex_unlock, ffi::METH_NOARGS, c"unlock($self, /)\n--\n\nUnlocks; any goroutine may."),
+        plain(c"try_lock", mutex_try_lock, ffi::METH_NOARGS, try_lock),
+        plain(c"__enter__", enter_mutex, ffi::METH_NOARGS, c"Locks."),
+        fast(c"__exit__", leave_mutex, c"Unlocks."),
+    ]
+}
+
+fn rw_methods() -> Vec<ffi::PyMethodDef> {
+    let rlock = c"rlock($self, /, timeout=None)\n--\n\nLocks for reading. Parks while a writer has it or waits.";
+    let try_lock = c"try_lock($self, /)\n--\n\nLocks for writing if free. Never parks.";
+    let try_rlock = c"try_rlock($self, /)\n--\n\nLocks for reading if no writer has it or waits. Never parks.";
+    vec![
+        fast(c"lock", rw_lock, c"lock($self, /, timeout=None)\n--\n\nLocks for writing. Parks."),
+        fast(c"rlock", rw_rlock, rlock),
+        plain(c"unlock", rw_unlock, ffi::METH_NOARGS, c"unlock($self, /)\n--\n\nUnlocks for writing."),
+        plain(c"runlock", rw_runlock, ffi::METH_NOARGS, c"runlock($self, /)\n--\n\nUnlocks for reading."),
+        plain(c"try_lock", rw_try_lock, ffi::METH_NOARGS, try_lock),
+        plain(c"try_rlock", rw_try_rlock, ffi::METH_NOARGS, try_rlock),
+        plain(c"__enter__", enter_rw, ffi::METH_NOARGS, c"Locks for writing."),
+        fast(c"__exit__", leave_rw, c"Unlocks for writing."),
+    ]
+}
+
+fn group_methods() -> Vec<ffi::PyMethodDef> {
+    vec![
+        fast(c"add", group_add, c"add($self, /, n=1)\n--\n\nAdds n, which may be negative. Never parks."),
+        plain(c"done", group_done, ffi::METH_NOARGS, c"done($self, /)\n--\n\nTakes one off. Never parks."),
+        fast(c"wait", group_wait, c"wait($self, /, timeout=None)\n--\n\nParks until the counter is zero."),
+    ]
+}
+
+fn semaphore_methods() -> Vec<ffi::PyMethodDef> {
+    let try_acquire_doc = c"try_acquire($self, /, n=1)\n--\n\nTakes n units if free and nobody waits. Never parks.";
+    vec![
+        fast(c"acquire", acquire, c"acquire($self, /, n=1, timeout=None)\n--\n\nTakes n units; parks, in order."),
+        fast(c"try_acquire", try_acquire, try_acquire_doc),
+        fast(c"release", release, c"release($self, /, n=1)\n--\n\nGives n units back. Never parks."),
+        plain(c"__enter__", enter_semaphore, ffi::METH_NOARGS, c"Takes one unit."),
+        fast(c"__exit__", leave_semaphore, c"Gives one unit back."),
+    ]
+}
+
+const MUTEX_DOC: &CStr = c"Mutex()\n--\n
+A lock: not re-entrant, not owned by a goroutine; waiters get it in order.
+
+`with m:` locks and unlocks. lock() parks, at most `timeout` seconds (TimeoutError). unlock() of an
+unlocked mutex raises RuntimeError \"sync: unlock of unlocked mutex\".
+
+Example:
+    >>> import gort
+    >>> m = gort.Mutex()
+    >>> with m:
+    ...     m.try_lock()
+    False
+";
+
+const RW_DOC: &CStr = c"RWMutex()\n--\n
+Go's sync.RWMutex; gort.RWMutex adds reading().";
+
+const GROUP_DOC: &CStr = c"WaitGroup()\n--\n
+Go's sync.WaitGroup; gort.WaitGroup adds go().";
+
+const SEMAPHORE_DOC: &CStr = c"Semaphore(n)\n--\n
+A weighted semaphore of `n` units; waiters are served in order, none overtakes.
+
+`with s:` takes one unit and gives it back. acquire() parks, at most `timeout` seconds
+(TimeoutError); a request for more than n blocks nobody but itself. release() of more than is held
+raises RuntimeError \"semaphore: released more than held\", a negative n ValueError.
+
+Example:
+    >>> import gort
+    >>> s = gort.Semaphore(3)
+    >>> s.acquire(2)
+    >>> s.try_acquire(2), s.try_acquire()
+    (False, True)
+    >>> s.release(3)
+";
+
+/// Adds a type around a `T`; null with an exception set on failure.
+unsafe fn add<T>(
+    module: Object,
+    name: &'static CStr,
+    new: ffi::newfunc,
+    doc: &'static CStr,
+    table: Vec<ffi::PyMethodDef>,
+) -> *mut ffi::PyTypeObject {
+    let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
+    let slots = vec![
+        slot(ffi::Py_tp_new, new as *mut _),
+        slot(ffi::Py_tp_dealloc, dealloc::<T> as *mut _),
+        slot(ffi::Py_tp_methods, methods(table).cast()),
+        slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
+    ];
+    // SAFETY: GIL held by the module's init.
+    unsafe { super::add_type(module, name, size_of::<Holder<T>>(), ffi::Py_TPFLAGS_BASETYPE, slots) }
+}
+
 /// Adds the types.
 pub(crate) unsafe fn register(module: Object) -> bool {
-    let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
-    let types = [
-        (
-            c"gort.Mutex",
-            size_of::<Holder<Mutex>>(),
-            new_default::<Mutex> as *mut std::ffi::c_void,
-            dealloc::<Mutex> as *mut std::ffi::c_void,
-            vec![
-                fast(c"lock", mutex_lock, c"lock(timeout=None)\n--\n\nLocks; parks while another has it."),
-                plain(c"unlock", mutex_unlock, ffi::METH_NOARGS, c"unlock()\n--\n\nUnlocks; any goroutine may."),
-                plain(
-                    c"try_lock",
-                    mutex_try_lock,
-                    ffi::METH_NOARGS,
-                    c"try_lock()\n--\n\nLocks if it is free; whether it did.",
-                ),
-                plain(c"__enter__", enter_mutex, ffi::METH_NOARGS, c"Locks."),
-                fast(c"__exit__", leave_mutex, c"Unlocks."),
-            ],
-        ),
-        (
-            c"gort.RWMutex",
-            size_of::<Holder<RwMutex>>(),
-            new_default::<RwMutex> as *mut _,
-            dealloc::<RwMutex> as *mut _,
-            vec![
-                fast(c"lock", rw_lock, c"lock(timeout=None)\n--\n\nLocks for writing. Parks."),
-                fast(
-                    c"rlock",
-                    rw_rlock,
-                    c"rlock(timeout=None)\n--\n\nLocks for reading. Parks while a writer has it or waits.",
-                ),
-                plain(c"unlock", rw_unlock, ffi::METH_NOARGS, c"unlock()\n--\n\nUnlocks for writing."),
-                plain(c"runlock", rw_runlock, ffi::METH_NOARGS, c"runlock()\n--\n\nUnlocks for reading."),
-                plain(c"try_lock", rw_try_lock, ffi::METH_NOARGS, c"try_lock()\n--\n\nLocks for writing if free."),
-                plain(
-                    c"try_rlock",
-                    rw_try_rlock,
-                    ffi::METH_NOARGS,
-                    c"try_rlock()\n--\n\nLocks for reading if no writer has it or waits.",
-                ),
-                plain(c"__enter__", enter_rw, ffi::METH_NOARGS, c"Locks for writing."),
-                fast(c"__exit__", leave_rw, c"Unlocks for writing."),
-            ],
-        ),
-        (
-            c"gort.WaitGroup",
-            size_of::<Holder<WaitGroup>>(),
-            new_default::<WaitGroup> as *mut _,
-            dealloc::<WaitGroup> as *mut _,
-            vec![
-                fast(c"add", group_add, c"add(n=1)\n--\n\nAdds n, which may be negative."),
-                plain(c"done", group_done, ffi::METH_NOARGS, c"done()\n--\n\nTakes one off."),
-                fast(c"wait", group_wait, c"wait(timeout=None)\n--\n\nParks until the counter is zero."),
-            ],
-        ),
-        (
-            c"gort.Semaphore",
-            size_of::<Holder<Semaphore>>(),
-            semaphore_new as *mut _,
-            dealloc::<Semaphore> as *mut _,
-            vec![
-                fast(c"acquire", acquire, c"acquire(n=1, timeout=None)\n--\n\nTakes n units; parks, in order."),
-                fast(c"try_acquire", try_acquire, c"try_acquire(n=1)\n--\n\nTakes n units if free and nobody waits."),
-                fast(c"release", release, c"release(n=1)\n--\n\nGives n units back."),
-                plain(c"__enter__", enter_semaphore, ffi::METH_NOARGS, c"Takes one unit."),
-                fast(c"__exit__", leave_semaphore, c"Gives one unit back."),
-            ],
-        ),
-    ];
-    for (name, size, new, dealloc, table) in types {
-        let slots = vec![
-            slot(ffi::Py_tp_new, new),
-            slot(ffi::Py_tp_dealloc, dealloc),
-            slot(ffi::Py_tp_methods, methods(table).cast()),
-        ];
-        // SAFETY: GIL held by the module's init.
-        let tp = unsafe { super::add_type(module, name, size, ffi::Py_TPFLAGS_BASETYPE, slots) };
-        if tp.is_null() {
-            return false;
-        }
-        if name == c"gort.Mutex" {
-            MUTEX_TYPE.store(tp, Ordering::Release); // read under the GIL, which orders it
-        }
+    // SAFETY: GIL held by the module's init.
+    unsafe {
+        let mutex = add::<Mutex>(module, c"gort.Mutex", new_default::<Mutex>, MUTEX_DOC, mutex_methods());
+        MUTEX_TYPE.store(mutex, Ordering::Release); // read under the GIL, which orders it
+        !mutex.is_null()
+            && !add::<RwMutex>(module, c"gort.RWMutex", new_default::<RwMutex>, RW_DOC, rw_methods()).is_null()
+            && !add::<WaitGroup>(module, c"gort.WaitGroup", new_default::<WaitGroup>, GROUP_DOC, group_methods())
+                .is_null()
+            && !add::<Semaphore>(module, c"gort.Semaphore", semaphore_new, SEMAPHORE_DOC, semaphore_methods()).is_null()
     }
-    true
 }

@@ -426,6 +426,7 @@ unsafe extern "C" fn dealloc(slf: Object) {
 unsafe fn add_type(
     module: Object,
     name: &'static std::ffi::CStr,
+    doc: &'static std::ffi::CStr,
     new: *mut std::ffi::c_void,
     table: Vec<ffi::PyMethodDef>,
 ) -> bool {
@@ -436,6 +437,7 @@ unsafe fn add_type(
         slot(ffi::Py_tp_traverse, traverse as *mut _),
         slot(ffi::Py_tp_clear, clear as *mut _),
         slot(ffi::Py_tp_methods, methods(table).cast()),
+        slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
         slot(ffi::Py_tp_getset, getters(&[(c"_chan", get_chan)]).cast()),
     ];
     let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
@@ -446,22 +448,46 @@ unsafe fn add_type(
 /// Adds the types and functions.
 pub(crate) unsafe fn register(module: Object) -> bool {
     let functions = methods(vec![
-        fast(c"_after_func", after_func, c"A Timer that calls a function."),
-        fast(c"_time_chan", time_chan, c"The channel of a timer or ticker."),
-        plain(c"_poll_timers", poll_timers, ffi::METH_NOARGS, c"Fires what is due."),
+        fast(
+            c"_after_func",
+            after_func,
+            c"_after_func(cls, seconds, fn, args, kwargs, /)\n--\n\nA Timer that calls a function.",
+        ),
+        fast(c"_time_chan", time_chan, c"_time_chan(seconds, periodic, /)\n--\n\nThe channel of a timer or ticker."),
+        plain(c"_poll_timers", poll_timers, ffi::METH_NOARGS, c"_poll_timers()\n--\n\nFires what is due."),
     ]);
     let timer = vec![
-        plain(c"stop", timer_stop, ffi::METH_NOARGS, c"stop()\n--\n\nStops it; whether that prevented it from firing."),
-        fast(c"reset", timer_reset, c"reset(seconds)\n--\n\nSets it anew; what stop() would have returned."),
+        plain(
+            c"stop",
+            timer_stop,
+            ffi::METH_NOARGS,
+            c"stop($self, /)\n--\n\nStops it; whether that prevented it from firing.",
+        ),
+        fast(c"reset", timer_reset, c"reset($self, /, seconds)\n--\n\nSets it anew; what stop() would have returned."),
     ];
     let ticker = vec![
-        plain(c"stop", ticker_stop, ffi::METH_NOARGS, c"stop()\n--\n\nStops ticking; does not close the channel."),
-        fast(c"reset", ticker_reset, c"reset(seconds)\n--\n\nTicks every so many seconds from now on."),
+        plain(
+            c"stop",
+            ticker_stop,
+            ffi::METH_NOARGS,
+            c"stop($self, /)\n--\n\nStops ticking; does not close the channel.",
+        ),
+        fast(c"reset", ticker_reset, c"reset($self, /, seconds)\n--\n\nTicks every so many seconds from now on."),
     ];
     // SAFETY: GIL held by the module's init.
     unsafe {
-        add_type(module, c"gort.Timer", timer_new as *mut _, timer)
-            && add_type(module, c"gort.Ticker", ticker_new as *mut _, ticker)
-            && ffi::PyModule_AddFunctions(module, functions) == 0
+        add_type(
+            module,
+            c"gort.Timer",
+            c"Timer(seconds)\n--\n\nA timer; gort.Timer adds c.",
+            timer_new as *mut _,
+            timer,
+        ) && add_type(
+            module,
+            c"gort.Ticker",
+            c"Ticker(seconds)\n--\n\nA ticker; gort.Ticker adds c.",
+            ticker_new as *mut _,
+            ticker,
+        ) && ffi::PyModule_AddFunctions(module, functions) == 0
     }
 }
