@@ -95,18 +95,22 @@ unsafe extern "C" fn chan_traverse(slf: Object, visit: ffi::visitproc, arg: *mut
     }
 }
 
-/// Lets go of a reference a channel or a case held. Channels and cases it was the last reference to are taken apart in a
-/// loop, not by recursion: nested a million deep they would overflow the stack.
-pub(crate) unsafe fn let_go(first: Object) {
-    // SAFETY: GIL held; one count of `first` belongs to the caller, one of each pending object to the loop.
-    unsafe {
-        if ffi::Py_REFCNT(first) != 1 {
-            ffi::Py_DECREF(first);
-            return;
-        }
-        let mut pending: Vec<Object> = Vec::new();
-        let mut next = Some(first);
-        while let Some(object) = next {
+/// Lets go of a reference a channel or a case held.
+#[inline(always)]
+pub(crate) unsafe fn let_go(object: Object) {
+    // SAFETY: GIL held; one count of `object` belongs to the caller.
+    unsafe { if ffi::Py_REFCNT(object) == 1 { take_apart(object) } else { ffi::Py_DECREF(object) } }
+}
+
+/// The last reference of an object goes. Channels and cases are taken apart in a loop, not by recursion: nested a million
+/// deep they would overflow the stack.
+#[inline(never)]
+unsafe fn take_apart(first: Object) {
+    let mut pending: Vec<Object> = Vec::new();
+    let mut next = Some(first);
+    while let Some(object) = next {
+        // SAFETY: GIL held; one count of each pending object belongs to the loop.
+        unsafe {
             if ffi::Py_REFCNT(object) == 1 {
                 if ffi::Py_TYPE(object) == CHAN_TYPE.load(Ordering::Relaxed) {
                     let (returned, buffer) = chan_of(object).take_held();
@@ -117,8 +121,8 @@ pub(crate) unsafe fn let_go(first: Object) {
                 }
             }
             ffi::Py_DECREF(object);
-            next = pending.pop();
         }
+        next = pending.pop();
     }
 }
 

@@ -233,7 +233,11 @@ pub(crate) fn none() -> *mut ffi::PyObject {
 #[inline(always)]
 pub(crate) fn boolean(value: bool) -> *mut ffi::PyObject {
     // SAFETY: GIL held by every caller.
-    unsafe { ffi::PyBool_FromLong(value.into()) }
+    unsafe {
+        let b = if value { ffi::Py_True() } else { ffi::Py_False() };
+        ffi::Py_INCREF(b);
+        b
+    }
 }
 
 /// A method table entry with keywords.

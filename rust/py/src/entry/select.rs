@@ -40,7 +40,7 @@ const INLINE: usize = 8;
 /// Ended cases kept.
 const KEPT: usize = 64;
 
-/// Memory of ended cases, ready for `PyObject_Init`.
+/// Ended cases that the list keeps alive: untracked, with nothing in them, one count each.
 struct FreeList {
     len: usize,
     cases: [Object; KEPT],
@@ -98,7 +98,7 @@ unsafe fn channel_of_view(view: Object, is_send: bool) -> Object {
 
 #[inline]
 unsafe fn new_case(ch: Object, value: Object) -> Object {
-    // SAFETY: GIL held. What the free list holds is memory of a CaseObject, header of the collector included.
+    // SAFETY: GIL held. A case from the list comes with the list's count, a new one with its first.
     unsafe {
         let chan = channel(ch, !value.is_null());
         if chan.is_null() {
@@ -108,7 +108,7 @@ unsafe fn new_case(ch: Object, value: Object) -> Object {
         let free = &mut *FREE.0.get();
         let obj = if free.len > 0 {
             free.len -= 1;
-            ffi::PyObject_Init(free.cases[free.len], tp)
+            free.cases[free.len]
         } else {
             let new = ffi::PyObject_GC_New::<ffi::PyObject>(tp);
             if new.is_null() {
@@ -224,7 +224,7 @@ unsafe fn select_in(
 }
 
 /// Selects until something other than a signal ends it. `None`: an exception is set.
-#[inline]
+#[inline(always)]
 fn run(request: &Request, cases: &mut [CoreCase]) -> Option<Selected> {
     loop {
         match core_select(request.rt, cases, request.has_default, request.until) {
@@ -239,7 +239,7 @@ fn run(request: &Request, cases: &mut [CoreCase]) -> Option<Selected> {
 }
 
 /// The result of a select as Python sees it; lets go of the values that were not sent.
-#[inline]
+#[inline(always)]
 unsafe fn finish(selected: Option<Selected>, cases: &mut [CoreCase]) -> Object {
     // SAFETY: GIL held.
     unsafe {
@@ -256,17 +256,16 @@ unsafe fn finish(selected: Option<Selected>, cases: &mut [CoreCase]) -> Object {
             Some(Selected::NoMemory) => (0, ffi::PyErr_NoMemory(), false),
             None => (0, ptr::null_mut(), false),
         };
+        return_values(cases);
         if value.is_null() {
-            return_values(cases);
             return value;
         }
-        return_values(cases);
         tuple([ffi::PyLong_FromSsize_t(index), value, boolean(ok)])
     }
 }
 
 /// Lets go of the values that were not sent, keeping the exception that may be set.
-#[inline]
+#[inline(always)]
 unsafe fn return_values(cases: &mut [CoreCase]) {
     for case in cases {
         if let Some(v) = case.slot.take() {
@@ -335,8 +334,8 @@ pub(crate) unsafe fn take_apart(object: Object, pending: &mut Vec<Object>) {
 }
 
 unsafe extern "C" fn case_dealloc(slf: Object) {
-    // SAFETY: the last reference is gone. The memory goes to the free list last, when nothing that could use the list
-    // runs any more; the type's count goes with the object, as for any object of a heap type.
+    // SAFETY: the last reference is gone. The object goes to the list last, when nothing that could use the list runs
+    // any more; there it is alive again, as after a finaliser that kept it, and keeps its type.
     unsafe {
         ffi::PyObject_GC_UnTrack(slf.cast());
         let case = slf.cast::<CaseObject>();
@@ -345,14 +344,15 @@ unsafe extern "C" fn case_dealloc(slf: Object) {
                 let_go(field);
             }
         }
-        let tp = ffi::Py_TYPE(slf);
         let free = &mut *FREE.0.get();
         if free.len < KEPT {
+            ffi::Py_INCREF(slf);
             free.cases[free.len] = slf;
             free.len += 1;
-        } else {
-            ffi::PyObject_GC_Del(slf.cast());
+            return;
         }
+        let tp = ffi::Py_TYPE(slf);
+        ffi::PyObject_GC_Del(slf.cast());
         ffi::Py_DECREF(tp.cast());
     }
 }
