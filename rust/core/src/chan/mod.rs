@@ -12,6 +12,8 @@
 //! Handing over: whoever finds a waiter takes its node out, claims its wait, reads or writes its slot, releases the lock
 //! and readies the waiter. The waiter does not run before that, so its stack, and with it wait, node and slot, lives.
 
+#[cfg(all(test, loom))]
+mod model;
 mod park;
 pub mod select;
 mod state;

@@ -1,5 +1,6 @@
 //! Loom: channels between plain threads, which block on the model's futex. All of it is the real code.
 
+use super::select::{Case, Selected, select};
 use super::{Chan, RecvError, SendError};
 use crate::goroutine::host::{Host, null_host};
 use crate::goroutine::waiter::Outcome;
@@ -90,5 +91,67 @@ fn send_that_times_out_is_received_or_comes_back_never_both() {
             }
         }
         assert_eq!(chan.try_recv(), Err(RecvError::Empty));
+    });
+}
+
+#[test]
+fn select_takes_one_of_two_sends_and_leaves_the_other() {
+    loom::model(|| {
+        let rt = runtime();
+        let chans = Arc::new([Chan::new(0), Chan::new(0)]);
+        let senders: Vec<_> = [0, 1]
+            .into_iter()
+            .map(|i| {
+                let chans = chans.clone();
+                thread::spawn(move || chans[i].send(rt, i, None))
+            })
+            .collect();
+        let mut cases = [Case::recv(Some(&chans[0])), Case::recv(Some(&chans[1]))];
+        let Selected::Received(i) = select(rt, &mut cases, false, None) else { panic!("both are open") };
+        assert_eq!(cases[i].slot.take(), Some(i));
+        assert_eq!(chans[1 - i].recv(rt, None), Ok(1 - i));
+        senders.into_iter().for_each(|s| assert_eq!(s.join().expect("no panic"), Ok(())));
+    });
+}
+
+#[test]
+fn select_that_times_out_has_its_value_or_its_partner_has_never_both() {
+    loom::model(|| {
+        let rt = runtime();
+        let chans = Arc::new([Chan::new(0), Chan::new(0)]);
+        let other = chans.clone();
+        let selector = thread::spawn(move || {
+            let mut cases = [Case::send(Some(&other[0]), 4u32), Case::recv(Some(&other[1]))];
+            let selected = select(rt, &mut cases, false, Some(0));
+            (selected, cases[0].slot, cases[1].slot)
+        });
+        let (taken, given) = (chans[0].try_recv(), chans[1].try_send(6));
+        let want = match (taken, given) {
+            (Ok(4), Err(SendError::Full(6))) => (Selected::Sent(0), None, None),
+            (Err(RecvError::Empty), Ok(())) => (Selected::Received(1), Some(4), Some(6)),
+            (Err(RecvError::Empty), Err(SendError::Full(6))) => (Selected::Ended(Outcome::TimedOut), Some(4), None),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(selector.join().expect("no panic"), want);
+        assert_eq!((chans[0].try_recv(), chans[1].try_send(7)), (Err(RecvError::Empty), Err(SendError::Full(7))));
+    });
+}
+
+#[test]
+fn two_selects_on_both_sides_of_a_channel_meet() {
+    loom::model(|| {
+        let (rt, chan) = (runtime(), Arc::new(Chan::new(0)));
+        let both = |chan: &Chan<u32>, me| {
+            let mut cases = [Case::send(Some(chan), me), Case::recv(Some(chan))];
+            (select(rt, &mut cases, false, None), cases[1].slot)
+        };
+        let other = chan.clone();
+        let second = thread::spawn(move || both(&other, 2));
+        let outcomes = (both(&chan, 1), second.join().expect("no panic"));
+        let expected = [
+            ((Selected::Sent(0), None), (Selected::Received(1), Some(1))),
+            ((Selected::Received(1), Some(2)), (Selected::Sent(0), None)),
+        ];
+        assert!(expected.contains(&outcomes), "{outcomes:?}");
     });
 }
