@@ -1,0 +1,51 @@
+"""Running code in a child interpreter, and small readings of /proc for it.
+
+A crash of the interpreter is a result like any other when it happens in a child: the caller sees the code, and stderr
+with the traceback of faulthandler.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+LIMIT = 50  # seconds; below the time limit of a test
+
+
+def child(code: str, *, before: tuple[str, ...] = (), limit: float = LIMIT, **env: str):
+    """Run `code` in a fresh interpreter that can import the modules of this folder; its outcome."""
+    paths = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH", ""))))
+    return subprocess.run(
+        [*before, sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=limit,
+        env={**os.environ, "PYTHONPATH": paths, **env},
+        cwd="/",
+    )
+
+
+def check(code: str, expect: str = "", **options) -> str:
+    """Run `code` in a child, which must end with code 0 and silent on stderr; what it printed."""
+    done = child(code, **options)
+    assert done.returncode == 0, f"ended with {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
+    assert done.stderr == ""
+    if expect:
+        assert done.stdout.strip() == expect
+    return done.stdout
+
+
+def rss_kib() -> int:
+    """Resident memory of this process in KiB."""
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+def mappings() -> int:
+    """How many memory mappings this process has."""
+    with open("/proc/self/maps") as lines:
+        return sum(1 for _ in lines)
