@@ -51,7 +51,7 @@ def test_all_constructs_at_once_on_several_processors(processors):
         """
         import gort, nested_c
         assert gort.gomaxprocs() > 1
-        pauses, moves = nested_c.crowd(list(nested_c.CONSTRUCTS.values()), goroutines=12, rounds=2)
+        pauses, moves = gort.go(nested_c.crowd, list(nested_c.CONSTRUCTS.values()), goroutines=12, rounds=2).join()
         assert 0 < moves < pauses, (moves, pauses)
         assert gort.stats()["hand_offs"] > 0
         """,
@@ -104,19 +104,19 @@ def test_parking_goroutine_readied_at_once_from_another_thread_is_never_lost(pro
             there, back = gort.Chan(), gort.Chan()
             return [gort.go(echo, there, back), gort.go(ask, there, back, n)]
 
-        gs = [g for _ in range(4) for g in pair(1500)]
-        there, back = gort.Chan(), gort.Chan()
-        gs.append(gort.go(echo, there, back))
-        thread = threading.Thread(target=ask, args=(there, back, 500))
-        thread.start()
-        there2, back2 = gort.Chan(), gort.Chan()
-        gs.append(gort.go(echo, there2, back2))
-        ask(there2, back2, 500)
-        for g in gs:
-            g.join(timeout=40)
-        thread.join(40)
-        assert not thread.is_alive()
-        assert gort.stats()["hand_offs"] > 0
+        def main():
+            gs = [g for _ in range(4) for g in pair(1500)]
+            there, back = gort.Chan(), gort.Chan()
+            gs.append(gort.go(echo, there, back))
+            thread = threading.Thread(target=ask, args=(there, back, 500))
+            thread.start()
+            for g in gs:
+                g.join(timeout=20)
+            thread.join(20)
+            assert not thread.is_alive()
+            assert gort.stats()["hand_offs"] > 0
+
+        gort.go(main).join()
         """,
         GORT_MAXPROCS=processors,
     )
@@ -125,8 +125,7 @@ def test_parking_goroutine_readied_at_once_from_another_thread_is_never_lost(pro
 # stranded by a C call that blocks
 
 
-@pytest.mark.parametrize("waker", ["goroutine", "main"])
-def test_blocking_c_call_strands_nobody(waker):
+def test_blocking_c_call_strands_nobody():
     read, write = os.pipe()
     ticks = [0] * 1000
     started, stop = gort.WaitGroup(), []
@@ -137,23 +136,19 @@ def test_blocking_c_call_strands_nobody(waker):
             gort.sleep(0.002)
             ticks[i] += 1
 
-    started.add(len(ticks))
-    tickers = [gort.go(tick, i) for i in range(len(ticks))]
-    started.wait()
-    blocked = gort.go(os.read, read, 1)  # holds an OS thread, on which all the others have started
-
-    def wait_and_release():
+    def wait_and_release(blocked):
         eventually(lambda: gort.stats()["hand_offs"] > before, what="a hand-off")
         marks = list(ticks)
         eventually(lambda: all(t >= m + 3 for t, m in zip(ticks, marks, strict=True)), what="3 ticks of everyone")
         assert not blocked.done
         os.write(write, b"x")
 
+    started.add(len(ticks))
+    tickers = [gort.go(tick, i) for i in range(len(ticks))]
+    started.wait()
     before = gort.stats()["hand_offs"]
-    if waker == "main":
-        wait_and_release()
-    else:
-        gort.go(wait_and_release).join(timeout=LIMIT)
+    blocked = gort.go(os.read, read, 1)  # holds an OS thread, on which all the others have started
+    gort.go(wait_and_release, blocked).join(timeout=LIMIT)
     assert blocked.join(timeout=LIMIT) == b"x"
     stop.append(True)
     join_all(tickers)
@@ -162,15 +157,18 @@ def test_blocking_c_call_strands_nobody(waker):
 
 
 def test_blocking_c_calls_of_many_goroutines_overlap():
-    pipes = [os.pipe() for _ in range(20)]
-    gs = [gort.go(os.read, read, 1) for read, _ in pipes]
-    for (_, write), g in reversed(list(zip(pipes, gs, strict=True))):
-        assert not g.done
-        os.write(write, b"%d" % (g.id % 10))
-        assert g.join(timeout=LIMIT) == b"%d" % (g.id % 10)
-    for pair in pipes:
-        for fd in pair:
-            os.close(fd)
+    def body():
+        pipes = [os.pipe() for _ in range(20)]
+        gs = [gort.go(os.read, read, 1) for read, _ in pipes]
+        for (_, write), g in reversed(list(zip(pipes, gs, strict=True))):
+            assert not g.done
+            os.write(write, b"x")
+            assert g.join(timeout=LIMIT) == b"x"
+        for pair in pipes:
+            for fd in pair:
+                os.close(fd)
+
+    gort.go(body).join(timeout=LIMIT)
 
 
 # stack limits of 3.14 and later: with wrong ones nothing dropped on a goroutine's stack is freed
