@@ -22,6 +22,8 @@ pub(crate) struct GoObject {
     pub(crate) name: *mut ffi::PyObject,
     pub(crate) result: *mut ffi::PyObject,
     pub(crate) exception: *mut ffi::PyObject,
+    /// The traceback the exception ended with: each join starts from it, or joins would add up in it.
+    pub(crate) traceback: *mut ffi::PyObject,
     pub(crate) state: AtomicU32,
     pub(crate) joiners: NotifyList,
 }
@@ -141,6 +143,7 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
                 ffi::Py_DECREF(exception);
             } else {
                 (*obj).exception = exception;
+                (*obj).traceback = ffi::PyException_GetTraceback(exception);
             }
         }
         (*obj).set(DONE);
@@ -209,7 +212,15 @@ pub(crate) unsafe fn report(obj: *mut GoObject) {
         (*obj).set(JOINED);
         let module = ffi::PyImport_ImportModule(c"gort.runtime".as_ptr());
         let mut done = ptr::null_mut();
-        if !module.is_null() {
+        if module.is_null() {
+            // The interpreter is ending: no hook any more, but the exception itself is not lost.
+            ffi::PyErr_Clear();
+            if ffi::PyErr_GivenExceptionMatches((*obj).exception, ffi::PyExc_SystemExit) != 0 {
+                return;
+            }
+            ffi::Py_INCREF((*obj).exception);
+            host::gort_raise((*obj).exception);
+        } else {
             let hook = ffi::PyObject_GetAttrString(module, c"_report".as_ptr());
             if !hook.is_null() {
                 let args = [obj.cast::<ffi::PyObject>(), (*obj).exception];
@@ -243,6 +254,7 @@ unsafe extern "C" fn go_traverse(
             (*obj).name,
             (*obj).result,
             (*obj).exception,
+            (*obj).traceback,
         ];
         for field in fields {
             if !field.is_null() {
@@ -261,8 +273,14 @@ unsafe extern "C" fn go_clear(slf: *mut ffi::PyObject) -> std::ffi::c_int {
     unsafe {
         let obj = slf.cast::<GoObject>();
         drop_call(obj);
-        for field in [&raw mut (*obj).context, &raw mut (*obj).name, &raw mut (*obj).result, &raw mut (*obj).exception]
-        {
+        let fields = [
+            &raw mut (*obj).context,
+            &raw mut (*obj).name,
+            &raw mut (*obj).result,
+            &raw mut (*obj).exception,
+            &raw mut (*obj).traceback,
+        ];
+        for field in fields {
             let old = std::mem::replace(&mut *field, ptr::null_mut());
             ffi::Py_XDECREF(old);
         }

@@ -137,6 +137,8 @@ unsafe extern "C-unwind" fn join(slf: Object, args: *const Object, nargs: ffi::P
         }
         (*obj).set(JOINED);
         if !(*obj).exception.is_null() {
+            let traceback = if (*obj).traceback.is_null() { ffi::Py_None() } else { (*obj).traceback };
+            ffi::PyException_SetTraceback((*obj).exception, traceback);
             ffi::Py_INCREF((*obj).exception);
             host::gort_raise((*obj).exception);
             return ptr::null_mut();
