@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -85,8 +86,22 @@ def outside(minor: int, python: str, venv: Path, test: bool) -> None:
         run(venv / "bin/python", "-m", "pytest", *PYTEST, *tests_in(ROOT), cwd=venv)
 
 
+def lend_strace() -> None:
+    """Copies this machine's strace and the libraries it needs into the newer root, which has no package tool."""
+    tool = shutil.which("strace")
+    if tool is None or (NEWER_ROOT / "usr/bin/strace").exists():
+        return
+    needed = subprocess.run(["ldd", tool], capture_output=True, text=True, check=True).stdout
+    for path in re.findall(r"=> (/\S+)", needed):
+        target = NEWER_ROOT / "usr/lib/x86_64-linux-gnu" / Path(path).name
+        if not target.exists():
+            shutil.copy(path, target)
+    shutil.copy(tool, NEWER_ROOT / "usr/bin/strace")
+
+
 def inside(minor: int) -> None:
     """Build outside, install and test in the root with the newer Pythons."""
+    lend_strace()
     wrapper = ROOT / "target" / f"python3.{minor}-wrapper"
     wrapper.parent.mkdir(exist_ok=True)
     wrapper.write_text(f'#!/bin/sh\nexec chroot {NEWER_ROOT} python3.{minor} "$@"\n')

@@ -1,0 +1,30 @@
+"""Long mixes of everything at once. Not part of the ordinary run: `pytest -m stress`."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+SECONDS = 20
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.parametrize("processors", ["1", "2", "4"])
+def test_mix_of_everything_ends_with_nothing_lost(processors):
+    seed = random.randrange(1 << 30)
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", str(HERE / "mix.py"), str(SECONDS), str(seed)],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS + 100,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent), "GORT_MAXPROCS": processors},
+    )
+    assert done.returncode == 0, f"seed {seed}, code {done.returncode}\n{done.stdout}\n{done.stderr[-6000:]}"
+    assert done.stderr == ""
