@@ -535,7 +535,26 @@ def test_first_imports_of_the_standard_library_in_goroutines():
     )
 
 
-# tools that look at frames: in test_introspection below, each in its own goroutine
+def test_threading_first_imported_in_a_goroutine_knows_the_main_thread():
+    check(
+        """
+        import gort
+        def first():
+            import time
+            time.sleep(0.005)  # by now main and this goroutine are on different threads
+            import threading
+            gort.gosched()
+            return threading
+        g = gort.go(first)
+        gort.sleep(0.001)
+        g.join()
+        import threading
+        assert threading.current_thread() is threading.main_thread()
+        """
+    )
+
+
+# tools that watch every line
 
 
 def test_trace_function_of_one_goroutine_is_not_seen_by_another():

@@ -74,6 +74,13 @@ fn runtime_slow() -> Option<&'static Runtime> {
     if thread::is_main() && !ADOPTED.swap(true, Ordering::Relaxed) {
         // SAFETY: GIL held on the main thread, which is no M yet.
         unsafe {
+            // `threading` takes the thread that first imports it for the main thread: that must not be a goroutine's.
+            let threading = ffi::PyImport_ImportModule(c"threading".as_ptr());
+            if threading.is_null() {
+                ADOPTED.store(false, Ordering::Relaxed);
+                return None;
+            }
+            ffi::Py_DECREF(threading);
             let state = ffi::PyThreadState_Get();
             let may_move = host::gort_set_main(state) != 0;
             if !rt.adopt_main(state.cast(), may_move) {

@@ -1,0 +1,222 @@
+"""Recursion to its limit, in Python and in C, on goroutines and on the main thread: RecursionError or a result, never a crash.
+
+Each case is a child process, so that a crash is a failed test with a code and a traceback.
+"""
+
+from __future__ import annotations
+
+import pytest
+from children import check
+
+PRELUDE = """
+import sys, gort
+
+class Deep:
+    # Objects whose every operation goes on to the next object, `n` of them in all; n < 0: without end.
+    def __init__(self, n):
+        self.n = n
+    def next(self):
+        return self if self.n < 0 else Deep(self.n - 1)
+    def __repr__(self):
+        return "x" if self.n == 0 else repr([self.next()])
+    def __getattr__(self, name):
+        if name.startswith("__") or "n" not in self.__dict__:
+            raise AttributeError(name)
+        return 0 if self.n == 0 else getattr(self.next(), name)
+    def __add__(self, other):
+        return other if self.n == 0 else self.next() + other
+    def __lt__(self, other):
+        return sorted([self.next(), other]) is None
+    def __hash__(self):
+        return hash((self.next(),))
+    def __eq__(self, other):
+        return [self.next()] == [other]
+    def __call__(self):
+        return self.next()()
+    def __iter__(self):
+        return iter(list(self.next()))
+    def __getitem__(self, i):
+        return self.next()[i]
+    def __bool__(self):
+        return not self.next()
+    def __format__(self, how):
+        return format(self.next(), how)
+    def __reduce__(self):
+        return (Deep, (self.next(),))
+    def __deepcopy__(self, memo):
+        import copy
+        return copy.deepcopy([self.next()], memo)
+    def __enter__(self):
+        with self.next():
+            pass
+    def __exit__(self, *_):
+        pass
+    def __index__(self):
+        return range(10)[self.next()]
+
+def function(n=-1):
+    return n and 1 + function(n - 1)
+
+def nested(n, make):
+    value = None
+    for _ in range(n):
+        value = make(value)
+    return value
+
+def generator():
+    yield from generator()
+
+async def coroutine():
+    await coroutine()
+
+def key(x):
+    return sorted([x], key=key)
+
+class Meta(type):
+    def __instancecheck__(cls, other):
+        return isinstance(other, cls)
+
+class Checked(metaclass=Meta):
+    pass
+
+class Property:
+    @property
+    def value(self):
+        return self.value
+
+class Compare(Deep):
+    __eq__ = lambda self, other: self == other
+
+def twice(n):
+    import re
+    return re.sub("a", lambda _: twice(n), "a")
+
+def reduced(a, b):
+    import functools
+    return functools.reduce(reduced, [a, b])
+
+def mapped(x):
+    return list(map(mapped, [x]))
+
+def run_in_context():
+    import contextvars
+    return contextvars.copy_context().run(run_in_context)
+
+def wrapped_in_cache():
+    import functools
+    @functools.lru_cache
+    def cached(n):
+        return cached(n + 1)
+    return cached(0)
+
+def evaluated():
+    return eval("evaluated()", globals())
+
+def qsort():
+    import ctypes
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    sys.unraisablehook = lambda _: None  # what does not fit any more: the callback itself cannot be called
+    def compare(a, b):
+        try:
+            return run()
+        except RecursionError:
+            return 0
+    def run():
+        ctypes.CDLL(None).qsort((ctypes.c_int * 2)(2, 1), 2, 4, kind(compare))
+        return 0
+    run()
+    raise RecursionError
+
+def parse(text):
+    import ast
+    return ast.parse(text)
+
+def attempt(body):
+    try:
+        body()
+    except (RecursionError, MemoryError, SyntaxError, OverflowError, ValueError) as error:
+        print(type(error).__name__)
+    else:
+        print("worked")
+
+def again(body):
+    # Everything must go on after it: the goroutine, others, and the same once more.
+    attempt(body)
+    gort.gosched()
+    attempt(body)
+    assert function(100) == 100
+"""
+
+# Without end: RecursionError, whatever the stack.
+ENDLESS = {
+    "function": "function()",
+    "repr": "repr(Deep(-1))",
+    "eq": "Deep(-1) == 1",
+    "getitem": "Deep(-1)[0]",
+    "pickle with reduce": "__import__('pickle').dumps(Deep(-1))",
+    "deepcopy": "__import__('copy').deepcopy(Deep(-1))",
+    "json default": "__import__('json').dumps(Deep(-1), default=lambda x: [x.next()], check_circular=False)",
+}
+
+# Deep data: RecursionError, MemoryError of the parser, or a result; all of them on some version.
+DEEP = {
+    "json loads": "__import__('json').loads('[' * 100_000 + ']' * 100_000)",
+    "json loads of objects": "__import__('json').loads('{\"a\":' * 100_000 + '1' + '}' * 100_000)",
+    "json dumps": "__import__('json').dumps(nested(100_000, lambda x: [x]), check_circular=False)",
+    "repr": "repr(nested(100_000, lambda x: [x]))",
+    "repr of dicts": "repr(nested(100_000, lambda x: {1: x}))",
+    "compare lists": "nested(100_000, lambda x: [x]) == nested(100_000, lambda x: [x])",
+    "compare tuples": "nested(100_000, lambda x: (x, 1)) < nested(100_000, lambda x: (x, 2))",
+    "pickle": "__import__('pickle').dumps(nested(100_000, lambda x: [x]))",
+    "pickle in Python": "__import__('pickle')._dumps(nested(100_000, lambda x: [x]))",
+    "deepcopy": "__import__('copy').deepcopy(nested(100_000, lambda x: [x]))",
+    "ast of sums": "parse('+'.join(['1'] * 50_000))",
+    "ast of attributes": "parse('a' + '.b' * 50_000)",
+    "ast of calls": "parse('a' + '()' * 50_000)",
+    "ast of blocks": "parse(''.join(' ' * i + 'if 1:\\n' for i in range(95)) + ' ' * 95 + 'pass')",
+    "literal_eval": "__import__('ast').literal_eval('[' * 80 + ']' * 80)",
+    "ast to code": "compile(__import__('ast').Expression(nested(20_000, lambda x: __import__('ast').UnaryOp("
+    "__import__('ast').USub(), x or __import__('ast').Constant(1, lineno=1, col_offset=0), lineno=1, col_offset=0))),"
+    " 'x', 'eval')",
+    "ast dump": "__import__('ast').dump(parse('-' * 900 + '1'))",
+    "re of groups": "__import__('re').compile('(' * 5000 + ')' * 5000)",
+    "re match": "__import__('re').match('(?:a|b)*?c', 'ab' * 100_000)",
+    "re match of nested groups": "__import__('re').match('(' * 90 + 'a' + ')*' * 90, 'a' * 100)",
+    "isinstance of nested tuples": "isinstance(1, nested(100_000, lambda x: (x,) if x else (str,)))",
+    "str of exceptions": "str(nested(100_000, lambda x: ValueError(x)))",
+    "free": "nested(1_000_000, lambda x: [x])",
+    "free of generators": "nested(100_000, lambda x: (lambda y: (i for i in [y]))(x))",
+    "free of partials": "nested(100_000, lambda x: __import__('functools').partial(print, x))",
+    "unpickle": "__import__('pickle').loads(b']' * 50_000 + b'a' * 49_999 + b'.')",
+    "union types": "repr(nested(50_000, lambda x: list[x]))",
+    "sre of many branches": "__import__('re').compile('|'.join(['a(b|c)'] * 5000))",
+}
+
+OUTCOMES = {"worked", "RecursionError", "MemoryError", "SyntaxError", "OverflowError", "ValueError"}
+
+PLACES = {
+    "goroutine": "gort.go(again, body).join()",
+    "main": "again(body)",
+    "many": "[g.join() for g in [gort.go(again, body) for _ in range(3)]]",
+}
+
+
+def run(expression, place):
+    return check(f"{PRELUDE}\nbody = lambda: {expression}\n{PLACES[place]}\n").split()
+
+
+@pytest.mark.parametrize("place", ["goroutine", "main"])
+@pytest.mark.parametrize("name", ENDLESS)
+def test_recursion_without_end_raises(name, place):
+    assert run(ENDLESS[name], place) == ["RecursionError"] * 2
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_data_works_or_raises(name):
+    got = run(DEEP[name], "goroutine")
+    assert len(got) == 2
+    assert set(got) <= OUTCOMES
+
+
+def test_many_goroutines_at_the_limit_each_raise():
+    assert run("repr(Deep(-1))", "many") == ["RecursionError"] * 6
