@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NEWER_TOOL = ROOT.parent / "shared" / "tools" / "newer-pythons"
 NEWER_ROOT = Path("/var/tmp/newer-pythons")
 PYTEST = ["-q", "-p", "no:cacheprovider"]
-PACKAGES = ["pytest", "pytest-timeout", "hypothesis"]
+PACKAGES = ["pytest", "pytest-timeout", "hypothesis", "pydantic-core"]
 
 
 def tests_in(root: Path) -> list[str]:

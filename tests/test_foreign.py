@@ -1,0 +1,91 @@
+"""Extension modules that count on their OS thread, called by goroutines that park inside them.
+
+pydantic-core is made with PyO3, which counts in a thread-local how often the thread is attached. A validator that calls
+Python that parks leaves such a count open, and another goroutine's comes and goes meanwhile: with a count that drifts the
+library panics, or drops references without the GIL.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+
+import gort
+import pytest
+from pydantic_core import SchemaSerializer, SchemaValidator, ValidationError, core_schema
+from waiting import LIMIT, join_all, parked
+
+
+def validator(function):
+    """A validator of whole numbers that passes them on to a Python function."""
+    return SchemaValidator(core_schema.no_info_after_validator_function(function, core_schema.int_schema()))
+
+
+def test_validators_that_park_in_two_goroutines_cross():
+    gates = {1: gort.Chan(), 2: gort.Chan()}
+    check = validator(lambda n: (gates[n].recv(), n)[1])
+    for first, second in [(1, 2), (2, 1)] * 20:
+        gs = {n: gort.go(check.validate_python, n) for n in gates}
+        parked(*gs.values())
+        for n in (first, second):  # they leave in the order they came, and in the other one
+            gates[n].send(None)
+            assert gs[n].join(timeout=LIMIT) == n
+
+
+def test_validators_that_park_and_block_while_goroutines_move():
+    def pause(n):
+        if n % 5 == 0:
+            time.sleep(0.001)  # the P is handed off
+        gort.gosched()
+        meeting = gort.Chan()
+        gort.go(meeting.send, n + 1)
+        return meeting.recv()
+
+    def body(i):
+        return [check.validate_python([i, i + 1, i + 2]) for _ in range(10)]
+
+    check = SchemaValidator(
+        core_schema.list_schema(core_schema.no_info_after_validator_function(pause, core_schema.int_schema()))
+    )
+    before = gort.stats()["hand_offs"]
+    assert join_all([gort.go(body, i) for i in range(30)]) == [[[i + 1, i + 2, i + 3]] * 10 for i in range(30)]
+    assert gort.stats()["hand_offs"] > before
+
+
+def test_cancel_and_errors_pass_through_the_foreign_frames():
+    def wait(n):
+        if n < 0:
+            gort.gosched()
+            raise ValueError("negative")
+        gate.recv()
+
+    gate = gort.Chan()
+    check = validator(wait)
+    with pytest.raises(ValidationError, match="negative"):
+        gort.go(check.validate_python, -1).join(timeout=LIMIT)
+    g = gort.go(check.validate_python, 1)
+    parked(g)
+    g.cancel()
+    with pytest.raises(gort.Cancelled):
+        g.join(timeout=LIMIT)
+    assert gate.try_send(1) is False
+
+
+def test_objects_of_the_library_are_freed_after_crossings():
+    class Thing:
+        pass
+
+    def body(i):
+        thing = Thing()
+        watches.append(weakref.ref(thing))
+        check = validator(lambda n, thing=thing: (gort.sleep(0.0005), n)[1])
+        dump = SchemaSerializer(
+            core_schema.any_schema(serialization=core_schema.plain_serializer_function_ser_schema(lambda v: (gort.gosched(), v)[1]))
+        )
+        return check.validate_python(i), dump.to_python(i)
+
+    watches = []
+    assert join_all([gort.go(body, i) for i in range(50)]) == [(i, i) for i in range(50)]
+    gc.collect()
+    assert not any(w() for w in watches)
