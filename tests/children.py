@@ -1,7 +1,7 @@
 """Running code in a child interpreter, and small readings of /proc for it.
 
-A crash of the interpreter is a result like any other when it happens in a child: the caller sees the code, and stderr
-with the traceback of faulthandler.
+A crash of the interpreter is a result like any other when it happens in a child: the caller sees
+the code, and stderr with the traceback of faulthandler.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LIMIT = 30  # seconds; below the time limit of a test
 def child(code: str, *, before: tuple[str, ...] = (), limit: float = LIMIT, **env: str):
     """Run `code` in a fresh interpreter that can import the modules of this folder; its outcome."""
     paths = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH", ""))))
-    return subprocess.run(
+    return subprocess.run(  # noqa: PLW1510 - the outcome is what is asked for
         [*before, sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(code)],
         capture_output=True,
         text=True,
@@ -32,7 +32,9 @@ def child(code: str, *, before: tuple[str, ...] = (), limit: float = LIMIT, **en
 def check(code: str, expect: str = "", **options) -> str:
     """Run `code` in a child, which must end with code 0 and silent on stderr; what it printed."""
     done = child(code, **options)
-    assert done.returncode == 0, f"ended with {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, (
+        f"ended with {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
+    )
     assert done.stderr == ""
     if expect:
         assert done.stdout.strip() == expect

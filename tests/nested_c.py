@@ -1,8 +1,10 @@
-"""Python called back from C in every way the interpreter and its library have, with a pause in each callback.
+"""Python called back from C in every way the interpreter and its library have, with a pause in
+each callback.
 
-Each function of CONSTRUCTS takes `pause`, calls it from inside the C function it is about, and checks its own result:
-a C frame that goes on with another goroutine's thread state gives a wrong result, a SystemError or a crash.
-Nothing here holds a lock that belongs to an OS thread (threading.RLock, and with it cached_property of 3.11) over a pause.
+Each function of CONSTRUCTS takes `pause`, calls it from inside the C function it is about, and
+checks its own result: a C frame that goes on with another goroutine's thread state gives a wrong
+result, a SystemError or a crash. Nothing here holds a lock that belongs to an OS thread
+(threading.RLock, and with it cached_property of 3.11) over a pause.
 """
 
 from __future__ import annotations
@@ -37,9 +39,10 @@ get_gilstate.restype = ctypes.c_void_p
 
 
 class Pauses:
-    """A callable that yields, sleeps, meets another goroutine or blocks the OS thread, and counts what it saw.
+    """Yields, sleeps, meets another goroutine or blocks the OS thread; counts what it saw.
 
-    After each pause the goroutine must find itself, its thread state and the GIL's idea of that state unchanged.
+    After each pause the goroutine must find itself, its thread state and the GIL's idea of that
+    state unchanged.
     """
 
     def __init__(self, seed: int = 0, blocking: float = 0.001) -> None:
@@ -60,7 +63,9 @@ class Pauses:
             gort.go(meeting.send, kind)
             assert meeting.recv() == kind
         else:
-            time.sleep(self.blocking)  # the P is handed off: at the next pause this goroutine moves to another thread
+            time.sleep(
+                self.blocking
+            )  # the P is handed off: at the next pause this goroutine moves to another thread
         self.count += 1
         self.moves += thread != threading.get_native_id()
         assert gort.current() is me
@@ -136,7 +141,11 @@ def iterating(pause):
     assert list(itertools.accumulate(Count(3), lambda a, b: (pause(), a + b)[1])) == [2, 3, 3]
     assert [k for k, _ in itertools.groupby(Count(4), lambda x: (pause(), x // 2)[1])] == [1, 0]
     assert list(itertools.chain.from_iterable([Count(2), Count(1)])) == [1, 0, 0]
-    assert list(itertools.starmap(lambda a, b: (pause(), a * b)[1], zip(Count(3), Count(3)))) == [4, 1, 0]
+    assert list(itertools.starmap(lambda a, b: (pause(), a * b)[1], zip(Count(3), Count(3)))) == [
+        4,
+        1,
+        0,
+    ]
     assert list(itertools.takewhile(lambda x: (pause(), x > 0)[1], Count(3))) == [2, 1]
     assert collections.Counter(Count(3)) == {0: 1, 1: 1, 2: 1}
     assert "".join(str(x) for x in Count(3)) == "210"
@@ -271,7 +280,13 @@ def attributes(pause):
     thing = Sub()
     thing.described = 8
     thing.plain = 9
-    assert (thing.missing, thing.described, thing.set, thing.prop, thing.plain) == ("MISSING", "described", 8, 1, 9)
+    assert (thing.missing, thing.described, thing.set, thing.prop, thing.plain) == (
+        "MISSING",
+        "described",
+        8,
+        1,
+        9,
+    )
     assert getattr(thing, "other", None) == "OTHER"
     assert operator.attrgetter("a", "prop")(thing) == ("A", 1)
 
@@ -363,7 +378,10 @@ def libraries(pause):
         pause()
         return str(x)
 
-    assert json.dumps([1, {2j}], default=lambda x: (pause(), sorted(map(default, x)))[1]) == '[1, ["2j"]]'
+    assert (
+        json.dumps([1, {2j}], default=lambda x: (pause(), sorted(map(default, x)))[1])
+        == '[1, ["2j"]]'
+    )
     assert json.loads('{"a": {"b": 1.5}}', object_hook=lambda d: (pause(), len(d))[1]) == 1
     assert json.loads("[1.5]", parse_float=default) == ["1.5"]
     assert re.sub(r"\d", lambda m: (pause(), m[0] * 2)[1], "a1b2") == "a11b22"
@@ -442,15 +460,29 @@ def event_loops(pause):
 
 CONSTRUCTS = {
     f.__name__: f
-    for f in (generators, sorting, mapping, iterating, contexts, caches, texts, comparing, attributes, numbers, withs,
-              libraries, streams, event_loops)
+    for f in (
+        generators,
+        sorting,
+        mapping,
+        iterating,
+        contexts,
+        caches,
+        texts,
+        comparing,
+        attributes,
+        numbers,
+        withs,
+        libraries,
+        streams,
+        event_loops,
+    )
 }
 CONSTRUCTS["callbacks_without_gil"] = callbacks_without_gil
 CONSTRUCTS["callbacks_with_gil"] = callbacks_with_gil
 
 
 def crowd(constructs, goroutines: int, rounds: int) -> tuple[int, int]:
-    """Let many goroutines go through the constructs at once, each in an order of its own; pauses and moves seen."""
+    """Many goroutines go through the constructs, each in its own order; pauses and moves seen."""
 
     def body(pauses):
         for _ in range(rounds):

@@ -1,7 +1,9 @@
-"""Exceptions that leave a goroutine: through join, through excepthook, and the ones that mean something of their own.
+"""Exceptions that leave a goroutine: through join, through excepthook, and the ones that mean
+something of their own.
 
-SystemExit and KeyboardInterrupt follow threading: SystemExit ends its goroutine and nothing else, and is never reported;
-KeyboardInterrupt raised by code in a goroutine is an exception like any other (Ctrl-C itself goes to main).
+SystemExit and KeyboardInterrupt follow threading: SystemExit ends its goroutine and nothing else,
+and is never reported; KeyboardInterrupt raised by code in a goroutine is an exception like any
+other (Ctrl-C itself goes to main).
 """
 
 from __future__ import annotations
@@ -108,8 +110,21 @@ def test_exception_caught_on_the_way_of_a_nested_join_is_not_reported(reports):
     assert reports == []
 
 
-@pytest.mark.parametrize("kind", [StopIteration, GeneratorExit, StopAsyncIteration, MemoryError, RecursionError,
-                                  TimeoutError, gort.ChanClosed, gort.Cancelled, gort.DeadlockError, AssertionError])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        StopIteration,
+        GeneratorExit,
+        StopAsyncIteration,
+        MemoryError,
+        RecursionError,
+        TimeoutError,
+        gort.ChanClosed,
+        gort.Cancelled,
+        gort.DeadlockError,
+        AssertionError,
+    ],
+)
 def test_any_exception_comes_out_of_join_as_it_is(kind):
     with pytest.raises(kind):
         gort.go(fail, kind).join(timeout=LIMIT)
@@ -166,7 +181,9 @@ def test_excepthook_is_called_once_however_often_it_is_collected(reports):
     settle()
     gc.collect()
     assert len(reports) == 20
-    assert all(r.exc_type is ValueError and r.exc_traceback is r.exc_value.__traceback__ for r in reports)
+    assert all(
+        r.exc_type is ValueError and r.exc_traceback is r.exc_value.__traceback__ for r in reports
+    )
 
 
 def test_excepthook_is_told_which_goroutine(reports):

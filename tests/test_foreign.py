@@ -1,8 +1,9 @@
 """Extension modules that count on their OS thread, called by goroutines that park inside them.
 
-pydantic-core is made with PyO3, which counts in a thread-local how often the thread is attached. A validator that calls
-Python that parks leaves such a count open, and another goroutine's comes and goes meanwhile: with a count that drifts the
-library panics, or drops references without the GIL.
+pydantic-core is made with PyO3, which counts in a thread-local how often the thread is attached.
+A validator that calls Python that parks leaves such a count open, and another goroutine's comes
+and goes meanwhile: with a count that drifts the library panics, or drops references without the
+GIL.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from waiting import LIMIT, join_all, parked
 
 def validator(function):
     """A validator of whole numbers that passes them on to a Python function."""
-    return SchemaValidator(core_schema.no_info_after_validator_function(function, core_schema.int_schema()))
+    return SchemaValidator(
+        core_schema.no_info_after_validator_function(function, core_schema.int_schema())
+    )
 
 
 def test_validators_that_park_in_two_goroutines_cross():
@@ -46,10 +49,14 @@ def test_validators_that_park_and_block_while_goroutines_move():
         return [check.validate_python([i, i + 1, i + 2]) for _ in range(10)]
 
     check = SchemaValidator(
-        core_schema.list_schema(core_schema.no_info_after_validator_function(pause, core_schema.int_schema()))
+        core_schema.list_schema(
+            core_schema.no_info_after_validator_function(pause, core_schema.int_schema())
+        )
     )
     before = gort.stats()["hand_offs"]
-    assert join_all([gort.go(body, i) for i in range(30)]) == [[[i + 1, i + 2, i + 3]] * 10 for i in range(30)]
+    assert join_all([gort.go(body, i) for i in range(30)]) == [
+        [[i + 1, i + 2, i + 3]] * 10 for i in range(30)
+    ]
     assert gort.stats()["hand_offs"] > before
 
 
@@ -81,7 +88,11 @@ def test_objects_of_the_library_are_freed_after_crossings():
         watches.append(weakref.ref(thing))
         check = validator(lambda n, thing=thing: (gort.sleep(0.0005), n)[1])
         dump = SchemaSerializer(
-            core_schema.any_schema(serialization=core_schema.plain_serializer_function_ser_schema(lambda v: (gort.gosched(), v)[1]))
+            core_schema.any_schema(
+                serialization=core_schema.plain_serializer_function_ser_schema(
+                    lambda v: (gort.gosched(), v)[1]
+                )
+            )
         )
         return check.validate_python(i), dump.to_python(i)
 

@@ -1,4 +1,6 @@
-"""What was promised of goroutines as such: depth, number, cost in system calls, overlap of blocking calls."""
+"""What was promised of goroutines as such: depth, number, cost in system calls, overlap of
+blocking calls.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,7 @@ def test_memory_of_deep_recursion_comes_back():
             high = round()
             gc.collect()
             kept = rss_kib() - base
-            assert high - base > 15_000, high - base  # 30 goroutines, 9,000 frames of about 80 bytes
+            assert high - base > 15_000, high - base
             assert kept < (high - base) / 5 + 4_000, (kept, high - base)
         """
     )
@@ -118,7 +120,10 @@ def test_100000_goroutines_each_recurse_ten_deep():
 
 
 def system_calls(table):
-    """All calls in a table of strace -c but futex waits that timed out: the watcher's pauses count time, not spawns."""
+    """All calls in a table of strace -c but futex waits that timed out.
+
+    Those are the watcher's pauses: they count time, not spawns.
+    """
     total = 0
     for line in table.splitlines():
         words = line.split()

@@ -1,13 +1,12 @@
-"""Ordinary Python code under goroutines: what a program relies on without thinking of goroutines at all."""
+"""Ordinary Python code under goroutines: what a program relies on without thinking of goroutines
+at all.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
-import copy
 import decimal
-import pickle
 import sys
 import threading
 import time
@@ -16,7 +15,6 @@ import warnings
 
 import gort
 import pytest
-from children import check
 from waiting import LIMIT, in_goroutine, join_all, parked
 
 MANY = 50
@@ -262,14 +260,19 @@ def test_raise_from_and_finally_that_parks_keep_cause_context_and_traceback():
         assert error.__context__ is error.__cause__
         names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
         assert names == ["body", "middle"]
-        assert [f.name for f in traceback.extract_tb(error.__cause__.__traceback__)] == ["middle", "lowest"]
+        assert [f.name for f in traceback.extract_tb(error.__cause__.__traceback__)] == [
+            "middle",
+            "lowest",
+        ]
 
 
 def test_exception_groups_split_across_parks():
     def body(i):
         log = []
         try:
-            raise ExceptionGroup("g", [ValueError(i), KeyError(i), ExceptionGroup("h", [ValueError(-i)])])
+            raise ExceptionGroup(
+                "g", [ValueError(i), KeyError(i), ExceptionGroup("h", [ValueError(-i)])]
+            )
         except* ValueError as group:
             pause(i)
             log.append([e.args for e in group.exceptions if not isinstance(e, ExceptionGroup)])
@@ -369,7 +372,8 @@ def test_threading_local_values_go_when_the_goroutine_ends():
 
 
 def test_decimal_contexts_do_not_mix():
-    # As in asyncio, the context of the spawner is shared until a goroutine sets one of its own: copies are shallow.
+    # As in asyncio, the spawner's context is shared until a goroutine sets one of its own:
+    # copies are shallow.
     def body(i):
         decimal.setcontext(decimal.Context(prec=i + 1))
         pause(i)
@@ -385,7 +389,7 @@ def test_decimal_contexts_do_not_mix():
 
 
 def test_catch_warnings_works_over_a_park():
-    # Up to 3.13 (and by default later) the filters belong to the process, so only one block at a time makes sense.
+    # Up to 3.13 (and by default later) the filters belong to the process: one block at a time.
     def body():
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
@@ -395,163 +399,6 @@ def test_catch_warnings_works_over_a_park():
         return [str(w.message) for w in seen]
 
     assert in_goroutine(body) == ["before", "after"]
-
-
-# asyncio
-
-
-def test_event_loops_of_several_goroutines_run_at_once():
-    async def main(i):
-        event = asyncio.Event()
-        task = asyncio.create_task(event.wait())
-        await asyncio.sleep(0.001)
-        event.set()
-        await task
-        return i, asyncio.current_task() is not None
-
-    def body(i):
-        loop = asyncio.new_event_loop()
-        try:
-            return loop.run_until_complete(main(i))
-        finally:
-            loop.close()
-
-    assert at_once(body, 20) == [(i, True) for i in range(20)]
-
-
-def test_coroutine_waits_for_goroutines_and_goroutine_runs_coroutines():
-    def worker(n):
-        gort.sleep(0.001)
-        return n * n
-
-    async def main():
-        got = await asyncio.gather(*(gort.wait(gort.go(worker, n)) for n in range(10)))
-        ch = gort.Chan()
-        gort.go(ch.send, sum(got))
-        return await ch.recv_async()
-
-    def body(_):
-        loop = asyncio.new_event_loop()
-        try:
-            return loop.run_until_complete(main())
-        finally:
-            loop.close()
-
-    assert at_once(body, 5) == [285] * 5
-
-
-# copying, pickling, importing
-
-
-class Parking:
-    """Parks while it is pickled, unpickled and copied."""
-
-    def __init__(self, n):
-        self.n = n
-
-    def __reduce__(self):
-        pause(self.n)
-        return rebuild, (self.n,)
-
-    def __deepcopy__(self, memo):
-        pause(self.n)
-        return Parking(copy.deepcopy(self.n, memo))
-
-
-def rebuild(n):
-    pause(n + 1)
-    return Parking(n)
-
-
-def test_pickling_that_parks_on_both_ways():
-    def body(i):
-        data = pickle.dumps([Parking(i), {"x": Parking(i + 1)}])
-        first, second = pickle.loads(data)
-        return first.n, second["x"].n
-
-    assert at_once(body) == [(i, i + 1) for i in range(MANY)]
-
-
-def test_python_pickler_that_parks():
-    def body(i):
-        data = pickle._dumps([Parking(i)])
-        return pickle._loads(data)[0].n
-
-    assert at_once(body) == list(range(MANY))
-
-
-def test_deepcopy_that_parks_keeps_identity_inside():
-    def body(i):
-        thing = Parking(i)
-        loop = [thing, thing]
-        loop.append(loop)
-        result = copy.deepcopy(loop)
-        return result[0] is result[1], result[2] is result, result[0].n == i, result[0] is not thing
-
-    assert at_once(body) == [(True, True, True, True)] * MANY
-
-
-def test_imports_inside_goroutines_give_one_module(tmp_path, monkeypatch):
-    for i in range(20):
-        (tmp_path / f"gort_test_module_{i}.py").write_text(f"import math\nvalue = {i}\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def body(i):
-        module = __import__(f"gort_test_module_{i % 20}")
-        pause(i)
-        assert module is sys.modules[module.__name__]
-        return module.value
-
-    assert at_once(body, 100) == [i % 20 for i in range(100)]
-
-
-def test_circular_and_failing_imports_inside_goroutines(tmp_path, monkeypatch):
-    (tmp_path / "gort_test_a.py").write_text("import gort_test_b\nx = 1\n")
-    (tmp_path / "gort_test_b.py").write_text("import gort_test_a\ny = 2\n")
-    for i in range(1, MANY, 2):  # one each: who waits for an import that fails is given the unfinished module
-        (tmp_path / f"gort_test_bad_{i}.py").write_text("1 / 0\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def body(i):
-        if i % 2:
-            with pytest.raises(ZeroDivisionError):
-                __import__(f"gort_test_bad_{i}")
-            return 3
-        return __import__("gort_test_a").x + __import__("gort_test_b").y
-
-    assert at_once(body) == [3] * MANY
-
-
-def test_first_imports_of_the_standard_library_in_goroutines():
-    check(
-        """
-        import gort
-        names = ["json", "decimal", "xml.dom.minidom", "email.mime.text", "http.client", "sqlite3", "csv",
-                 "unittest", "logging.config", "concurrent.futures", "asyncio", "ctypes", "zipfile", "ssl"]
-        gs = [gort.go(__import__, name) for name in names * 3]
-        for g in gs:
-            g.join(timeout=20)
-        """
-    )
-
-
-def test_threading_first_imported_in_a_goroutine_knows_the_main_thread():
-    check(
-        """
-        import gort
-        def first():
-            import time
-            time.sleep(0.005)  # by now main and this goroutine are on different threads
-            import threading
-            gort.gosched()
-            return threading
-        g = gort.go(first)
-        gort.sleep(0.001)
-        g.join()
-        import threading
-        assert threading.current_thread() is threading.main_thread()
-        """
-    )
 
 
 # tools that watch every line

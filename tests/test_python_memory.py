@@ -1,11 +1,13 @@
-"""Finalizers, the garbage collector, and tools that look at every frame, while goroutines are parked."""
+"""Finalizers, the garbage collector, and tools that look at every frame, while goroutines are
+parked.
+"""
 
 from __future__ import annotations
 
 import gc
 import sys
-import tracemalloc
 import traceback
+import tracemalloc
 import weakref
 
 import gort

@@ -1,4 +1,5 @@
-"""Recursion to its limit, in Python and in C, on goroutines and on the main thread: RecursionError or a result, never a crash.
+"""Recursion to its limit, in Python and in C, on goroutines and on the main thread:
+RecursionError or a result, never a crash.
 
 Each case is a child process, so that a crash is a failed test with a code and a traceback.
 """
@@ -12,7 +13,7 @@ PRELUDE = """
 import sys, gort
 
 class Deep:
-    # Objects whose every operation goes on to the next object, `n` of them in all; n < 0: without end.
+    # Each operation goes on to the next object, of `n` in all; n < 0: without end.
     def __init__(self, n):
         self.n = n
     def next(self):
@@ -115,7 +116,7 @@ def evaluated():
 def qsort():
     import ctypes
     kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-    sys.unraisablehook = lambda _: None  # what does not fit any more: the callback itself cannot be called
+    sys.unraisablehook = lambda _: None  # the last callback does not fit
     def compare(a, b):
         try:
             return run()

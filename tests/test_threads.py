@@ -1,4 +1,6 @@
-"""Goroutines, the main thread and plain threads, with every blocking operation between them in every direction."""
+"""Goroutines, the main thread and plain threads, with every blocking operation between them in
+every direction.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ class Threads:
 
 
 def beside(place, body):
-    """Start `body` beside the caller, as a goroutine or on a plain thread; a function that waits for its end."""
+    """Start `body` beside the caller, in a goroutine or a thread; a function that waits for it."""
     if place == "thread":
         return Threads(body).join
     g = gort.go(body)
@@ -48,7 +50,7 @@ def beside(place, body):
 
 @pytest.fixture(params=[(a, b) for a in PLACES for b in ("goroutine", "thread")], ids="-".join)
 def sides(request):
-    """Where the two sides of an exchange run: a way to call a function, and a way to start one beside it."""
+    """The two sides of an exchange: how to call a function, and how to start one beside it."""
     here, there = request.param
     call = getattr(waiting, f"in_{here}")
     return call, lambda body: beside(there, body)
@@ -93,7 +95,9 @@ def test_select_meets_select(sides):
     def serve():
         taken = []
         while True:
-            index, value, ok = gort.select(gort.recv(a), gort.send(b, len(taken)), gort.recv(stop), timeout=LIMIT)
+            index, value, _ = gort.select(
+                gort.recv(a), gort.send(b, len(taken)), gort.recv(stop), timeout=LIMIT
+            )
             if index == 2:
                 return
             assert index in (0, 1)

@@ -1,10 +1,12 @@
 """Goroutines that move between OS threads with C code of the interpreter on their stacks.
 
-A goroutine moves when its thread sits in a blocking call: the P is handed to another thread, and at its next pause the
-goroutine goes on there. nested_c.Pauses mixes such calls (time.sleep) with parks, and checks the thread state after each.
+A goroutine moves when its thread sits in a blocking call: the P is handed to another thread, and
+at its next pause the goroutine goes on there. nested_c.Pauses mixes such calls (time.sleep) with
+parks, and checks the thread state after each.
 
-Left to later steps, as the runtime does not answer them yet: identity (an RLock held over a park by two goroutines of one
-thread, sqlite3's check_same_thread, an import that parks), fork, and free-threaded builds.
+Left to later steps, as the runtime does not answer them yet: identity (an RLock held over a park
+by two goroutines of one thread, sqlite3's check_same_thread, an import that parks), fork, and
+free-threaded builds.
 """
 
 from __future__ import annotations
@@ -139,7 +141,10 @@ def test_blocking_c_call_strands_nobody():
     def wait_and_release(blocked):
         eventually(lambda: gort.stats()["hand_offs"] > before, what="a hand-off")
         marks = list(ticks)
-        eventually(lambda: all(t >= m + 3 for t, m in zip(ticks, marks, strict=True)), what="3 ticks of everyone")
+        eventually(
+            lambda: all(t >= m + 3 for t, m in zip(ticks, marks, strict=True)),
+            what="3 ticks of everyone",
+        )
         assert not blocked.done
         os.write(write, b"x")
 

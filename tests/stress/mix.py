@@ -2,8 +2,9 @@
 
     python mix.py SECONDS SEED
 
-Each part is a small closed world that checks its own results and says so by returning; any exception ends the program
-with code 1. A part that never comes back is found by the time limit, with a dump.
+Each part is a small closed world that checks its own results and says so by returning; any
+exception ends the program with code 1. A part that never comes back is found by the time limit,
+with a dump.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def selecting(rng):
         for i in range(60):
             others = rng.sample(chans, 2)
             value = (me, i)
-            index, got, ok = gort.select(gort.send(others[0], value), gort.recv(others[1]), timeout=0.002)
+            index, got, _ = gort.select(
+                gort.send(others[0], value), gort.recv(others[1]), timeout=0.002
+            )
             if index == 0:
                 sent.append(value)
             elif index == 1:
@@ -98,7 +101,14 @@ def cancelling(rng):
     mutex.lock()
     ch, wg = gort.Chan(), gort.WaitGroup()
     wg.add(1)
-    waits = (ch.recv, mutex.lock, wg.wait, lambda: gort.sleep(1000), gort.select, lambda: ch.send(1) and 0)
+    waits = (
+        ch.recv,
+        mutex.lock,
+        wg.wait,
+        lambda: gort.sleep(1000),
+        gort.select,
+        lambda: ch.send(1) and 0,
+    )
 
     def body(wait):
         try:
@@ -183,7 +193,9 @@ def threads(rng):
     more.join()
     for t in consumers:
         t.join()
-    assert sorted(out.try_recv()[0] for _ in range(len(out))) == [(i, k) for i in range(6) for k in range(20)]
+    assert sorted(out.try_recv()[0] for _ in range(len(out))) == [
+        (i, k) for i in range(6) for k in range(20)
+    ]
 
 
 def raising(rng):
@@ -232,7 +244,18 @@ def many(rng):
     assert sorted(g.join() for g in gs) == list(range(len(gs)))
 
 
-PARTS = (pipeline, selecting, cancelling, timing, blocking, threads, raising, collecting, nesting, many)
+PARTS = (
+    pipeline,
+    selecting,
+    cancelling,
+    timing,
+    blocking,
+    threads,
+    raising,
+    collecting,
+    nesting,
+    many,
+)
 
 
 def worker(seed):

@@ -26,5 +26,7 @@ def test_mix_of_everything_ends_with_nothing_lost(processors):
         timeout=SECONDS + 100,
         env={**os.environ, "PYTHONPATH": str(HERE.parent), "GORT_MAXPROCS": processors},
     )
-    assert done.returncode == 0, f"seed {seed}, code {done.returncode}\n{done.stdout}\n{done.stderr[-6000:]}"
+    assert done.returncode == 0, (
+        f"seed {seed}, code {done.returncode}\n{done.stdout}\n{done.stderr[-6000:]}"
+    )
     assert done.stderr == ""
