@@ -446,16 +446,13 @@ def event_loops(pause):
         return n
 
     async def main():
+        loop = asyncio.get_running_loop()
         got = await asyncio.gather(*map(child, range(3)))
         await asyncio.sleep(0.0005)
         assert asyncio.get_running_loop() is loop
         return got
 
-    loop = asyncio.new_event_loop()
-    try:
-        assert loop.run_until_complete(main()) == [0, 1, 2]
-    finally:
-        loop.close()
+    assert asyncio.run(main()) == [0, 1, 2]
 
 
 CONSTRUCTS = {

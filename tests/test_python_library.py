@@ -27,11 +27,7 @@ def test_event_loops_of_several_goroutines_run_at_once():
         return i, asyncio.current_task() is not None
 
     def body(i):
-        loop = asyncio.new_event_loop()
-        try:
-            return loop.run_until_complete(main(i))
-        finally:
-            loop.close()
+        return asyncio.run(main(i))
 
     assert at_once(body, 20) == [(i, True) for i in range(20)]
 
@@ -48,11 +44,7 @@ def test_coroutine_waits_for_goroutines_and_goroutine_runs_coroutines():
         return await ch.recv_async()
 
     def body(_):
-        loop = asyncio.new_event_loop()
-        try:
-            return loop.run_until_complete(main())
-        finally:
-            loop.close()
+        return asyncio.run(main())
 
     assert at_once(body, 5) == [285] * 5
 

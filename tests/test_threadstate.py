@@ -21,6 +21,7 @@ import weakref
 import gort
 import nested_c
 import pytest
+import waiting
 from children import check
 from waiting import LIMIT, eventually, in_goroutine, join_all, parked
 
@@ -84,8 +85,9 @@ def test_exception_out_of_a_callback_after_moves_is_the_one_raised():
 # published too early: a goroutine made runnable while it is still leaving its thread
 
 
+@pytest.mark.parametrize("where", ["main", "goroutine"])
 @pytest.mark.parametrize("processors", ["1", "2", "4"])
-def test_parking_goroutine_readied_at_once_from_another_thread_is_never_lost(processors):
+def test_parking_goroutine_readied_at_once_from_another_thread_is_never_lost(processors, where):
     check(
         """
         import threading, time, gort
@@ -112,14 +114,20 @@ def test_parking_goroutine_readied_at_once_from_another_thread_is_never_lost(pro
             gs.append(gort.go(echo, there, back))
             thread = threading.Thread(target=ask, args=(there, back, 500))
             thread.start()
+            there2, back2 = gort.Chan(), gort.Chan()
+            gs.append(gort.go(echo, there2, back2))
+            ask(there2, back2, 500)  # the caller, too, is a party
             for g in gs:
                 g.join(timeout=20)
             thread.join(20)
             assert not thread.is_alive()
             assert gort.stats()["hand_offs"] > 0
 
-        gort.go(main).join()
-        """,
+        if "WHERE" == "main":
+            main()
+        else:
+            gort.go(main).join()
+        """.replace("WHERE", where),
         GORT_MAXPROCS=processors,
     )
 
@@ -127,7 +135,8 @@ def test_parking_goroutine_readied_at_once_from_another_thread_is_never_lost(pro
 # stranded by a C call that blocks
 
 
-def test_blocking_c_call_strands_nobody():
+@pytest.mark.parametrize("waker", ["goroutine", "main"])
+def test_blocking_c_call_strands_nobody(waker):
     read, write = os.pipe()
     ticks = [0] * 1000
     started, stop = gort.WaitGroup(), []
@@ -153,7 +162,10 @@ def test_blocking_c_call_strands_nobody():
     started.wait()
     before = gort.stats()["hand_offs"]
     blocked = gort.go(os.read, read, 1)  # holds an OS thread, on which all the others have started
-    gort.go(wait_and_release, blocked).join(timeout=LIMIT)
+    if waker == "main":
+        wait_and_release(blocked)
+    else:
+        gort.go(wait_and_release, blocked).join(timeout=LIMIT)
     assert blocked.join(timeout=LIMIT) == b"x"
     stop.append(True)
     join_all(tickers)
@@ -161,7 +173,8 @@ def test_blocking_c_call_strands_nobody():
     os.close(write)
 
 
-def test_blocking_c_calls_of_many_goroutines_overlap():
+@pytest.mark.parametrize("place", ["main", "goroutine"])
+def test_blocking_c_calls_of_many_goroutines_overlap(place):
     def body():
         pipes = [os.pipe() for _ in range(20)]
         gs = [gort.go(os.read, read, 1) for read, _ in pipes]
@@ -173,7 +186,7 @@ def test_blocking_c_calls_of_many_goroutines_overlap():
             for fd in pair:
                 os.close(fd)
 
-    gort.go(body).join(timeout=LIMIT)
+    getattr(waiting, f"in_{place}")(body)
 
 
 # stack limits of 3.14 and later: with wrong ones nothing dropped on a goroutine's stack is freed
