@@ -16,6 +16,7 @@ impl Machine {
     /// # Safety
     /// Host attached with this M's home state; the host is exclusive.
     pub(super) unsafe fn take_over(&mut self, p: &Processor) {
+        p.taker_sent.store(false, Ordering::Relaxed); // a hint for sysmon
         let victim = p.machine.load(Ordering::Acquire); // pairs with the Release of who gave it the P
         if victim.is_null() || ptr::eq(victim, self) || !self.p().is_null() {
             return;

@@ -120,11 +120,16 @@ impl Runtime {
         idle.machines.len() + idle.bound_asleep
     }
 
-    /// An M that sleeps, or a new one, to take `p` from an M that blocks. `false`: none could be had.
+    /// An M that sleeps, or a new one, to take `p` from an M that blocks; one at a time, for it may wait long for the
+    /// host's lock. `false`: none could be had.
     pub(super) fn send_taker(&self, p: &Processor) -> bool {
+        if p.taker_sent.swap(true, Ordering::Relaxed) {
+            return true;
+        }
         let m = take_machine(&mut self.idle.lock().unwrap_or_else(|e| e.into_inner()), ptr::null_mut());
         let m = if m.is_null() { self.new_machine() } else { m };
         if m.is_null() {
+            p.taker_sent.store(false, Ordering::Relaxed);
             return false;
         }
         // SAFETY: as in `wake_one`.

@@ -4,7 +4,7 @@ use super::local_queue::LocalQueue;
 use super::machine::Machine;
 use crate::goroutine::Goroutine;
 use crate::goroutine::waiter::{Outcome, Wait};
-use crate::primitive::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::primitive::exclusive::ShortLock;
 use crate::timer::{Event, EventTimer, Timer, TimerHeap};
 
@@ -27,6 +27,8 @@ pub struct Processor {
     pub queue: LocalQueue<Goroutine>,
     /// Who holds it; null while idle.
     pub machine: AtomicPtr<Machine>,
+    /// An M is on its way to take this P from the one that blocks with it.
+    pub(super) taker_sent: AtomicBool,
     /// Goroutines started or resumed here, for sysmon and the 61-tick rule.
     pub ticks: AtomicU32,
     /// Goroutines in a row that came by the next slot and inherited the time slice.
@@ -44,6 +46,7 @@ impl Processor {
             id,
             queue: LocalQueue::new(),
             machine: AtomicPtr::new(std::ptr::null_mut()),
+            taker_sent: AtomicBool::new(false),
             ticks: AtomicU32::new(0),
             inherited: AtomicU32::new(0),
             timers: ShortLock::new(TimerHeap::new()),
