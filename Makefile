@@ -1,24 +1,57 @@
-# make run: build the wheel into .venv and run the main job.  make test: every test that gates.
+# make run: build the wheel into .venv and run the main job.   make test: every test that gates.
+# PY="3.11 3.14" picks Pythons, PYTHON=python3.12 the one that runs the tools, TESTS=tests/test_x.py files.
 PYTHON ?= python3
+TIMES ?= 20
+TOOL = .venv-tools/bin
+CARGO_LOOM = RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom LOOM_MAX_PREEMPTIONS=2
+# every part of `make test` says how long it took
+timed = @start=$$(date +%s); echo "-- $(1)"; $(2) && echo "-- $(1): $$(( $$(date +%s) - start )) s"
 
 help:
-	@echo "make run | test | bench | wheel | clean"
+	@echo "make run | test | lint | core | loom | python | stress | wheel | bench | format | clean"
 
 check:
 	@$(PYTHON) tools/check_tools.py
+
+check-test:
+	@$(PYTHON) tools/check_tools.py test
 
 run: check
 	$(PYTHON) tools/matrix.py --only-this --venv .venv --no-test
 	.venv/bin/gort demo
 
-test: check
-	cargo test --quiet -p gort-core
-	$(PYTHON) tools/matrix.py
+test: check-test lint core loom python
+
+# Style and types: rustfmt, clippy, ruff, mypy.
+lint: check-test
+	$(call timed,lint,$(PYTHON) tools/lint.py)
+
+# The core without Python.
+core: check-test
+	$(call timed,core,cargo test --quiet --locked -p gort-core)
+
+# The core's concurrent parts in every order of their steps.
+loom: check-test
+	$(call timed,loom,$(CARGO_LOOM) cargo test --quiet --locked --release -p gort-core --lib model)
+
+# The wheel and the whole suite on every CPython found.
+python: check-test
+	$(call timed,python,$(PYTHON) tools/matrix.py)
+
+# The suite TIMES times on the oldest and the newest released Python.
+stress: check-test
+	PY="$(or $(PY),3.11 3.14)" TIMES=$(TIMES) $(PYTHON) tools/matrix.py
 
 wheel: check
-	$(PYTHON) tools/matrix.py --no-test
+	$(PYTHON) tools/wheels.py
+
+bench: check
+	$(PYTHON) tools/bench.py $(BENCH)
+
+format: check-test
+	$(PYTHON) tools/lint.py --fix
 
 clean:
-	rm -rf target dist .venv .venv-*
+	rm -rf target dist .venv .venv-* benches/.venv-bench gort-demo.html
 
-.PHONY: help check run test wheel clean
+.PHONY: help check check-test run test lint core loom python stress wheel bench format clean

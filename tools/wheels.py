@@ -1,81 +1,87 @@
-"""Builds a manylinux wheel for every CPython found (`make wheel`).
+"""Builds wheels with maturin, the declared build backend (`make wheel`).
 
-Tries `maturin build --release --zig` for manylinux2014, then for manylinux_2_28; when neither
-works, builds a plain linux wheel and says so: it may not run on an older distribution.
+A wheel is built against glibc 2.17 (manylinux2014) with zig as the linker; where zig cannot be had
+it is a plain linux wheel, and that is said: it may not run on older distributions. Each Python has
+its own target directory, because PyO3 compiles for one Python at a time.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from matrix import ROOT, find_python
+import pythons
+from pythons import ROOT, Python, run
 
-POLICIES = ("manylinux2014", "manylinux_2_28")
 TOOLS = ROOT / ".venv-tools"
+PACKAGES = ("maturin>=1.16,<2", "ruff>=0.17", "mypy>=2.4")
+ZIG = "ziglang>=0.13"
+POLICY = "manylinux2014"
 
 
-def maturin() -> Path:
-    """Maturin with ziglang, in an environment of its own."""
-    program = TOOLS / "bin" / "maturin"
-    if not program.exists():
-        subprocess.run([sys.executable, "-m", "venv", TOOLS], check=True)
-        packages = ["maturin>=1.16,<2", "ziglang"]
-        subprocess.run(
-            [TOOLS / "bin" / "python", "-m", "pip", "install", "-q", *packages], check=True
-        )
-    return program
+def tool(name: str) -> Path:
+    """A program of the tools' own environment, which is made when it is not there."""
+    stamp = TOOLS / "installed.txt"
+    content = "\n".join((sys.version, *PACKAGES, ZIG))
+    if not stamp.exists() or stamp.read_text() != content:
+        print(f"making {TOOLS.name}", flush=True)
+        run(sys.executable, "-m", "venv", "--clear", TOOLS)
+        pip = [str(TOOLS / "bin" / "python"), "-m", "pip", "install", "-q"]
+        run(*pip, *PACKAGES)
+        if subprocess.run([*pip, ZIG], capture_output=True, check=False).returncode:
+            print("no ziglang from pip: wheels are built for this system's glibc", flush=True)
+        stamp.write_text(content)
+    return TOOLS / "bin" / name
 
 
-def build(python: str, minor: int, policy: str | None) -> Path | None:
-    """The wheel for one Python under one policy (None: plain linux), or None when that fails."""
-    out = ROOT / "dist" / (policy or "linux")
+def has_zig() -> bool:
+    """Whether the tools' environment has zig."""
+    probe = [str(TOOLS / "bin" / "python"), "-m", "ziglang", "version"]
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+def build(python: Python) -> Path:
+    """Build the wheel for one Python into dist/, in place of an older one, and give its path."""
+    maturin = tool("maturin")
+    interpreter, extra = python.for_build()
+    out = ROOT / "target" / f"wheel-{python.tag}"
     env = {
         **os.environ,
-        "CARGO_TARGET_DIR": str(ROOT / "target" / f"wheel3.{minor}"),
-        # maturin finds ziglang as a module of the Python first on PATH
+        **extra,
+        "CARGO_TARGET_DIR": str(ROOT / "target" / f"py{python.tag}"),
+        # maturin looks for zig as a module of the Python first on PATH
         "PATH": f"{TOOLS / 'bin'}:{os.environ['PATH']}",
     }
-    kind = ["--compatibility", policy, "--zig"] if policy else ["--compatibility", "linux"]
-    command = [maturin(), "build", "--release", "-i", python, "-o", out, *kind]
-    started = time.time()
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(f"   {policy or 'linux'} failed: {done.stderr.strip().splitlines()[-1:]}", flush=True)
-        return None
-    made = [p for p in out.glob(f"*-cp3{minor}-*.whl") if p.stat().st_mtime >= started - 1]
-    return max(made, key=lambda p: p.stat().st_mtime) if made else None
+    kind = ("--compatibility", POLICY, "--zig") if has_zig() else ("--compatibility", "linux")
+    for old in out.glob("*.whl"):
+        old.unlink()
+    run(
+        maturin, "build", "--release", "--locked", "--quiet", "-i", interpreter, "-o", out, *kind,
+        cwd=ROOT, env=env, quiet=True,
+    )  # fmt: skip
+    (made,) = out.glob("*.whl")
+    dist = ROOT / "dist"
+    dist.mkdir(exist_ok=True)
+    for old in dist.glob(f"gort-*-cp3{python.minor}-*.whl"):
+        old.unlink()
+    return made.rename(dist / made.name)
 
 
-def main() -> int:
-    """Builds, prints one line for each Python, and fails when one has no wheel."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--py", nargs="*", default=[], help="only these, such as 3.11")
-    wanted = parser.parse_args().py
-    rows, failed = [], False
-    for minor in range(11, 16):
-        python = find_python(minor)
-        if python is None or (wanted and f"3.{minor}" not in wanted):
-            continue
-        print(f"== Python 3.{minor}: {python}", flush=True)
-        started = time.monotonic()
-        wheel = next((w for p in POLICIES if (w := build(python, minor, p))), None)
-        note = ""
-        if wheel is None:
-            wheel = build(python, minor, None)
-            note = "  (plain linux: run `auditwheel repair` on an older system before publishing)"
-        failed |= wheel is None
-        minutes = (time.monotonic() - started) / 60
-        rows.append(
-            f"3.{minor}  {minutes:4.1f} min  {wheel.relative_to(ROOT) if wheel else 'FAILED'}{note}"
-        )
-    print("\n".join(rows) or "no CPython 3.11 or newer found")
-    return 1 if failed or not rows else 0
+def main() -> None:
+    """Build one wheel for every Python wanted, and say how long each took."""
+    lines = []
+    for python in pythons.wanted():
+        print(f"== {python.label}", flush=True)
+        start = time.monotonic()
+        wheel = build(python)
+        size = wheel.stat().st_size / 1e6
+        seconds = time.monotonic() - start
+        lines.append(f"{python.tag}  {seconds:4.0f} s  {size:.1f} MB  {wheel.relative_to(ROOT)}")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

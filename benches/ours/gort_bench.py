@@ -9,7 +9,6 @@ from time import perf_counter_ns as now
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import gort
-
 import harness
 
 RING, SENDERS, WORKERS = 100, 100, 8

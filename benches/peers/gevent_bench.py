@@ -9,11 +9,10 @@ from time import perf_counter_ns as now
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import gevent
+import harness
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from gevent.queue import Channel, Queue
-
-import harness
 
 RING, SENDERS, WORKERS = 100, 100, 8
 

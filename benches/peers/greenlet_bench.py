@@ -11,9 +11,8 @@ from time import perf_counter_ns as now
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from greenlet import getcurrent, greenlet
-
 import harness
+from greenlet import getcurrent, greenlet
 
 RING = 100
 

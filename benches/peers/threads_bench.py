@@ -1,6 +1,7 @@
 """The workloads of benches/workloads.toml on threads: `threads_bench.py WORKLOAD N`.
 
-queue has no unbuffered channel: a Queue of one value takes its place, which is less work."""
+queue has no unbuffered channel: a Queue of one value takes its place, which is less work.
+"""
 
 from __future__ import annotations
 

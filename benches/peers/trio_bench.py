@@ -9,10 +9,9 @@ from time import perf_counter_ns as now
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import harness
 import trio
 import trio.testing
-
-import harness
 
 RING, SENDERS, WORKERS = 100, 100, 8
 Send, Receive = trio.MemorySendChannel, trio.MemoryReceiveChannel

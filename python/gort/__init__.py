@@ -42,6 +42,9 @@ from gort._core import (
     spawn,
     stats,
 )
+from gort._core import (
+    __version__ as __version__,
+)
 from gort._exceptions import (
     Cancelled,
     ChanClosed,
@@ -53,8 +56,6 @@ from gort.chan import RecvChan, SendChan
 from gort.runtime import ExceptHookArgs, excepthook, run
 from gort.sync import Once, RWMutex, WaitGroup, once_func, once_value
 from gort.time import Ticker, Timer, after, after_func, tick
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Cancelled",

@@ -28,6 +28,8 @@ from gort.chan import RecvChan, SendChan
 _T = TypeVar("_T")
 _TimerT = TypeVar("_TimerT", bound=Timer)
 
+__version__: str
+
 @final
 class Goroutine(Generic[_T]):
     """A started goroutine, made by go() and spawn()."""

@@ -19,6 +19,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             "gort does not support free-threaded builds yet: use the GIL build of this Python",
         ));
     }
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     let module = m.as_ptr();
     // SAFETY: the module is alive and the GIL held during its init.
     let ok = unsafe {

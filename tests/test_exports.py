@@ -1,0 +1,112 @@
+"""The public names: all there, documented, typed as such, and with examples that run."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import gort
+import pytest
+
+MODULES = ("gort", "gort.runtime", "gort.chan", "gort.sync", "gort.time")
+
+# The parts of the surface that are built, by the module that owns them.
+SURFACE = {
+    "gort.runtime": {
+        "ExceptHookArgs", "Goroutine", "current", "dump", "excepthook", "go", "goexit", "gomaxprocs",
+        "goroutines", "gosched", "num_goroutine", "run", "sleep", "spawn", "stats",
+    },
+    "gort.chan": {"Case", "Chan", "ChanClosed", "RecvChan", "SendChan", "recv", "select", "send"},
+    "gort.sync": {
+        "Cond", "Mutex", "Once", "RWMutex", "Semaphore", "WaitGroup", "once_func", "once_value",
+    },
+    "gort.time": {"Ticker", "Timer", "after", "after_func", "sleep", "tick"},
+    "gort": {"Cancelled", "DeadlockError", "GoroutineExit", "RuntimeStopped", "wait"},
+}  # fmt: skip
+
+METHODS = {
+    "Goroutine": {"cancel", "done", "id", "join", "name", "status"},
+    "Chan": {
+        "cap", "close", "closed", "receiver", "recv", "recv_async", "recv_ok", "send", "send_async",
+        "sender", "try_recv", "try_send", "__len__", "__iter__", "__aiter__", "__class_getitem__",
+    },
+    "Mutex": {"lock", "unlock", "try_lock", "__enter__", "__exit__"},
+    "RWMutex": {"lock", "unlock", "try_lock", "rlock", "runlock", "try_rlock", "reading"},
+    "WaitGroup": {"add", "done", "wait", "go"},
+    "Once": {"do"},
+    "Cond": {"wait", "signal", "broadcast"},
+    "Semaphore": {"acquire", "try_acquire", "release"},
+    "Timer": {"c", "stop", "reset"},
+    "Ticker": {"c", "stop", "reset"},
+}  # fmt: skip
+
+
+def documented() -> list[str]:
+    """Every module of the package that holds docstrings."""
+    names = [m.name for m in pkgutil.walk_packages(gort.__path__, "gort.")]
+    return ["gort", *(n for n in names if n not in ("gort._core", "gort.__main__"))]
+
+
+@pytest.mark.parametrize("module", SURFACE)
+def test_surface_names_are_listed_and_importable_from_gort(module):
+    owner = importlib.import_module(module)
+    assert SURFACE[module] <= set(owner.__all__)
+    for name in SURFACE[module]:
+        assert getattr(gort, name) is getattr(owner, name)
+        assert name in gort.__all__
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_all_is_sorted_and_true(module):
+    names = importlib.import_module(module).__all__
+    assert list(names) == sorted(set(names))
+    for name in names:
+        assert hasattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_of_the_surface_are_there(name):
+    assert {m for m in METHODS[name] if not hasattr(getattr(gort, name), m)} == set()
+
+
+@pytest.mark.parametrize("name", sorted(set(gort.__all__)))
+def test_public_name_is_documented(name):
+    thing = getattr(gort, name)
+    text = inspect.getdoc(thing) or ""
+    assert text and not text.startswith("int("), f"gort.{name} has no docstring"
+
+
+def test_hot_names_are_the_compiled_objects():
+    for name in ("go", "gosched", "select", "recv", "send", "sleep", "Chan", "Mutex", "current"):
+        assert type(getattr(gort, name)) in (type(len), type), name
+        assert "gort" not in getattr(getattr(gort, name), "__code__", "")
+
+
+def test_star_import_gives_all():
+    space: dict[str, object] = {}
+    exec("from gort import *", space)
+    assert set(gort.__all__) <= set(space)
+
+
+def test_package_is_marked_as_typed():
+    files = importlib.import_module("importlib.resources").files("gort")
+    assert files.joinpath("py.typed").is_file()
+    assert files.joinpath("_core.pyi").is_file()
+
+
+@pytest.mark.parametrize("module", documented())
+def test_docstring_examples_run(module):
+    result = doctest.testmod(
+        importlib.import_module(module), optionflags=doctest.IGNORE_EXCEPTION_DETAIL
+    )
+    assert result.failed == 0
+
+
+def test_most_of_the_facade_has_examples():
+    finder = doctest.DocTestFinder()
+    count = sum(
+        len(t.examples) > 0 for m in MODULES for t in finder.find(importlib.import_module(m))
+    )
+    assert count >= 15
