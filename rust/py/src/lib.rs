@@ -2,6 +2,7 @@
 //!
 //! PyO3 makes the module; whatever may park is a raw function of `entry`.
 
+mod doc;
 mod entry;
 mod error;
 mod frames;

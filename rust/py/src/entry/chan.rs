@@ -491,13 +491,6 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         slot(ffi::Py_nb_bool, chan_bool as *mut _),
         slot(ffi::Py_tp_methods, methods(table).cast()),
         slot(ffi::Py_tp_getset, getters(&[(c"cap", get_cap), (c"closed", get_closed)]).cast()),
-        slot(
-            ffi::Py_tp_doc,
-            c"Chan(cap=0)\n--\n\nA channel: Chan(0) is a rendezvous, Chan(n) holds n values."
-                .as_ptr()
-                .cast_mut()
-                .cast(),
-        ),
     ];
     // SAFETY: GIL held by the module's init.
     unsafe {

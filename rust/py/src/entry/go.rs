@@ -1,6 +1,7 @@
 //! go, spawn, join, cancel, gosched, goexit, sleep, current, and the Goroutine type.
 
 use super::{arguments, boolean, deadline, fast, getters, methods, none, plain, runtime, seconds};
+use crate::doc;
 use crate::error;
 use crate::host;
 use crate::task::{self, CANCEL_ASKED, CANCELLED, DONE, GO_TYPE, GoObject, JOINED};
@@ -385,18 +386,18 @@ unsafe extern "C" fn go_repr(slf: Object) -> Object {
 /// Adds the functions and the Goroutine type.
 pub(crate) unsafe fn register(module: Object) -> bool {
     let functions = methods(vec![
-        fast(c"go", go, c"go(fn, /, *args, **kwargs)\n--\n\nStarts fn(*args, **kwargs) as a goroutine; returns its Goroutine. Never blocks."),
-        fast(c"spawn", spawn, c"spawn(fn, args=(), kwargs=None, *, name=None, stack_size=None)\n--\n\nStarts fn as a goroutine with a name, on a stack of stack_size bytes. Never blocks."),
+        fast(c"go", go, doc::GO),
+        fast(c"spawn", spawn, doc::SPAWN),
         fast(c"run_main", run_main, c"run_main(fn, args, kwargs=None)\n--\n\nCalls fn as the main goroutine; refuses to nest."),
-        fast(c"gomaxprocs", gomaxprocs, c"gomaxprocs(n=None)\n--\n\nThe number of Ps."),
-        plain(c"gosched", gosched, ffi::METH_NOARGS, c"gosched()\n--\n\nLets other goroutines run."),
-        plain(c"goexit", goexit, ffi::METH_NOARGS, c"goexit()\n--\n\nEnds the calling goroutine; finally blocks run."),
-        plain(c"sleep", sleep, ffi::METH_O, c"sleep(seconds, /)\n--\n\nParks the goroutine for that many seconds."),
-        plain(c"current", current, ffi::METH_NOARGS, c"current()\n--\n\nThe running Goroutine; None on the main goroutine and on plain threads."),
-        plain(c"num_goroutine", num_goroutine, ffi::METH_NOARGS, c"num_goroutine()\n--\n\nHow many goroutines are alive."),
-        plain(c"goroutines", goroutines, ffi::METH_NOARGS, c"goroutines()\n--\n\nA list of the live Goroutines but the main one."),
-        plain(c"dump", dump, ffi::METH_NOARGS, c"dump()\n--\n\nEvery goroutine with why it waits, as text."),
-        plain(c"stats", stats, ffi::METH_NOARGS, c"stats()\n--\n\nCounts of the scheduler."),
+        fast(c"gomaxprocs", gomaxprocs, doc::GOMAXPROCS),
+        plain(c"gosched", gosched, ffi::METH_NOARGS, doc::GOSCHED),
+        plain(c"goexit", goexit, ffi::METH_NOARGS, doc::GOEXIT),
+        plain(c"sleep", sleep, ffi::METH_O, doc::SLEEP),
+        plain(c"current", current, ffi::METH_NOARGS, doc::CURRENT),
+        plain(c"num_goroutine", num_goroutine, ffi::METH_NOARGS, doc::NUM_GOROUTINE),
+        plain(c"goroutines", goroutines, ffi::METH_NOARGS, doc::GOROUTINES),
+        plain(c"dump", dump, ffi::METH_NOARGS, doc::DUMP),
+        plain(c"stats", stats, ffi::METH_NOARGS, doc::STATS),
         plain(c"_shutdown", shutdown, ffi::METH_NOARGS, c"_shutdown()\n--\n\nStops the scheduler at exit."),
     ]);
     let mut slots = task::slots().to_vec();

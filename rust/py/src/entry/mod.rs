@@ -311,6 +311,9 @@ pub(crate) unsafe fn add_type(
     flags: std::ffi::c_ulong,
     mut slots: Vec<ffi::PyType_Slot>,
 ) -> *mut ffi::PyTypeObject {
+    if let Some(text) = crate::doc::of_type(name) {
+        slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_doc, pfunc: text.as_ptr().cast_mut().cast() });
+    }
     slots.push(ffi::PyType_Slot { slot: 0, pfunc: ptr::null_mut() });
     let mut spec = ffi::PyType_Spec {
         name: name.as_ptr(),

@@ -6,6 +6,7 @@
 
 use super::chan::{CHAN_TYPE, chan_of, let_go, tuple};
 use super::{Value, arguments, boolean, deadline, fast, methods, none, plain, positional, runtime};
+use crate::doc;
 use crate::error;
 use gort_core::chan::select::{Case, Selected, select as core_select};
 use gort_core::goroutine::waiter::Outcome;
@@ -360,9 +361,9 @@ unsafe extern "C" fn case_dealloc(slf: Object) {
 /// Adds the functions and the Case type.
 pub(crate) unsafe fn register(module: Object) -> bool {
     let functions = methods(vec![
-        fast(c"select", select, c"select(*cases, default=False, timeout=None)\n--\n\nOne ready case as (index, value, ok); parks while none is. -1: default, -2: time-out."),
-        plain(c"recv", recv, ffi::METH_O, c"recv(ch, /)\n--\n\nA receive case for select; None is the nil channel."),
-        positional(c"send", send, c"send(ch, value, /)\n--\n\nA send case for select; None is the nil channel."),
+        fast(c"select", select, doc::SELECT),
+        plain(c"recv", recv, ffi::METH_O, doc::RECV),
+        positional(c"send", send, doc::SEND),
     ]);
     let slots = vec![
         ffi::PyType_Slot { slot: ffi::Py_tp_traverse, pfunc: case_traverse as *mut _ },
