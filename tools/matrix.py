@@ -17,7 +17,7 @@ import wheels
 from pythons import ROOT, Python
 
 PYTEST = ("-q", "-p", "no:cacheprovider")
-PACKAGES = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6", "mypy>=2.4")
+PACKAGES = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6", "mypy>=2.4", "rich>=13")
 
 
 def install(python: Python, venv: Path) -> tuple[str, str]:

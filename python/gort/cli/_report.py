@@ -1,31 +1,48 @@
-"""The table and the HTML page of `gort demo`: the same figures twice."""
+"""The table and the HTML page of `gort demo`: the same figures twice.
+
+The page needs nothing but itself: no script, no font, no picture from elsewhere. Every chart begins
+at zero, has its unit on the axis and says what is better.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from math import floor, log10
 
 __all__ = ["COLUMNS", "Row", "page", "table"]
 
 COLUMNS = ("gort goroutines", "one thread per file", "concurrent.futures")
-_COLOURS = ("#00818a", "#c9704b", "#8a8a8a")
-_BAR_PIXELS = 420
+_PLAIN = ("goroutines", "threads", "futures")  # for charts that are not about files
+_COLOURS = ("#0a8f8f", "#d9773f", "#8b8fa3")
+_WIDTH, _LEFT, _BARS, _LINE = 640, 150, 380, 30  # pixels: the chart, its labels, its bars, a bar
 
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>gort demo</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em;
-       color: #222; background: #fff; }
-h1 { font-size: 1.5em; } h2 { font-size: 1.05em; margin: 1.6em 0 .3em; }
-table { border-collapse: collapse; margin: 1em 0; }
-td, th { padding: .25em .9em; border-bottom: 1px solid #ddd; text-align: right; }
-td:first-child, th:first-child { text-align: left; }
-svg { max-width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif; }
+:root { --ink: #1f2430; --soft: #667085; --line: #e4e7ec; --page: #f6f7f9; --card: #fff; }
 @media (prefers-color-scheme: dark) {
-  body { color: #ddd; background: #181818; } td, th { border-color: #444; }
-  svg text { fill: #ddd; } }
-</style></head><body>
+  :root { --ink: #e6e8ee; --soft: #98a1b3; --line: #333a48; --page: #14171d; --card: #1c2129; } }
+* { box-sizing: border-box; }
+body { font: 15px/1.55 system-ui, sans-serif; margin: 0; color: var(--ink);
+       background: var(--page); }
+main { max-width: 1360px; margin: 0 auto; padding: 2.2em 1.4em 3em; }
+h1 { font-size: 1.7em; margin: 0 0 .2em; } h2 { font-size: 1.15em; margin: 2em 0 .7em; }
+h3 { font-size: 1em; margin: 0 0 .1em; }
+p { margin: .25em 0; max-width: 75em; } .soft { color: var(--soft); }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr));
+         gap: 1em; }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+        padding: 1em 1.2em; overflow-x: auto; }
+svg { width: 100%; height: auto; display: block; }
+svg text { font: 13px system-ui, sans-serif; fill: var(--ink); }
+svg .soft { fill: var(--soft); font-size: 11.5px; } svg line { stroke: var(--line); }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+td, th { padding: .38em .9em; border-bottom: 1px solid var(--line); text-align: right; }
+td:first-child, th:first-child { text-align: left; } tr:last-child td { border: 0; }
+th { font-weight: 600; white-space: nowrap; }
+</style></head><body><main>
 """
 
 
@@ -36,7 +53,12 @@ class Row:
     title: str
     figures: tuple[float | None, float | None, float | None]
     decimals: int = 0
-    chart: bool = False  # worth a picture: less is better
+    unit: str = ""  # a row with a unit is drawn as well; less of it is better
+
+    @property
+    def heading(self) -> str:
+        """What the figures are, with their unit."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
 
     def text(self, index: int) -> str:
         """Write the figure of a column."""
@@ -46,50 +68,87 @@ class Row:
 
 def table(rows: list[Row]) -> str:
     """Write the rows as a plain text table."""
-    width = max(len(row.title) for row in rows)
+    width = max(len(row.heading) for row in rows)
     lines = [f"{'':<{width}}" + "".join(f"{column:>22}" for column in COLUMNS)]
     lines.append("-" * len(lines[0]))
     for row in rows:
         cells = "".join(f"{row.text(i):>22}" for i in range(len(COLUMNS)))
-        lines.append(f"{row.title:<{width}}{cells}")
+        lines.append(f"{row.heading:<{width}}{cells}")
     return "\n".join(lines)
 
 
-def _bars(row: Row) -> str:
-    """Draw the figures of a row as an SVG with one bar each."""
+def _ticks(most: float) -> list[float]:
+    """Round values for an axis from zero to at least `most`: four to six of them."""
+    unit = 10.0 ** floor(log10(most))
+    step = next(s * unit for s in (0.2, 0.5, 1.0, 2.0) if most / (s * unit) <= 5)
+    ticks = [0.0]
+    while ticks[-1] < most:
+        ticks.append(ticks[-1] + step)
+    return ticks
+
+
+def _chart(row: Row) -> str:
+    """Draw the figures of a row as bars over an axis from zero."""
     shown = [i for i, figure in enumerate(row.figures) if figure is not None]
-    most = max((row.figures[i] or 0.0 for i in shown), default=0.0) or 1.0
-    height = 28 * len(shown)
+    names = COLUMNS if len(shown) == len(COLUMNS) else _PLAIN
+    ticks = _ticks(max((row.figures[i] or 0.0 for i in shown), default=0.0) or 1.0)
+    bottom = _LINE * len(shown) + 6
+    scale = _BARS / ticks[-1]
     parts = [
-        (
-            f'<svg viewBox="0 0 760 {height}" width="760" height="{height}" role="img" '
-            f'aria-label="{escape(row.title, quote=True)}">'
-        )
+        f'<svg viewBox="0 0 {_WIDTH} {bottom + 38}" role="img" '
+        f'aria-label="{escape(row.heading, quote=True)}">'
     ]
-    for line, i in enumerate(shown):
-        y = 28 * line
-        length = max(1.0, _BAR_PIXELS * (row.figures[i] or 0.0) / most)
+    for tick in ticks:
+        x = _LEFT + tick * scale
         parts.append(
-            f'<text x="0" y="{y + 17}">{escape(COLUMNS[i])}</text>'
-            f'<rect x="160" y="{y + 3}" width="{length:.1f}" height="20" rx="2" '
-            f'fill="{_COLOURS[i]}"/>'
-            f'<text x="{168 + length:.1f}" y="{y + 17}">{row.text(i)}</text>'
+            f'<line x1="{x:.1f}" y1="0" x2="{x:.1f}" y2="{bottom}"/>'
+            f'<text class="soft" x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">'
+            f"{tick:,.10g}</text>"
         )
-    return "".join(parts) + "</svg>"
+    for line, i in enumerate(shown):
+        y = _LINE * line + 4
+        length = max(1.0, (row.figures[i] or 0.0) * scale)
+        parts.append(
+            f'<text x="{_LEFT - 10}" y="{y + 16}" text-anchor="end">{escape(names[i])}</text>'
+            f'<rect x="{_LEFT}" y="{y}" width="{length:.1f}" height="{_LINE - 8}" rx="3" '
+            f'fill="{_COLOURS[i]}"/>'
+            f'<text x="{_LEFT + length + 8:.1f}" y="{y + 16}">{row.text(i)}</text>'
+        )
+    parts.append(
+        f'<text class="soft" x="{_LEFT + _BARS / 2:.0f}" y="{bottom + 33}" text-anchor="middle">'
+        f"{escape(row.unit)} (less is better)</text></svg>"
+    )
+    return "".join(parts)
 
 
 def page(rows: list[Row], notes: list[str]) -> str:
-    """Write the rows as a self-contained HTML page: bars, the table, and the notes."""
+    """Write the rows as a self-contained HTML page: notes, charts and the table.
+
+    Args:
+        rows: the figures; those with a unit are drawn.
+        notes: sentences; the first stands under the title.
+
+    Example:
+        >>> text = page([Row("time", (1.0, 2.5, None), 1, "s")], ["measured"])
+        >>> "2.5" in text and "http" not in text
+        True
+    """
     parts = [_HEAD, "<h1>gort demo</h1>\n"]
-    parts += [f"<p>{escape(note)}</p>\n" for note in notes]
     parts += [
-        f"<h2>{escape(row.title)}: less is better</h2>\n{_bars(row)}\n" for row in rows if row.chart
+        f"<p{' class=soft' if number else ''}>{escape(note)}</p>\n"
+        for number, note in enumerate(notes)
     ]
-    parts.append("<h2>All figures</h2>\n<table><tr><th></th>")
+    parts.append('<h2>Pictures</h2>\n<div class="cards">\n')
+    parts += [
+        f'<div class="card"><h3>{escape(row.title)}</h3>{_chart(row)}</div>\n'
+        for row in rows
+        if row.unit
+    ]
+    parts.append('</div>\n<h2>All figures</h2>\n<div class="card"><table><tr><th></th>')
     parts += [f"<th>{escape(column)}</th>" for column in COLUMNS]
     parts.append("</tr>\n")
     for row in rows:
         cells = "".join(f"<td>{row.text(i)}</td>" for i in range(len(COLUMNS)))
-        parts.append(f"<tr><td>{escape(row.title)}</td>{cells}</tr>\n")
-    parts.append("</table></body></html>\n")
+        parts.append(f"<tr><td>{escape(row.heading)}</td>{cells}</tr>\n")
+    parts.append("</table></div></main></body></html>\n")
     return "".join(parts)

@@ -20,13 +20,13 @@ from typing import Any
 
 import gort
 from gort.cli import _measure
+from gort.cli._progress import Progress
 
 __all__ = ["TASKS", "Found", "examine", "find_files", "main"]
 
 Found = tuple[str, int, str, int]  # path, bytes, sha256, tokens (-1 when it does not tokenise)
 
 _TICK_SECONDS = 0.1
-_PLAIN_SECONDS = 2.0  # between lines of progress when stdout is not a terminal
 
 
 def find_files(top: str, limit: int) -> Iterator[str]:
@@ -57,38 +57,6 @@ def examine(path: str) -> Found:
     except (tokenize.TokenError, SyntaxError, ValueError):
         count = -1  # test data that is wrong on purpose
     return path, len(data), hashlib.sha256(data).hexdigest(), count
-
-
-class Progress:
-    """A bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, title: str, total: int, unit: str = "files") -> None:
-        """Begin with nothing of `total` done."""
-        self.unit = unit
-        self.title = title
-        self.total = total
-        self.done = 0
-        self.terminal = sys.stdout.isatty()
-        self.next_line = perf_counter() + _PLAIN_SECONDS
-
-    def show(self) -> None:
-        """Draw the bar, or print a line when it is time for one."""
-        if self.terminal:
-            filled = 30 * self.done // max(1, self.total)
-            bar = "#" * filled + "." * (30 - filled)
-            sys.stdout.write(f"\r  {self.title:<28} {bar} {self.done:,} of {self.total:,} ")
-        elif perf_counter() < self.next_line:
-            return
-        else:
-            self.next_line = perf_counter() + _PLAIN_SECONDS
-            sys.stdout.write(f"  {self.title}: {self.done:,} of {self.total:,} {self.unit}\n")
-        sys.stdout.flush()
-
-    def end(self, seconds: float) -> None:
-        """Leave one line that says what was done."""
-        start = "\r\x1b[K" if self.terminal else ""
-        sys.stdout.write(f"{start}  {self.title}: {self.done:,} {self.unit} in {seconds:.2f} s\n")
-        sys.stdout.flush()
 
 
 def _goroutines(top: str, limit: int, total: int, workers: int) -> list[Found]:

@@ -12,10 +12,18 @@ import sysconfig
 from collections.abc import Iterator
 
 import gort
+from gort._supported import ENVIRONMENT
 from gort.cli._output import say
 
 __all__ = ["add_arguments", "facts", "main"]
 
+_NOT_THERE = (
+    "network polling (a blocked socket call keeps an OS thread)",
+    "preemption of Python loops that call nothing of gort",
+    "fork() with goroutines running",
+    "free-threaded Python",
+)
+_SWITCH = {"x86_64": "own assembly for x86-64", "aarch64": "own assembly for AArch64"}
 _TESTED = ((3, 11), (3, 15))  # the oldest and newest minor version gort is tested on
 _MADV_GUARD_INSTALL = 102  # Linux 6.13
 
@@ -75,6 +83,60 @@ def _version_support() -> str:
     return f"supported (gort is tested on {low} to {high})"
 
 
+def switch_path() -> str:
+    """Say how a goroutine's stack is switched on this CPU."""
+    machine = platform.machine()
+    return _SWITCH.get(machine, f"none for {machine}")
+
+
+def huge_pages() -> str:
+    """Say how the kernel gives transparent huge pages, which stacks must not get."""
+    setting = _first_line("/sys/kernel/mm/transparent_hugepage/enabled")
+    chosen = setting.partition("[")[2].partition("]")[0]
+    return f"{chosen} (stacks are kept out of them)" if chosen else "unknown"
+
+
+def _mapping_count() -> int | None:
+    """Count the mappings of this process; None where there is no /proc."""
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            return sum(1 for _ in file)
+    except OSError:
+        return None
+
+
+def _python() -> Iterator[tuple[str, str]]:
+    """Give what is known of this Python."""
+    yield "python", f"{platform.python_implementation()} {platform.python_version()}"
+    yield "python support", _version_support()
+    yield "python binary", sys.executable or "unknown"
+    yield "python build", f"{platform.python_compiler()}, {sysconfig.get_platform()}"
+    debug = bool(sysconfig.get_config_var("Py_DEBUG"))
+    yield "python GIL", "on" + (", debug build" if debug else "")
+
+
+def _system() -> Iterator[tuple[str, str]]:
+    """Give what is known of kernel, C library and CPU."""
+    yield "kernel", f"{platform.system()} {platform.release()}"
+    yield "C library", " ".join(platform.libc_ver()).strip() or "unknown"
+    model = _proc_field("/proc/cpuinfo", "model name") or platform.processor() or "unknown"
+    yield "CPU", f"{model}, {platform.machine()}"
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield "CPUs", f"{os.cpu_count()}, usable {usable}"
+    yield "cgroup CPU limit", _first_line("/sys/fs/cgroup/cpu.max") or "none seen"
+    yield "cgroup memory limit", _first_line("/sys/fs/cgroup/memory.max") or "none seen"
+    yield "memory available", _proc_field("/proc/meminfo", "MemAvailable") or "unknown"
+
+
+def _memory() -> Iterator[tuple[str, str]]:
+    """Give what goroutine stacks depend on."""
+    yield "guard pages", guard_mode()
+    yield "huge pages", huge_pages()
+    most = _first_line("/proc/sys/vm/max_map_count") or "unknown"
+    yield "mappings", f"{_mapping_count()} of at most {most}"
+    yield "overcommit", _first_line("/proc/sys/vm/overcommit_memory") or "unknown"
+
+
 def facts() -> Iterator[tuple[str, str]]:
     """Give the report as (subject, finding) pairs.
 
@@ -84,27 +146,17 @@ def facts() -> Iterator[tuple[str, str]]:
         True
     """
     yield "gort", f"{gort.__version__} at {os.path.dirname(gort.__file__)}"
-    yield "python", f"{platform.python_implementation()} {platform.python_version()}"
-    yield "python support", _version_support()
-    yield "python binary", sys.executable or "unknown"
-    yield "python build", f"{platform.python_compiler()}, {sysconfig.get_platform()}"
-    debug = bool(sysconfig.get_config_var("Py_DEBUG"))
-    yield "python GIL", "on" + (", debug build" if debug else "")
-    yield "kernel", f"{platform.system()} {platform.release()}"
-    yield "C library", " ".join(platform.libc_ver()).strip() or "unknown"
-    yield "guard pages", guard_mode()
-    model = _proc_field("/proc/cpuinfo", "model name") or platform.processor() or "unknown"
-    yield "CPU", f"{model}, {platform.machine()}"
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quota = _first_line("/sys/fs/cgroup/cpu.max")
-    yield "CPUs", f"{os.cpu_count()}, usable {usable}" + (f", cgroup {quota}" if quota else "")
+    yield from _python()
+    yield from _system()
+    yield "switch path", switch_path()
+    yield from _memory()
     yield "GOMAXPROCS", str(gort.gomaxprocs())
-    yield "memory available", _proc_field("/proc/meminfo", "MemAvailable") or "unknown"
     for key, value in sorted(gort.stats().items()):
         yield f"runtime {key}", str(value)
-    for key in sorted(os.environ):
-        if key.startswith("GORT_"):
-            yield key, os.environ[key]
+    for key in ENVIRONMENT:
+        yield key, os.environ.get(key, "not set")
+    for missing in _NOT_THERE:
+        yield "not there yet", missing
 
 
 def main(options: argparse.Namespace) -> int:

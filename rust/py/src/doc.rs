@@ -196,6 +196,25 @@ Example:
 ",
     ),
     (
+        c"gort.Chan",
+        c"Chan(cap=0)\n--\n
+A channel of values: unbuffered when cap is 0, else with room for cap values. Chan[int] is for type checkers.
+
+send() and recv() park until the other side is there; close() ends the receivers' loops.
+
+Raises:
+    ValueError: cap is negative or too large.
+
+Example:
+    >>> import gort
+    >>> ch = gort.Chan[int](2)
+    >>> ch.send(1), ch.send(2), ch.close()
+    (None, None, None)
+    >>> list(ch)
+    [1, 2]
+",
+    ),
+    (
         c"gort.Mutex",
         c"Mutex()\n--\n
 A lock; not re-entrant and not owned by a goroutine: any may unlock it.
