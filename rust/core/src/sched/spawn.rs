@@ -157,6 +157,7 @@ impl Runtime {
             context::current_set(m.cast());
             self.main.store(g, Ordering::Release); // pairs with the Acquire in `serve_requests`
         }
+        self.start_sysmon(); // a main goroutine that waits alone is a deadlock too, and has spawned nobody
         true
     }
 
