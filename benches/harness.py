@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from time import perf_counter_ns
 
-Figures = tuple[int, float | None]  # elapsed nanoseconds, bytes per parked task
+# elapsed nanoseconds, and bytes per parked task or other figures by name
+Figures = tuple[int, float | dict[str, float]]
 
 
 def memory_bytes() -> int:
@@ -36,6 +38,25 @@ def first_primes_check(last: int, n: int) -> None:
     check(last, primes[-1])
 
 
+def busy_until(stopped: Callable[[], object], pause: Callable[[], object]) -> tuple[int, int]:
+    """Compute in small steps, with a pause after each, until stopped: steps done, nanoseconds."""
+    steps, total = 0, 0
+    start = perf_counter_ns()
+    while not stopped():
+        for i in range(300):
+            total += i
+        steps += 1
+        pause()
+    return steps, perf_counter_ns() - start
+
+
+def lone_rate(pause: Callable[[], object], seconds: float = 0.2) -> float:
+    """Steps of busy_until per nanosecond when nothing else runs."""
+    end = perf_counter_ns() + int(seconds * 1e9)
+    steps, elapsed = busy_until(lambda: perf_counter_ns() >= end, pause)
+    return steps / elapsed
+
+
 def check(found: object, expected: object) -> None:
     """Stop with code 1 when a workload did not compute what it should."""
     if found != expected:
@@ -44,10 +65,9 @@ def check(found: object, expected: object) -> None:
 
 def show(name: str, n: int, found: int | Figures) -> None:
     """Print the JSON line of one workload."""
-    elapsed, size = found if isinstance(found, tuple) else (found, None)
+    elapsed, more = found if isinstance(found, tuple) else (found, {})
     line: dict[str, object] = {"workload": name, "n": n, "ns_per_op": elapsed / n}
-    if size is not None:
-        line["bytes_per_op"] = size
+    line.update(more if isinstance(more, dict) else {"bytes": more})
     print(json.dumps(line))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from time import perf_counter_ns as now
+from time import sleep
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -258,6 +261,33 @@ def parked(n: int) -> harness.Figures:
     return elapsed, harness.slope(low, high, n - base)
 
 
+def blocking(n: int) -> harness.Figures:
+    """N goroutines in an ordinary blocking call beside one that computes."""
+    gosched = gort.gosched
+    alone = harness.lone_rate(gosched)
+    stop: list[int] = []
+    busy = gort.go(harness.busy_until, lambda: stop, gosched)
+    gosched()
+    start = now()
+    for g in [gort.go(sleep, 0.1) for _ in range(n)]:
+        g.join()
+    elapsed = now() - start
+    stop.append(1)
+    steps, busy_ns = busy.join()
+    return elapsed, {"seconds": elapsed / 1e9, "lone_share": steps / busy_ns / alone}
+
+
+def import_(n: int) -> int:
+    """Start n interpreters that import gort and n that do not; the difference of the medians."""
+    seconds: dict[str, list[int]] = {"import gort": [], "pass": []}
+    for _ in range(n):
+        for code, found in seconds.items():
+            start = now()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            found.append(now() - start)
+    return int(n * (median(seconds["import gort"]) - median(seconds["pass"])))
+
+
 WORKLOADS = {
     "spawn": spawn,
     "round_trip": round_trip,
@@ -271,6 +301,8 @@ WORKLOADS = {
     "sieve": sieve,
     "skynet": skynet,
     "parked": parked,
+    "blocking": blocking,
+    "import": import_,
 }
 
 if __name__ == "__main__":

@@ -240,6 +240,24 @@ def parked(n: int) -> harness.Figures:
     return elapsed, harness.slope(low, high, n - base)
 
 
+def blocking(n: int) -> harness.Figures:
+    pause = os.sched_yield
+    alone = harness.lone_rate(pause)
+    stop, rates = Event(), []
+
+    def busy() -> None:
+        steps, elapsed = harness.busy_until(stop.is_set, pause)
+        rates.append(steps / elapsed)
+
+    computing = _go(busy)
+    start = now()
+    _join([_go(sleep, 0.1) for _ in range(n)])
+    elapsed = now() - start
+    stop.set()
+    computing.join()
+    return elapsed, {"seconds": elapsed / 1e9, "lone_share": rates[0] / alone}
+
+
 def _first(work: Callable[[int], int | harness.Figures], name: str, n: int) -> None:
     harness.show(name, n, work(n))
     sys.stdout.flush()
@@ -259,5 +277,6 @@ if __name__ == "__main__":
         "sieve": sieve,
         "skynet": skynet,
         "parked": parked,
+        "blocking": blocking,
     }
     harness.main({k: lambda n, k=k: _first(works[k], k, n) for k in works})

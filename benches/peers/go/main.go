@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -258,6 +259,44 @@ func skynet(n int) int64 {
 	return elapsed
 }
 
+// steps computes with a Gosched after each step until stopped; it returns steps per nanosecond.
+func steps(stopped func() bool) float64 {
+	begun, count, total := time.Now(), 0, 0
+	for !stopped() {
+		for i := 0; i < 300; i++ {
+			total += i
+		}
+		count++
+		runtime.Gosched()
+	}
+	if total < 0 {
+		fail("never")
+	}
+	return float64(count) / float64(time.Since(begun).Nanoseconds())
+}
+
+func blocking(n int) (int64, float64) {
+	end := time.Now().Add(200 * time.Millisecond)
+	alone := steps(func() bool { return !time.Now().Before(end) })
+	var stop atomic.Bool
+	rate := make(chan float64)
+	go func() { rate <- steps(stop.Load) }()
+	runtime.Gosched()
+	var wg sync.WaitGroup
+	start = time.Now()
+	wg.Add(n)
+	for i := 0; i < n; i++ {
+		go func() {
+			time.Sleep(100 * time.Millisecond)
+			wg.Done()
+		}()
+	}
+	wg.Wait()
+	elapsed := since()
+	stop.Store(true)
+	return elapsed, <-rate / alone
+}
+
 func memory() int64 {
 	file, err := os.Open("/proc/self/status")
 	if err != nil {
@@ -326,7 +365,11 @@ func main() {
 		for name := range works {
 			fmt.Print(name, " ")
 		}
-		fmt.Println("parked")
+		fmt.Println("parked blocking")
+		return
+	}
+	if len(os.Args) == 2 && os.Args[1] == "--version" {
+		fmt.Println(runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
 		return
 	}
 	if len(os.Args) != 3 {
@@ -339,8 +382,14 @@ func main() {
 	}
 	if name == "parked" {
 		elapsed, size := parked(n)
-		fmt.Printf("{\"workload\": %q, \"n\": %d, \"ns_per_op\": %.2f, \"bytes_per_op\": %.1f}\n",
+		fmt.Printf("{\"workload\": %q, \"n\": %d, \"ns_per_op\": %.2f, \"bytes\": %.1f}\n",
 			name, n, float64(elapsed)/float64(n), size)
+		return
+	}
+	if name == "blocking" {
+		elapsed, share := blocking(n)
+		fmt.Printf("{\"workload\": %q, \"n\": %d, \"ns_per_op\": %.2f, \"seconds\": %.3f, \"lone_share\": %.3f}\n",
+			name, n, float64(elapsed)/float64(n), float64(elapsed)/1e9, share)
 		return
 	}
 	work, known := works[name]

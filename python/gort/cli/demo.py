@@ -125,8 +125,8 @@ def _rows(
         Row("peak memory of the job", job([way["peak_bytes"] / _MB for way in ways]), 1, "MB"),
         Row("parked at once", both("parked")),
         Row("released and counted", both("released")),
-        Row("time to start and park them all", both("spawn_seconds"), 2),
-        Row("time to release them all", both("release_seconds"), 2),
+        Row("time to start and park them all, seconds", both("spawn_seconds"), 2),
+        Row("time to release them all, seconds", both("release_seconds"), 2),
         Row("memory per parked one", both("bytes_each"), 0, "bytes"),
         Row("spawn and run", (small["spawn_ns"], small["thread_spawn_ns"], None), 0, "ns"),
         Row(

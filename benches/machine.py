@@ -1,0 +1,192 @@
+"""The interpreters and programs of a bench run: what is there, what is installed, one measurement.
+
+Peers are installed into .venv-bench/<python>; what cannot be had is remembered with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+VENVS = HERE / ".venv-bench"
+PIP_PEERS = ("gevent", "greenlet", "uvloop", "trio", "runloom")
+IMPLEMENTATIONS = (
+    "gort", "go1", "go", "runloom", "greenlet", "gevent", "uvloop", "asyncio", "trio", "threads",
+)  # fmt: skip
+TIMEOUT_SECONDS = 300  # per program; a run that takes longer counts as failed
+LIST_SECONDS = 60
+
+
+def say(text: str) -> None:
+    """Tell on stderr what is going on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def build_go() -> str:
+    """Compile the Go program and give its path; RuntimeError says why not."""
+    go = shutil.which("go")
+    if go is None:
+        raise RuntimeError("go is not on PATH")
+    VENVS.mkdir(exist_ok=True)
+    program = VENVS / "go-bench"
+    built = subprocess.run(
+        [go, "build", "-o", str(program), "."],
+        cwd=HERE / "peers" / "go", capture_output=True, text=True, check=False,
+        env={**os.environ, "CGO_ENABLED": "0"},
+    )  # fmt: skip
+    if built.returncode:
+        raise RuntimeError(f"go build: {built.stderr.strip()[-200:]}")
+    return str(program)
+
+
+class Machine:
+    """The interpreters and programs found here, and why others were not."""
+
+    def __init__(self, python: str, wanted: list[str], go_program: str | None = None) -> None:
+        """Look for `wanted` implementations; `go_program` is benches/peers/go, compiled."""
+        self.python = python
+        facts = "import platform,sys;print(platform.python_version(),sys.version_info[1])"
+        self.python_version, minor = self._output([python, "-c", facts]).split()
+        self.tag = f"3.{minor}"
+        self.commands: dict[str, list[str]] = {}
+        self.environments: dict[str, dict[str, str]] = {}
+        self.versions: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
+        if "gort" in wanted:
+            self.commands["gort"] = [python, str(HERE / "ours" / "gort_bench.py")]
+        if "go" in wanted or "go1" in wanted:
+            self._go(wanted, go_program)
+        names = [n for n in wanted if n not in ("gort", "go", "go1")]
+        if names:
+            self._peers(names)
+        self.known = {name: self._workloads(name) for name in list(self.commands)}
+
+    @staticmethod
+    def _output(command: list[str]) -> str:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def _go(self, wanted: list[str], program: str | None) -> None:
+        """Compile Go's program unless it is given, and add it for the names wanted."""
+        names = [n for n in ("go1", "go") if n in wanted]
+        try:
+            program = program or build_go()
+        except RuntimeError as error:
+            self.missing.update(dict.fromkeys(names, str(error)))
+            return
+        self.versions["go"] = self._output([program, "--version"])
+        plain = {k: v for k, v in os.environ.items() if k != "GOMAXPROCS"}
+        for name in names:
+            self.commands[name] = [program]
+            self.environments[name] = plain | ({"GOMAXPROCS": "1"} if name == "go1" else {})
+
+    def _peers(self, names: list[str]) -> None:
+        """Install what is missing; remember in the venv what could not be, to ask pip once."""
+        venv = VENVS / self.tag
+        python, refused = venv / "bin" / "python", venv / "unavailable.json"
+        if not python.exists():
+            say(f"making {venv.relative_to(HERE.parent)}")
+            VENVS.mkdir(exist_ok=True)
+            (VENVS / ".gitignore").write_text("*\n")
+            subprocess.run([self.python, "-m", "venv", str(venv)], check=True)
+        reasons = json.loads(refused.read_text()) if refused.exists() else {}
+        probe = "import importlib.metadata as m,sys;print(m.version(sys.argv[1]))"
+        for name in names:
+            if name in PIP_PEERS and name not in reasons:
+                found = subprocess.run(
+                    [str(python), "-c", probe, name], capture_output=True, text=True, check=False
+                )
+                if found.returncode:
+                    say(f"installing {name}")
+                    pip = subprocess.run(
+                        [str(python), "-m", "pip", "install", "-q", name],
+                        capture_output=True, text=True, check=False,
+                    )  # fmt: skip
+                    if pip.returncode:
+                        reasons[name] = f"pip install {name} fails on Python {self.tag}"
+                        refused.write_text(json.dumps(reasons))
+                    found = subprocess.run(
+                        [str(python), "-c", probe, name],
+                        capture_output=True,
+                        text=True,
+                        check=False,
+                    )
+                if found.returncode == 0:
+                    self.versions[name] = found.stdout.strip()
+            if name in reasons:
+                self.missing[name] = reasons[name]
+                continue
+            self.commands[name] = [str(python), str(HERE / "peers" / f"{name}_bench.py")]
+            plain = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+            self.environments[name] = plain  # PYTHONPATH may name gort's own tree
+
+    def _workloads(self, name: str) -> set[str]:
+        found = subprocess.run(
+            [*self.commands[name], "--list"],
+            capture_output=True, text=True, check=False, timeout=LIST_SECONDS,
+            env=self.environments.get(name),
+        )  # fmt: skip
+        if found.returncode:
+            self.missing[name] = found.stderr.strip().splitlines()[-1][:200]
+            del self.commands[name]
+            return set()
+        return set(found.stdout.split())
+
+    def gort_version(self) -> str:
+        """The version under test; empty when it cannot be imported."""
+        script = "import gort; print(gort.__version__)"
+        done = subprocess.run(
+            [self.python, "-c", script], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    def header(self) -> dict[str, Any]:
+        """Describe machine, versions and command for the results."""
+        cpu = platform.processor()
+        try:
+            for line in Path("/proc/cpuinfo").read_text().splitlines():
+                if line.startswith("model name"):
+                    cpu = line.partition(":")[2].strip()
+                    break
+        except OSError:
+            pass
+        return {
+            "cpu": cpu,
+            "cores": os.cpu_count(),
+            "kernel": f"{platform.system()} {platform.release()}",
+            "python": self.python_version,
+            "executable": self.python,
+            "versions": self.versions,
+            "missing": self.missing,
+            "command": shlex.join(["python3", *sys.argv]),
+            "gort": self.gort_version(),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "load_before": round(os.getloadavg()[0], 2),
+        }
+
+    def measure(self, name: str, workload: str, n: int) -> dict[str, Any]:
+        """Run one program once: its JSON line, or {"error": why}."""
+        try:
+            done = subprocess.run(
+                [*self.commands[name], workload, str(n)],
+                capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS,
+                env=self.environments.get(name),
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return {"error": f"took more than {TIMEOUT_SECONDS} s"}
+        if done.returncode:
+            last = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            return {"error": f"exit code {done.returncode}: {last[-1][:200]}"}
+        try:
+            line: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+        except (IndexError, ValueError):
+            return {"error": f"no JSON line: {done.stdout[-100:]!r}"}
+        return line
