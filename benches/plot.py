@@ -58,7 +58,10 @@ def _svg(
             ' font-family="sans-serif" font-size="11">'
             '<rect width="100%" height="100%" fill="#fff"/>'
         ),
-        f'<text x="{left}" y="18" font-size="14">{escape(title)}; ns per operation, logarithmic (less is better)</text>',
+        (
+            f'<text x="{left}" y="18" font-size="14">{escape(title)}; '
+            "ns per operation, logarithmic (less is better)</text>"
+        ),
     ]
     for power in range(low, high + 1):
         at = y(10.0**power)

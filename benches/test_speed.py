@@ -1,10 +1,14 @@
-"""pytest-benchmark forms of the two first workloads: `pytest benches/test_speed.py`.
+"""pytest-benchmark forms of workloads.toml: `pytest benches/test_speed.py` where gort is.
 
-Not part of `make test`, which collects tests/ only. Skipped without pytest-benchmark.
+Sizes are those of `--quick`; a round is one whole workload, as benches/run.py runs it. Not part of
+`make test`, which collects tests/ only. Needs `pip install gort[bench] pytest`.
 """
 
 from __future__ import annotations
 
+import sys
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import gort
@@ -12,49 +16,31 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-SPAWNS, TRIPS = 10_000, 10_000
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "ours"))
+import gort_bench
+
+WORKLOADS = {
+    work["name"]: work for work in tomllib.loads((HERE / "workloads.toml").read_text())["workload"]
+}
+MOST = {"parked": 1, "import": 1, "blocking": 3, "sleepers": 3, "skynet": 3}  # rounds, default 5
 
 
-def _nothing() -> None:
-    pass
+def test_every_workload_has_a_program() -> None:
+    """The file and the program name the same workloads."""
+    assert set(WORKLOADS) == set(gort_bench.WORKLOADS)
 
 
-def _spawn() -> int:
-    def main() -> int:
-        before = gort.num_goroutine()
-        for _ in range(SPAWNS):
-            gort.go(_nothing)
-        while gort.num_goroutine() > before:
-            gort.gosched()
-        return SPAWNS
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_speed(benchmark: Any, name: str) -> None:
+    """Time per round is for `n` operations; extra_info has n and the time of one."""
+    n = WORKLOADS[name]["quick"]
+    found: list[int] = []
 
-    return gort.run(main)
+    def once() -> None:
+        result = gort.run(gort_bench.WORKLOADS[name], n)
+        found.append(result[0] if isinstance(result, tuple) else result)
 
-
-def _round_trip() -> int:
-    def echo(ping: gort.Chan[int], pong: gort.Chan[int]) -> None:
-        for value in ping:
-            pong.send(value)
-
-    def main() -> int:
-        ping: gort.Chan[int] = gort.Chan()
-        pong: gort.Chan[int] = gort.Chan()
-        gort.go(echo, ping, pong)
-        last = -1
-        for i in range(TRIPS):
-            ping.send(i)
-            last = pong.recv()
-        ping.close()
-        return last
-
-    return gort.run(main)
-
-
-def test_spawn(benchmark: Any) -> None:
-    """Time per round is for SPAWNS goroutines."""
-    assert benchmark(_spawn) == SPAWNS
-
-
-def test_round_trip(benchmark: Any) -> None:
-    """Time per round is for TRIPS round trips."""
-    assert benchmark(_round_trip) == TRIPS - 1
+    benchmark.pedantic(once, rounds=MOST.get(name, 5), iterations=1)
+    benchmark.extra_info.update(n=n, ns_per_operation=min(found) / n)
+    assert min(found) > 0
