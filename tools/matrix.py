@@ -26,7 +26,7 @@ def install(python: Python, venv: Path) -> tuple[str, str]:
     wheel = python.place(wheels.build(python))
     program = python.make_venv(venv)
     python.run(
-        program, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", wheel, cwd=venv
+        program, "-m", "pip", "install", "-qq", "--force-reinstall", "--no-deps", wheel, cwd=venv
     )
     return program, wheel
 

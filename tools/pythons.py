@@ -83,7 +83,7 @@ class Python:
             venv.parent.mkdir(parents=True, exist_ok=True)
             self.run(self.program, "-m", "venv", self.seen(venv), cwd=venv.parent)
         if packages:
-            self.run(python, "-m", "pip", "install", "-q", *packages, cwd=venv)
+            self.run(python, "-m", "pip", "install", "-qq", *packages, cwd=venv)
         return python
 
     def bring(self) -> None:
