@@ -38,9 +38,10 @@ loom: check-test
 python: check-test
 	$(call timed,python,$(PYTHON) tools/matrix.py)
 
-# The suite TIMES times on the oldest and the newest released Python.
+# The suite TIMES times, and the long mixes once, on the oldest and the newest released Python.
 stress: check-test
 	PY="$(or $(PY),3.11 3.14)" TIMES=$(TIMES) $(PYTHON) tools/matrix.py
+	if [ -d tests/stress ]; then PY="$(or $(PY),3.11 3.14)" TESTS=tests/stress PYTEST="-m stress" $(PYTHON) tools/matrix.py; fi
 
 wheel: check
 	$(PYTHON) tools/wheels.py

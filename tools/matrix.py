@@ -17,7 +17,14 @@ import wheels
 from pythons import ROOT, Python
 
 PYTEST = ("-q", "-p", "no:cacheprovider")
-PACKAGES = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6", "mypy>=2.4", "rich>=13")
+PACKAGES = (
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6",
+    "mypy>=2.4",
+    "pydantic-core>=2",
+    "rich>=13",
+)
 
 
 def install(python: Python, venv: Path) -> tuple[str, str]:

@@ -90,6 +90,7 @@ class Python:
         """Copy what tests and benches read into the other root; nothing to do here."""
         if self.root is None:
             return
+        _lend_strace(self.root)
         shutil.rmtree(self.work, ignore_errors=True)
         leave = shutil.ignore_patterns("__pycache__", ".venv-bench", ".*_cache", ".hypothesis")
         for name in NEEDED_THERE:
@@ -125,6 +126,19 @@ class Python:
         part = f"x86_64-linux-gnu/python{self.tag}"
         shutil.copytree(debian / part, headers / part, dirs_exist_ok=True)
         return str(wrapper), {"GORT_PY_INCLUDE": str(headers)}
+
+
+def _lend_strace(root: Path) -> None:
+    """Copy this machine's strace and the libraries it needs into a root without a package tool."""
+    tool = shutil.which("strace")
+    if tool is None or (root / "usr/bin/strace").exists():
+        return
+    needed = subprocess.run(["ldd", tool], capture_output=True, text=True, check=True).stdout
+    libraries = root / "usr" / "lib" / "x86_64-linux-gnu"
+    for path in [word for word in needed.split() if word.startswith("/")]:
+        if not (libraries / Path(path).name).exists() and "ld-linux" not in path:
+            shutil.copy(path, libraries)
+    shutil.copy(tool, root / "usr" / "bin")
 
 
 def _works(program: str, minor: int) -> bool:
