@@ -388,7 +388,11 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     let functions = methods(vec![
         fast(c"go", go, doc::GO),
         fast(c"spawn", spawn, doc::SPAWN),
-        fast(c"run_main", run_main, c"run_main(fn, args, kwargs=None)\n--\n\nCalls fn as the main goroutine; refuses to nest."),
+        fast(
+            c"run_main",
+            run_main,
+            c"run_main(fn, args, kwargs=None)\n--\n\nCalls fn as the main goroutine; refuses to nest.",
+        ),
         fast(c"gomaxprocs", gomaxprocs, doc::GOMAXPROCS),
         plain(c"gosched", gosched, ffi::METH_NOARGS, doc::GOSCHED),
         plain(c"goexit", goexit, ffi::METH_NOARGS, doc::GOEXIT),
