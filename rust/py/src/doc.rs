@@ -239,7 +239,7 @@ A counter of running work; wait() parks until it is back at zero.",
     ),
     (
         c"gort.Cond",
-        c"Cond(lock, /)\n--\n
+        c"Cond(lock)\n--\n
 A condition variable on a Mutex or RWMutex: wait() lets go of the lock and parks.
 
 Example:
@@ -259,7 +259,7 @@ Example:
     ),
     (
         c"gort.Semaphore",
-        c"Semaphore(n, /)\n--\n
+        c"Semaphore(n)\n--\n
 A counter of n permits; acquire(k) parks until k are free. Waiters are served in order.
 
 Example:

@@ -20,7 +20,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             "gort does not support free-threaded builds yet: use the GIL build of this Python",
         ));
     }
-    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    m.setattr("__version__", env!("CARGO_PKG_VERSION"))?; // add() would make an `__all__`
     let module = m.as_ptr();
     // SAFETY: the module is alive and the GIL held during its init.
     let ok = unsafe {

@@ -411,9 +411,9 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             fast(
                 c"join",
                 join,
-                c"join(timeout=None)\n--\n\nWaits for the end; returns the result or raises the exception. Parks.",
+                c"join($self, timeout=None)\n--\n\nWaits for the end; returns the result or raises the exception. Parks.",
             ),
-            plain(c"cancel", cancel, ffi::METH_NOARGS, c"cancel()\n--\n\nAsks the goroutine to end; False if it has."),
+            plain(c"cancel", cancel, ffi::METH_NOARGS, c"cancel($self)\n--\n\nAsks the goroutine to end; False if it has."),
         ])
         .cast(),
     });
