@@ -30,6 +30,9 @@ OWN = {
     "seconds": ("s together", "seconds", 1.0, False),
     "lone_share": ("of lone speed", "lone_share", 1.0, True),
 }
+# Others that no figure is measured against run fewer rounds, so that a whole run stays short.
+FEWER_ROUNDS = 3
+COMPARED = ("gort", "go1", "go", "gevent", "runloom")
 
 
 def size_of(work: dict[str, Any], name: str, quick: bool) -> int:
@@ -48,6 +51,7 @@ def run_all(
         for work in works
         if turn < work.get("rounds", rounds)
         for name in IMPLEMENTATIONS
+        if turn < FEWER_ROUNDS or name in COMPARED
         if work["name"] in machine.known.get(name, ())
     ]
     found: dict[str, dict[str, Any]] = {w["name"]: {} for w in works}
