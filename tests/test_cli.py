@@ -144,6 +144,17 @@ def test_doctor_says_what_there_is_and_what_not(tmp_path):
     assert sys.version.split()[0] in text
 
 
+def test_doctor_whose_reader_has_gone_ends_without_a_traceback(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*GORT, "doctor"],
+        stdout=writer, stderr=subprocess.PIPE, text=True, timeout=50, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 # gort bench
 
 

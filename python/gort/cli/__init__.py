@@ -7,6 +7,7 @@ only when it is the one asked for.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 
@@ -36,9 +37,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"gort {gort.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     for name, text in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
+        one = commands.add_parser(name, help=text, description=text)
         if argv[:1] == [name]:
-            import_module(f"gort.cli.{name}").add_arguments(command)
+            import_module(f"gort.cli.{name}").add_arguments(one)
     options = parser.parse_args(argv)
-    status: int = import_module(f"gort.cli.{options.command}").main(options)
+    command = import_module(f"gort.cli.{options.command}")
+    if options.command == "run":
+        status: int = command.main(options)
+        return status
+    try:
+        status = command.main(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone, as with `gort doctor | head`: nothing is left to write at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
     return status
