@@ -9,9 +9,8 @@ import json
 import threading
 import time
 
-import pytest
-
 import gort
+import pytest
 from gort import Chan, ChanClosed, go, recv, select, send
 
 
@@ -448,15 +447,31 @@ def test_objects_survive_collection_while_parked():
             g.join()
 
 
-@pytest.mark.parametrize("call", [lambda: go(3), lambda: go(), lambda: gort.run(None),
-                                  lambda: select(3), lambda: recv("x"), lambda: Chan("a")])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: go(3),
+        lambda: go(),
+        lambda: gort.run(None),
+        lambda: select(3),
+        lambda: recv("x"),
+        lambda: Chan("a"),
+    ],
+)
 def test_wrong_types_are_type_errors(call):
     with pytest.raises(TypeError):
         call()
 
 
-@pytest.mark.parametrize("call", [lambda: Chan(-1), lambda: Chan(1 << 62), lambda: gort.sleep(-1),
-                                  lambda: Chan().recv(timeout=-1)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: Chan(-1),
+        lambda: Chan(1 << 62),
+        lambda: gort.sleep(-1),
+        lambda: Chan().recv(timeout=-1),
+    ],
+)
 def test_values_out_of_range_are_value_errors(call):
     with pytest.raises(ValueError):
         call()

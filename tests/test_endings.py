@@ -11,19 +11,27 @@ import pytest
 
 def child(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Runs code in a fresh interpreter, 30 seconds at most."""
-    return subprocess.run([sys.executable, "-X", "faulthandler", "-c", code], capture_output=True,
-                          text=True, timeout=30, env={**os.environ, **env})
+    return subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, **env},
+    )
 
 
 HEADER = "import gort, time, os, signal, threading\nfrom gort import go, Chan\n"
 
 
-@pytest.mark.parametrize("body", [
-    "gs = [go(Chan().recv) for _ in range(100)]; gort.sleep(0.01)",
-    "gs = [go(print, i) for i in range(10)] and None",
-    "go(lambda: [gort.gosched() for _ in iter(int, 1)]); gort.sleep(0.01)",
-    "gort.run(lambda: [go(gort.sleep, 60) for _ in range(10)] and gort.gosched())",
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "gs = [go(Chan().recv) for _ in range(100)]; gort.sleep(0.01)",
+        "gs = [go(print, i) for i in range(10)] and None",
+        "go(lambda: [gort.gosched() for _ in iter(int, 1)]); gort.sleep(0.01)",
+        "gort.run(lambda: [go(gort.sleep, 60) for _ in range(10)] and gort.gosched())",
+    ],
+)
 def test_program_ends_with_main(body):
     done = child(HEADER + body)
     assert (done.returncode, done.stderr) == (0, "")
@@ -37,8 +45,10 @@ def test_deadlock_is_an_error_with_a_dump():
 
 
 def test_no_deadlock_while_a_thread_can_send():
-    done = child(HEADER + "ch = Chan()\n"
-                 "threading.Thread(target=lambda: (time.sleep(0.1), ch.send(4))).start()\nprint(ch.recv())")
+    done = child(
+        HEADER + "ch = Chan()\n"
+        "threading.Thread(target=lambda: (time.sleep(0.1), ch.send(4))).start()\nprint(ch.recv())"
+    )
     assert (done.returncode, done.stdout) == (0, "4\n")
 
 
@@ -56,17 +66,28 @@ def test_gort_panic_exit_ends_the_process_with_2():
 INTERRUPT = "threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
 
 
-@pytest.mark.parametrize("body", [
-    "Chan().recv()",
-    "gort.sleep(20)",
-    "go(lambda: [gort.gosched() for _ in iter(int, 1)]); Chan().recv()",
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Chan().recv()",
+        "gort.sleep(20)",
+        "go(lambda: [gort.gosched() for _ in iter(int, 1)]); Chan().recv()",
+    ],
+)
 def test_ctrl_c_reaches_main(body):
-    done = child(HEADER + INTERRUPT + "try:\n    " + body + "\nexcept KeyboardInterrupt:\n    print('interrupted')")
+    done = child(
+        HEADER
+        + INTERRUPT
+        + "try:\n    "
+        + body
+        + "\nexcept KeyboardInterrupt:\n    print('interrupted')"
+    )
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
-FIRST_PROGRAM = HEADER + """
+FIRST_PROGRAM = (
+    HEADER
+    + """
 ch = Chan[int](5)
 wg = gort.WaitGroup()
 def worker():
@@ -82,6 +103,7 @@ def main():
     %s
 gort.run(main)
 """
+)
 
 
 def test_first_program_with_wait_prints_its_jobs():
@@ -94,6 +116,8 @@ def test_first_program_without_wait_ends_with_main():
 
 
 def test_import_starts_no_thread():
-    done = child("import threading, os\nbefore = len(os.listdir('/proc/self/task'))\nimport gort\n"
-                 "print(len(os.listdir('/proc/self/task')) - before)")
+    done = child(
+        "import threading, os\nbefore = len(os.listdir('/proc/self/task'))\nimport gort\n"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
     assert done.stdout == "0\n"

@@ -5,7 +5,6 @@ ends the process before Wait returns: here the exception is reported and Wait do
 """
 
 import pytest
-
 from gort import Chan, WaitGroup, go, recv, select
 from waiting import LIMIT, eventually, raises_text
 
