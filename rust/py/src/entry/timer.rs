@@ -461,7 +461,6 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             c"stop",
             timer_stop,
             ffi::METH_NOARGS,
-<<<<<<< HEAD
             c"stop($self, /)\n--\n\nStops it; whether that prevented it from firing.",
         ),
         fast(c"reset", timer_reset, c"reset($self, /, seconds)\n--\n\nSets it anew; what stop() would have returned."),
@@ -474,15 +473,6 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             c"stop($self, /)\n--\n\nStops ticking; does not close the channel.",
         ),
         fast(c"reset", ticker_reset, c"reset($self, /, seconds)\n--\n\nTicks every so many seconds from now on."),
-=======
-            c"stop($self)\n--\n\nStops it; whether that prevented it from firing.",
-        ),
-        fast(c"reset", timer_reset, c"reset($self, seconds)\n--\n\nSets it anew; what stop() would have returned."),
-    ];
-    let ticker = vec![
-        plain(c"stop", ticker_stop, ffi::METH_NOARGS, c"stop($self)\n--\n\nStops ticking; does not close the channel."),
-        fast(c"reset", ticker_reset, c"reset($self, seconds)\n--\n\nTicks every so many seconds from now on."),
->>>>>>> 8f513c9 (py: methods have their self in the signature, which inspect and stubtest read)
     ];
     // SAFETY: GIL held by the module's init.
     unsafe {
