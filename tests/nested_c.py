@@ -201,7 +201,7 @@ def texts(pause):
     assert repr([Shown(Shown()), (Shown(),)]) == "[S[S[]], (S[],)]"
     assert "%s %r" % (Shown(), Shown()) == "text S[]"
     assert f"{Shown():x}{Shown()}" == "<x><>"
-    assert "{0:y}".format(Shown()) == "<y>"
+    assert f"{Shown():y}" == "<y>"
 
 
 def comparing(pause):

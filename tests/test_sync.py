@@ -11,9 +11,8 @@ import doctest
 import gc
 import threading
 
-import pytest
-
 import gort
+import pytest
 from gort import Chan, Cond, Mutex, RWMutex, Semaphore, WaitGroup, go
 from waiting import LIMIT, OnThread, eventually, join_all, parked, raises_text, settle, waiter
 

@@ -8,9 +8,8 @@ import signal
 import threading
 import weakref
 
-import pytest
-
 import gort
+import pytest
 from gort import Chan, Cond, Mutex, RWMutex, Semaphore, go
 from waiting import LIMIT, eventually, join_all, parked, raises_text, settle
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 import weakref
 
-import pytest
-
 import gort
+import pytest
 from gort import Chan, Once, go
 from waiting import OnThread, eventually, join_all, waiter
 

@@ -10,9 +10,8 @@ import textwrap
 import threading
 import time
 
-import pytest
-
 import gort
+import pytest
 from gort import Chan, Ticker, Timer, after, after_func, go, recv, select, tick
 from waiting import LIMIT, eventually, parked, raises_text, settle
 

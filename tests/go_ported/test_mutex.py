@@ -3,9 +3,8 @@
 Port of sync/mutex_test.go and of HammerRWMutex and TestParallelReaders of sync/rwmutex_test.go.
 """
 
-import pytest
-
 import gort
+import pytest
 from gort import Chan, Mutex, RWMutex, Semaphore, go, recv, select
 from waiting import LIMIT, raises_text
 

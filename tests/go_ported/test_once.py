@@ -9,9 +9,8 @@ import gc
 import traceback
 import weakref
 
-import pytest
-
 import gort
+import pytest
 from gort import Chan, Once, WaitGroup, go, once_func, once_value
 from waiting import LIMIT
 

@@ -8,9 +8,8 @@ TestTickerStress, TestTickerConcurrentStress, TestMultiWakeupTicker.
 import gc
 import time
 
-import pytest
-
 import gort
+import pytest
 from gort import Ticker, Timer, WaitGroup, after, go, tick
 from waiting import LIMIT, join_all
 

@@ -8,9 +8,8 @@ what depends on lateness is tried again with longer ones, as in Go.
 import random
 import time
 
-import pytest
-
 import gort
+import pytest
 from gort import Chan, Timer, WaitGroup, after, after_func, go, recv, select
 from waiting import LIMIT, join_all
 
