@@ -6,10 +6,10 @@ use super::inject_queue::InjectQueue;
 use super::local_queue::LocalQueue;
 use super::machine::{Action, Machine};
 use super::{Runtime, announce, ready_wait};
-use crate::context;
+use crate::context::{self, Context};
 use crate::goroutine::host::{Host, null_host};
 use crate::goroutine::waiter::{Node, Outcome, Wait, WaitQueue};
-use crate::goroutine::{Goroutine, status};
+use crate::goroutine::{Bundle, Goroutine, status};
 use crate::primitive::Witness;
 use crate::primitive::atomic::Ordering;
 use crate::primitive::exclusive::ShortLock;
@@ -250,6 +250,20 @@ fn work_put_on_a_local_queue_wakes_an_m_that_goes_to_sleep() {
     });
 }
 
+/// What a goroutine has that ran before; no stack, which a model does not switch.
+fn bundle() -> *mut Bundle {
+    Box::into_raw(Box::new(Bundle {
+        stack: None,
+        context: Context::default(),
+        host: ptr::dangling_mut(),
+        top: 0,
+        bound: false,
+        movable_at: 0,
+        stack_bytes: 0,
+        spoiled: false,
+    }))
+}
+
 /// What a goroutine and its waker share: the wait on the goroutine's stack, and the queue it stands in.
 struct Parked {
     wait: Wait,
@@ -282,6 +296,7 @@ fn goroutine_parked_on_one_m_and_readied_by_a_thread_is_queued_once() {
         let m = machine(rt, 1);
         // SAFETY: this thread's M and goroutine; `settle` is what g0 does with a goroutine that left its stack.
         let claimed = unsafe {
+            (*g).bundle = bundle();
             (*m).current = g;
             (*parked).node.wait = &raw mut (*parked).wait;
             announce(&mut (*parked).wait);
