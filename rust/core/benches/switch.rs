@@ -85,11 +85,15 @@ mod x86_64 {
     macro_rules! variant {
         ($type:ident, $name:literal, $start:ident, $switch:ident, [$($save:literal),*], [$($restore:literal),*]) => {
             global_asm!(
+                concat!(".globl ", stringify!($start)), concat!(".hidden ", stringify!($start)),
+                concat!(".globl ", stringify!($switch)), concat!(".hidden ", stringify!($switch)),
+                ".p2align 6",
                 concat!(stringify!($start), ":"),
                 "push rbp", "push rbx", "push r12", "push r13", "push r14", "push r15", "mov rbp, rsp",
                 "mov r8, rdx", "mov r9, rcx",
                 $($save,)*
                 "mov [rdi], rsp", "mov rsp, rsi", "xor ebp, ebp", "mov rdi, r9", "call r8", "ud2",
+                ".p2align 6",
                 concat!(stringify!($switch), ":"),
                 "push rbp", "push rbx", "push r12", "push r13", "push r14", "push r15", "mov rbp, rsp",
                 $($save,)*

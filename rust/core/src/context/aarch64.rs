@@ -15,6 +15,7 @@ global_asm!(
     ".hidden gort_context_switch",
     ".globl gort_context_switch",
     ".type gort_context_switch,%function",
+    ".p2align 6",
     "gort_context_switch:",
     ".cfi_startproc",
     "stp x19, x20, [sp, #-160]!",

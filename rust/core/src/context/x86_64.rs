@@ -2,7 +2,8 @@
 //!
 //! A suspended stack, from its saved stack pointer up: r15 r14 r13 r12 rbx rbp, then the address to go on at. A fresh one
 //! holds the entry function in r12 and goes on at `gort_context_entry`, which calls it with the value of the switch.
-//! The last step of a switch is a jump, not a return: a return to another stack is mispredicted every time.
+//! The last step of a switch is a jump, not a return: a return to another stack is mispredicted every time. The switch
+//! starts a cache line: lying across one cost it two thirds more (docs/design/001-context-switch.md).
 
 use super::Context;
 use std::arch::global_asm;
@@ -11,6 +12,7 @@ global_asm!(
     ".hidden gort_context_switch",
     ".globl gort_context_switch",
     ".type gort_context_switch,@function",
+    ".p2align 6",
     "gort_context_switch:",
     ".cfi_startproc",
     "push rbp",
