@@ -311,7 +311,9 @@ pub(crate) unsafe fn add_type(
     flags: std::ffi::c_ulong,
     mut slots: Vec<ffi::PyType_Slot>,
 ) -> *mut ffi::PyTypeObject {
-    if let Some(text) = crate::doc::of_type(name) {
+    // One text only: a type that brings its own keeps it (3.14 refuses a second).
+    let has_doc = slots.iter().any(|s| s.slot == ffi::Py_tp_doc);
+    if let (false, Some(text)) = (has_doc, crate::doc::of_type(name)) {
         slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_doc, pfunc: text.as_ptr().cast_mut().cast() });
     }
     slots.push(ffi::PyType_Slot { slot: 0, pfunc: ptr::null_mut() });
