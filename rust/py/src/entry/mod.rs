@@ -217,7 +217,7 @@ pub(crate) unsafe fn seconds(value: *mut ffi::PyObject, what: &str) -> Result<u6
         if s == -1.0 && !ffi::PyErr_Occurred().is_null() {
             return Err(());
         }
-        if !(s >= 0.0) {
+        if s.is_nan() || s < 0.0 {
             error::set(ffi::PyExc_ValueError, &format!("{what} must be a non-negative number of seconds"));
             return Err(());
         }
@@ -247,15 +247,22 @@ pub(crate) fn boolean(value: bool) -> *mut ffi::PyObject {
     }
 }
 
+/// A method table entry. `function` differs from PyO3's type only in that it may unwind: CPython ends threads that way.
+fn entry(
+    name: &'static CStr,
+    function: ffi::PyMethodDefPointer,
+    flags: std::ffi::c_int,
+    doc: &'static CStr,
+) -> ffi::PyMethodDef {
+    ffi::PyMethodDef { ml_name: name.as_ptr(), ml_meth: function, ml_flags: flags, ml_doc: doc.as_ptr() }
+}
+
 /// A method table entry with keywords.
 pub(crate) fn fast(name: &'static CStr, f: FastCall, doc: &'static CStr) -> ffi::PyMethodDef {
-    ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        // SAFETY: the type differs from PyO3's only in that it may unwind (CPython ends threads that way).
-        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: unsafe { std::mem::transmute(f) } },
-        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-        ml_doc: doc.as_ptr(),
-    }
+    // SAFETY: the same function type but for the unwinding; see `entry`.
+    let function = unsafe { std::mem::transmute::<FastCall, ffi::PyCFunctionFastWithKeywords>(f) };
+    let function = ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function };
+    entry(name, function, ffi::METH_FASTCALL | ffi::METH_KEYWORDS, doc)
 }
 
 /// METH_FASTCALL.
@@ -264,13 +271,9 @@ pub(crate) type Positional =
 
 /// A method table entry without keywords.
 pub(crate) fn positional(name: &'static CStr, f: Positional, doc: &'static CStr) -> ffi::PyMethodDef {
-    ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        // SAFETY: as in `fast`.
-        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFast: unsafe { std::mem::transmute(f) } },
-        ml_flags: ffi::METH_FASTCALL,
-        ml_doc: doc.as_ptr(),
-    }
+    // SAFETY: the same function type but for the unwinding; see `entry`.
+    let function = unsafe { std::mem::transmute::<Positional, ffi::PyCFunctionFast>(f) };
+    entry(name, ffi::PyMethodDefPointer { PyCFunctionFast: function }, ffi::METH_FASTCALL, doc)
 }
 
 /// METH_NOARGS or METH_O.
@@ -278,13 +281,9 @@ pub(crate) type Plain = unsafe extern "C-unwind" fn(*mut ffi::PyObject, *mut ffi
 
 /// A method table entry with `flags` METH_NOARGS or METH_O.
 pub(crate) fn plain(name: &'static CStr, f: Plain, flags: std::ffi::c_int, doc: &'static CStr) -> ffi::PyMethodDef {
-    ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        // SAFETY: as in `fast`.
-        ml_meth: ffi::PyMethodDefPointer { PyCFunction: unsafe { std::mem::transmute(f) } },
-        ml_flags: flags,
-        ml_doc: doc.as_ptr(),
-    }
+    // SAFETY: the same function type but for the unwinding; see `entry`.
+    let function = unsafe { std::mem::transmute::<Plain, ffi::PyCFunction>(f) };
+    entry(name, ffi::PyMethodDefPointer { PyCFunction: function }, flags, doc)
 }
 
 /// A leaked, terminated method table.
