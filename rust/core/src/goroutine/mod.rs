@@ -50,6 +50,23 @@ pub struct Bundle {
     pub spoiled: bool,
 }
 
+impl Bundle {
+    /// A bundle whose goroutine runs on the stack of its thread, which reaches up to `top`.
+    pub fn on_thread(host: HostThread, top: usize) -> Self {
+        Self {
+            stack: None,
+            context: Context::default(),
+            host,
+            top,
+            bound: false,
+            movable_at: 0,
+            soft_guard: SoftGuard::default(),
+            stack_bytes: 0,
+            spoiled: false,
+        }
+    }
+}
+
 /// A goroutine descriptor.
 pub struct Goroutine {
     /// See [`status`].

@@ -6,7 +6,7 @@ use super::inject_queue::InjectQueue;
 use super::local_queue::LocalQueue;
 use super::machine::{Action, Machine};
 use super::{Runtime, announce, ready_wait};
-use crate::context::{self, Context};
+use crate::context;
 use crate::goroutine::host::{Host, null_host};
 use crate::goroutine::waiter::{Node, Outcome, Wait, WaitQueue};
 use crate::goroutine::{Bundle, Goroutine, status};
@@ -252,16 +252,7 @@ fn work_put_on_a_local_queue_wakes_an_m_that_goes_to_sleep() {
 
 /// What a goroutine has that ran before; no stack, which a model does not switch.
 fn bundle() -> *mut Bundle {
-    Box::into_raw(Box::new(Bundle {
-        stack: None,
-        context: Context::default(),
-        host: ptr::dangling_mut(),
-        top: 0,
-        bound: false,
-        movable_at: 0,
-        stack_bytes: 0,
-        spoiled: false,
-    }))
+    Box::into_raw(Box::new(Bundle::on_thread(ptr::dangling_mut(), 0)))
 }
 
 /// What a goroutine and its waker share: the wait on the goroutine's stack, and the queue it stands in.

@@ -3,7 +3,7 @@
 use super::machine::{Machine, NoWayOut, goroutine_main, run_machine};
 use super::runtime::{REQUEST_STOP, Runtime};
 use super::{current_machine, idle};
-use crate::context::{self, Context};
+use crate::context;
 use crate::goroutine::host::HostThread;
 use crate::goroutine::{Bundle, Goroutine, SoftGuard, status};
 use crate::primitive::atomic::Ordering;
@@ -135,17 +135,8 @@ impl Runtime {
             (*m).g0 = context::init(stack.top(), main_machine);
             (*m).current_host = state;
             let g = self.registry.take(ptr::null_mut(), ptr::from_ref(self).cast());
-            (*g).bundle = Box::into_raw(Box::new(Bundle {
-                stack: None,
-                context: Context::default(),
-                host: state,
-                top: (&raw const stack).addr(), // an address of this frame
-                bound: false,
-                movable_at: 0,
-                soft_guard: SoftGuard::default(),
-                stack_bytes: 0,
-                spoiled: false,
-            }));
+            let top = (&raw const stack).addr(); // an address of this frame
+            (*g).bundle = Box::into_raw(Box::new(Bundle::on_thread(state, top)));
             (*g).home = m.cast();
             (*g).status.store(status::RUNNING, Ordering::Relaxed);
             (*m).current = g;
