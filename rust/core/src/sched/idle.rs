@@ -238,8 +238,6 @@ impl Machine {
             let signal = interrupted && unsafe { (rt.host.signals_pending)() };
             if signal {
                 rt.requests.fetch_or(super::runtime::REQUEST_SIGNAL, Ordering::AcqRel); // counts as work
-            }
-            if signal {
                 rt.wake_one(ptr::null_mut()); // this M waits for a goroutine of its own
             }
         }
@@ -268,6 +266,13 @@ impl Machine {
         }
         let me = ptr::from_mut(self).addr();
         let mut idle = self.rt.idle.lock().unwrap_or_else(|e| e.into_inner());
+        if idle.processors.is_empty() {
+            // Who has a P looks at the timers at every scheduling point, and watches them once it has none.
+            if idle.keeper == me {
+                idle.keeper = 0;
+            }
+            return None;
+        }
         if idle.keeper == 0 || next < idle.keeper_when {
             idle.keeper = me;
         }
