@@ -24,6 +24,10 @@ type Object = *mut ffi::PyObject;
 /// Longer durations (31 years) are the same as this one, in seconds.
 const FOREVER: f64 = 1e9;
 
+/// Shortest time between ticks, ns. A ticker that is due again as soon as it has fired would keep an M that looks for
+/// work from ever sleeping, and so from letting go of the GIL. sysmon's shortest pause; a wake-up takes about as long.
+const MIN_PERIOD_NS: u64 = 20_000;
+
 /// What feeds a channel; owned by it.
 #[repr(C)]
 pub(crate) struct ChanTimer {
@@ -154,7 +158,7 @@ unsafe fn period(value: Object, where_: &str) -> Option<f64> {
 unsafe fn start(rt: &'static Runtime, timer: *mut EventTimer, seconds: f64, periodic: bool) {
     let ns = (seconds.max(0.0) * 1e9).ceil() as u64;
     // SAFETY: the caller's: GIL held, `timer` not queued and in place until it is stopped.
-    unsafe { rt.start_timer(timer, clock::now_ns() + ns, if periodic { ns.max(1) } else { 0 }) };
+    unsafe { rt.start_timer(timer, clock::now_ns() + ns, if periodic { ns.max(MIN_PERIOD_NS) } else { 0 }) };
 }
 
 /// A channel that is fed after `seconds`; null with an exception set on failure.
