@@ -1,20 +1,52 @@
 //! The host table over CPython: one `PyThreadState` per goroutine, the GIL as the host's lock.
 
 use crate::{frames, task};
+use gort_core::context;
 use gort_core::goroutine::host::{Host, HostThread};
 use pyo3::ffi;
 use std::ptr;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
-// What may end the calling thread by unwinding while the interpreter exits.
+// What may end the calling thread by unwinding while the interpreter exits: called through `call_to_the_end` only.
 unsafe extern "C-unwind" {
     fn gort_attach(t: *mut ffi::PyThreadState);
-    pub(crate) fn PyObject_CallNoArgs(function: *mut ffi::PyObject) -> *mut ffi::PyObject;
-    pub(crate) fn PyObject_Call(
+    fn PyObject_Call(
         function: *mut ffi::PyObject,
         args: *mut ffi::PyObject,
         kwargs: *mut ffi::PyObject,
     ) -> *mut ffi::PyObject;
+    fn PyObject_CallNoArgs(function: *mut ffi::PyObject) -> *mut ffi::PyObject;
+}
+
+/// `function(*args, **kwargs)` as the body of a goroutine; `args` may be null, `kwargs` too.
+///
+/// # Safety
+/// GIL held; `function` is callable, `args` a tuple, `kwargs` a dict.
+pub(crate) unsafe fn call_body(
+    function: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    let callee = if args.is_null() { PyObject_CallNoArgs as *const () } else { PyObject_Call as *const () };
+    // SAFETY: both take pointers and return one; the first ignores two of them.
+    let result = unsafe {
+        context::call_to_the_end(
+            callee,
+            function.expose_provenance(),
+            args.expose_provenance(),
+            kwargs.expose_provenance(),
+        )
+    };
+    ptr::with_exposed_provenance_mut(result)
+}
+
+/// Takes the GIL with the state `t`, which no thread has.
+///
+/// # Safety
+/// The calling thread has no state current.
+unsafe fn take_gil(t: *mut ffi::PyThreadState) {
+    // SAFETY: one pointer, no result.
+    unsafe { context::call_to_the_end(gort_attach as *const (), t.expose_provenance(), 0, 0) };
 }
 
 unsafe extern "C" {
@@ -70,7 +102,7 @@ unsafe fn switch(_from: HostThread, to: HostThread) {
 
 unsafe fn attach(thread: HostThread) {
     // SAFETY: this thread has no state current.
-    unsafe { gort_attach(thread.cast()) }
+    unsafe { take_gil(thread.cast()) }
 }
 
 unsafe fn detach(_thread: HostThread) {
@@ -147,7 +179,7 @@ unsafe fn leave_thread() -> *mut u8 {
 
 unsafe fn return_thread(token: *mut u8) {
     // SAFETY: the token of `leave_thread` on this thread.
-    unsafe { gort_attach(token.cast()) }
+    unsafe { take_gil(token.cast()) }
 }
 
 /// The table.

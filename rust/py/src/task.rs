@@ -127,10 +127,8 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
         let result = if (*g).cancel_requested.load(Ordering::Relaxed) != 0 {
             error::set(error::goroutine_exit(), "cancelled before it ran");
             ptr::null_mut()
-        } else if (*obj).args.is_null() {
-            host::PyObject_CallNoArgs((*obj).function)
         } else {
-            host::PyObject_Call((*obj).function, (*obj).args, (*obj).kwargs)
+            host::call_body((*obj).function, (*obj).args, (*obj).kwargs)
         };
         let exception = if result.is_null() { host::gort_take_exception() } else { ptr::null_mut() };
         (*obj).g = ptr::null_mut();

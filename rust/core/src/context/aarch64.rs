@@ -57,6 +57,28 @@ global_asm!(
     "brk #1",
     ".cfi_endproc",
     ".size gort_context_entry, .-gort_context_entry",
+    // The personality routine is named in the frame's unwind information: 0x1b, a 32-bit distance from there.
+    ".hidden gort_call_to_the_end",
+    ".globl gort_call_to_the_end",
+    ".type gort_call_to_the_end,%function",
+    "gort_call_to_the_end:",
+    ".cfi_startproc",
+    ".cfi_personality 0x1b, {stay}",
+    "stp x29, x30, [sp, #-16]!",
+    ".cfi_def_cfa_offset 16",
+    ".cfi_offset x29, -16",
+    ".cfi_offset x30, -8",
+    "mov x29, sp",
+    ".cfi_def_cfa_register x29",
+    "mov x9, x0",
+    "mov x0, x1",
+    "mov x1, x2",
+    "mov x2, x3",
+    "blr x9",
+    "ldp x29, x30, [sp], #16",
+    "ret",
+    ".cfi_endproc",
+    ".size gort_call_to_the_end, .-gort_call_to_the_end",
     // The thread-local: initial-exec, so that it costs two loads also in a library opened at run time.
     ".section .tbss,\"awT\",%nobits",
     ".hidden gort_current",
@@ -85,11 +107,13 @@ global_asm!(
     "ldr x10, [x10, :gottprel_lo12:gort_current]",
     "str x0, [x9, x10]",
     "ret",
+    stay = sym super::stay_here,
 );
 
 unsafe extern "C-unwind" {
     fn gort_context_switch(save: *mut Context, to: *const Context, value: usize) -> usize;
     fn gort_context_entry();
+    fn gort_call_to_the_end(function: *const (), a: usize, b: usize, c: usize) -> usize;
 }
 unsafe extern "C" {
     fn gort_current_get() -> *mut u8;
@@ -124,6 +148,16 @@ pub unsafe fn init(stack_top: usize, entry: unsafe extern "C-unwind" fn(usize) -
 pub unsafe fn switch(save: *mut Context, to: *const Context, value: usize) -> usize {
     // SAFETY: the caller's promise.
     unsafe { gort_context_switch(save, to, value) }
+}
+
+/// Calls the C function `function(a, b, c)`. If the host ends the thread inside, by unwinding, the thread stays here.
+///
+/// # Safety
+/// `function` is an `extern "C-unwind"` function of at most three pointer-sized arguments, right for these values.
+#[inline]
+pub unsafe fn call_to_the_end(function: *const (), a: usize, b: usize, c: usize) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { gort_call_to_the_end(function, a, b, c) }
 }
 
 /// The calling thread's pointer. Opaque to the compiler, so never cached over a switch.

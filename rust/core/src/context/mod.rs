@@ -2,8 +2,7 @@
 //!
 //! Our own assembly, one file per CPU: callee-saved registers only, because a switch is a function call. Control words
 //! of the floating-point unit are not saved: they follow the thread (docs/design/001-context-switch.md). The base frame
-//! of a new stack tells unwinders that the stack ends there, so that CPython's pthread_exit at finalisation, which
-//! unwinds, stops in the right place.
+//! of a new stack tells unwinders that the stack ends there.
 
 #[cfg(all(target_arch = "aarch64", not(loom)))]
 mod aarch64;
@@ -19,7 +18,21 @@ mod machine;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use machine::{current_get, current_set, init, switch};
+pub use machine::{call_to_the_end, current_get, current_set, init, switch};
+
+/// What an unwinder meets at the frame of `call_to_the_end`: here the thread stays, for good.
+///
+/// A host that exits may end its other threads by pthread_exit, which unwinds their stacks (CPython up to 3.13, in a thread
+/// that wants the GIL). Further up it must not come: the frames there are Rust's, whose personality routine may belong to
+/// another unwinder than the one at work, and behind the first frame of a goroutine's stack pthread_exit would jump to
+/// that of the thread's own, which for the main thread is the one the main goroutine uses.
+#[cfg(not(loom))]
+extern "C" fn stay_here() -> ! {
+    let word = crate::primitive::atomic::AtomicU32::new(0);
+    loop {
+        let _ = crate::sys::futex::wait(&word, 0, None);
+    }
+}
 
 /// A suspended stack: where its stack pointer was.
 #[repr(C)]

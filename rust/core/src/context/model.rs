@@ -25,6 +25,14 @@ pub unsafe fn switch(_save: *mut Context, _to: *const Context, _value: usize) ->
     panic!("a model switches no stacks")
 }
 
+/// Not part of a model.
+///
+/// # Safety
+/// None is needed: it panics.
+pub unsafe fn call_to_the_end(_function: *const (), _a: usize, _b: usize, _c: usize) -> usize {
+    panic!("a model has no host")
+}
+
 /// The calling model thread's pointer.
 pub fn current_get() -> *mut u8 {
     CURRENT.with(Cell::get)

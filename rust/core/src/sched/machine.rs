@@ -279,17 +279,6 @@ unsafe fn arrive_elsewhere(g: *mut Goroutine) {
     }
 }
 
-/// Stops an OS thread that the host ends while the program exits (CPython up to 3.13: pthread_exit in a thread that wants
-/// the GIL), when the unwinding reaches the first frame of a stack of ours. Further it must not go: from there it would
-/// jump to the first frame of the thread's own stack, which for the main thread is the one the main goroutine uses.
-pub(super) struct NoWayOut;
-
-impl Drop for NoWayOut {
-    fn drop(&mut self) {
-        super::idle::park_forever();
-    }
-}
-
 /// First frame of every goroutine stack: runs one goroutine after another as the stack is reused.
 ///
 /// # Safety
@@ -300,9 +289,7 @@ pub(super) unsafe extern "C-unwind" fn goroutine_main(value: usize) -> ! {
         // SAFETY: `g` is RUNNING here, on its own stack; the M is asked for anew after the run, it may be another.
         unsafe {
             let rt = (*current_machine()).rt;
-            let stay = NoWayOut;
             let reusable = (rt.host.run)(g);
-            std::mem::forget(stay);
             let bundle = (*g).bundle;
             (*bundle).spoiled = !reusable;
             rt.close_soft_guard(bundle);

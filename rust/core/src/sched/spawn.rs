@@ -1,6 +1,6 @@
 //! New goroutines, bundles and Ms.
 
-use super::machine::{Machine, NoWayOut, goroutine_main, run_machine};
+use super::machine::{Machine, goroutine_main, run_machine};
 use super::runtime::{REQUEST_STOP, Runtime};
 use super::{current_machine, idle};
 use crate::context;
@@ -192,7 +192,6 @@ impl Runtime {
 
 /// g0 of M 0, which has a stack of its own because the main goroutine uses the thread's.
 unsafe extern "C-unwind" fn main_machine(_value: usize) -> ! {
-    let _stay = NoWayOut;
     // SAFETY: entered from the main goroutine's first park, on M 0.
     unsafe { run_machine(current_machine()) };
     unreachable!("the scheduler loop does not end")
