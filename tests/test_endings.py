@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
+from children import check, child
 
-
-def child(code: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Runs code in a fresh interpreter, 30 seconds at most."""
-    return subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env={**os.environ, **env},
-    )
-
-
-HEADER = "import gort, time, os, signal, threading\nfrom gort import go, Chan\n"
+HEADER = "import atexit, gort, os, signal, sys, threading, time\nfrom gort import go, Chan\n"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +38,9 @@ def test_no_deadlock_while_a_thread_can_send():
 
 
 def test_unjoined_exception_is_printed_once_and_the_program_goes_on():
-    done = child(HEADER + "go(lambda: 1 / 0)\ngort.sleep(0.01)\nprint('on')")
+    done = child(
+        HEADER + "go(lambda: 1 / 0)\nwhile gort.num_goroutine() > 1: gort.gosched()\nprint('on')"
+    )
     assert (done.returncode, done.stdout, done.stderr.count("ZeroDivisionError")) == (0, "on\n", 1)
 
 
@@ -63,26 +50,163 @@ def test_gort_panic_exit_ends_the_process_with_2():
     assert "ZeroDivisionError" in done.stderr
 
 
+PROCESSORS = pytest.mark.parametrize("processors", ["1", "2"])
+
+# What else is going on when main ends: the interpreter must end, silently, with code 0.
+LEFT = {
+    "in a blocking call": "gs = [go(time.sleep, 60) for _ in range(5)]",
+    "in blocking calls that return meanwhile": "gs = [go(time.sleep, 0.06) for _ in range(20)]",
+    "computing": "gs = [go(lambda: [gort.gosched() for _ in iter(int, 1)]) for _ in range(3)]",
+    "computing and blocking": """
+def mix():
+    while True:
+        time.sleep(0.0001)
+        sum(range(1000))
+gs = [go(mix) for _ in range(5)]
+""",
+    "parked": "gs = [go(Chan().recv) for _ in range(1000)]",
+    "asleep": "gs = [go(gort.sleep, 60) for _ in range(100)]",
+    "all of these": """
+gs = [go(time.sleep, 60), go(Chan().recv), go(lambda: [gort.gosched() for _ in iter(int, 1)])]
+""",
+}
+
+
+@PROCESSORS
+@pytest.mark.parametrize("left", LEFT)
+def test_interpreter_exit_with_goroutines_ends_at_once(left, processors):
+    ends = "gort.sleep(0.05)\nprint('end')"
+    check(f"{HEADER}{LEFT[left]}\n{ends}", "end", GORT_MAXPROCS=processors)
+
+
+@PROCESSORS
+def test_interpreter_exit_with_goroutines_never_started_ends_at_once(processors):
+    check(
+        HEADER + "gs = [go(list) for _ in range(300)]\nprint('end')",
+        "end",
+        GORT_MAXPROCS=processors,
+    )
+
+
+def test_run_with_goroutines_in_blocking_calls_returns_and_the_program_ends():
+    code = "def main():\n    go(time.sleep, 60)\n    gort.sleep(0.05)\n    return 'end'\nprint(gort.run(main))"
+    check(HEADER + code, "end")
+
+
+def test_sys_exit_with_a_goroutine_in_a_blocking_call_keeps_its_code():
+    done = child(HEADER + "go(time.sleep, 60)\ngort.sleep(0.05)\nsys.exit(3)")
+    assert (done.returncode, done.stderr) == (3, "")
+
+
+def test_exception_of_main_with_a_goroutine_in_a_blocking_call_ends_with_1():
+    done = child(HEADER + "go(time.sleep, 60)\ngort.sleep(0.05)\n1 / 0")
+    assert done.returncode == 1
+    assert done.stderr.count("ZeroDivisionError") == 1
+
+
+def test_non_daemon_thread_that_waits_for_a_goroutine_gets_its_value_after_main():
+    code = """
+ch = Chan()
+threading.Thread(target=lambda: print(ch.recv())).start()
+go(lambda: (gort.sleep(0.05), ch.send("late")))
+"""
+    check(HEADER + code, "late")
+
+
+def test_use_after_the_end_raises_runtime_stopped():
+    code = """
+ch = Chan()
+def end():
+    for use in (ch.recv, lambda: go(print), lambda: gort.sleep(1), gort.Mutex().lock):
+        try:
+            use()
+        except gort.RuntimeStopped:
+            print("stopped", end=" ")
+        else:
+            print("went on", end=" ")
+atexit.register(end)  # before gort's own, so after it
+go(time.sleep, 60)
+gort.sleep(0.02)
+"""
+    check(HEADER + code, "stopped stopped stopped stopped")
+
+
+def test_goexit_of_main_lets_the_others_end_then_is_a_deadlock():
+    code = """
+def main():
+    go(lambda: (gort.sleep(0.02), print("went on")))
+    gort.goexit()
+try:
+    gort.run(main)
+except gort.DeadlockError as error:
+    print(error)
+"""
+    check(HEADER + code, "went on\nno goroutines (main called runtime.Goexit) - deadlock!")
+
+
 INTERRUPT = "threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
 
+# What main does, beside what, when Ctrl-C comes.
+MAIN = {
+    "parked alone": "Chan().recv()",
+    "asleep": "gort.sleep(20)",
+    "at a mutex": "m = gort.Mutex()\nm.lock()\nm.lock()",
+    "parked beside a yielding loop": "go(lambda: [gort.gosched() for _ in iter(int, 1)])\nChan().recv()",
+    "parked beside a loop that never yields": "go(lambda: [time.time() for _ in iter(int, 1)])\nChan().recv()",
+    "parked beside a blocking call": "go(time.sleep, 20)\nChan().recv()",
+    "parked beside blocking calls": "gs = [go(time.sleep, 20) for _ in range(5)]\nChan().recv()",
+    "asleep beside blocking calls": "gs = [go(time.sleep, 20) for _ in range(5)]\ngort.sleep(20)",
+    "joining a blocking call": "go(time.sleep, 20).join()",
+    "in a blocking call": "gs = [go(gort.sleep, 20) for _ in range(5)]\ntime.sleep(20)",
+    "computing": "while True:\n    time.time()",
+    "computing after goroutines": "go(time.sleep, 0.01).join()\nwhile True:\n    time.time()",
+    "computing beside parked": "gs = [go(gort.sleep, 20) for _ in range(5)]\ngort.gosched()\nwhile True:\n    time.time()",
+    "computing beside blocking calls": """
+gs = [go(time.sleep, 20) for _ in range(5)]
+gort.sleep(0.01)
+while True:
+    time.time()
+""",
+}
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "Chan().recv()",
-        "gort.sleep(20)",
-        "go(lambda: [gort.gosched() for _ in iter(int, 1)]); Chan().recv()",
-    ],
-)
-def test_ctrl_c_reaches_main(body):
-    done = child(
-        HEADER
-        + INTERRUPT
-        + "try:\n    "
-        + body
-        + "\nexcept KeyboardInterrupt:\n    print('interrupted')"
-    )
-    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+def interrupted(body):
+    lines = "".join(f"    {line}\n" for line in body.strip().splitlines())
+    return f"try:\n{lines}except KeyboardInterrupt:\n    print('interrupted')"
+
+
+@PROCESSORS
+@pytest.mark.parametrize("doing", MAIN)
+def test_ctrl_c_reaches_main(doing, processors):
+    check(HEADER + INTERRUPT + interrupted(MAIN[doing]), "interrupted", GORT_MAXPROCS=processors)
+
+
+def test_ctrl_c_a_second_time_reaches_main_on_whatever_thread_it_is():
+    code = interrupted(MAIN["parked beside blocking calls"])
+    check(HEADER + INTERRUPT + code + "\n" + INTERRUPT + code, "interrupted\ninterrupted")
+
+
+def test_signal_handler_beside_a_blocking_call_runs_once_and_main_goes_on():
+    code = """
+got = []
+signal.signal(signal.SIGINT, lambda *_: got.append(threading.current_thread() is threading.main_thread()))
+go(time.sleep, 0.5)
+gort.sleep(0.3)
+print(got)
+"""
+    check(HEADER + INTERRUPT + code, "[True]")
+
+
+def test_blocking_call_on_the_main_thread_stops_main_for_a_moment_only():
+    code = """
+here = threading.get_native_id()
+started = Chan(1)
+go(lambda: (started.send(threading.get_native_id()), time.sleep(20)))
+assert started.recv() == here  # the goroutine has main's own thread
+gort.sleep(0.001)
+print(threading.get_native_id() != here, threading.current_thread() is threading.main_thread())
+"""
+    check(HEADER + code, "True True")
 
 
 FIRST_PROGRAM = (

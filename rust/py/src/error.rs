@@ -60,6 +60,11 @@ pub(crate) fn runtime_stopped() -> *mut ffi::PyObject {
     RUNTIME_STOPPED.load(Ordering::Relaxed)
 }
 
+/// Sets `gort.DeadlockError(text)`.
+pub(crate) fn deadlock(text: &str) {
+    set(DEADLOCK.load(Ordering::Relaxed), text);
+}
+
 /// Sets `class(text)` as the exception in flight and returns null.
 pub(crate) fn set(class: *mut ffi::PyObject, text: &str) -> *mut ffi::PyObject {
     let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
@@ -89,7 +94,7 @@ pub(crate) fn ended(rt: &'static Runtime, outcome: Outcome) -> bool {
             }
             Outcome::Deadlock => {
                 let dump = gort_core::observe::dump(rt);
-                set(DEADLOCK.load(Ordering::Relaxed), &format!("all goroutines are asleep - deadlock!\n\n{dump}"));
+                deadlock(&format!("all goroutines are asleep - deadlock!\n\n{dump}"));
             }
             other => {
                 set(ffi::PyExc_SystemError, &format!("gort: unexpected outcome {other:?}"));

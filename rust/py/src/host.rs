@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 // What may end the calling thread by unwinding while the interpreter exits: called through `call_to_the_end` only.
 unsafe extern "C-unwind" {
     fn gort_attach(t: *mut ffi::PyThreadState);
+    fn gort_switch(to: *mut ffi::PyThreadState);
     fn PyObject_Call(
         function: *mut ffi::PyObject,
         args: *mut ffi::PyObject,
@@ -54,7 +55,6 @@ unsafe extern "C" {
     fn gort_new_home() -> *mut ffi::PyThreadState;
     pub(crate) fn gort_forget_states();
     fn gort_delete_thread(t: *mut ffi::PyThreadState);
-    fn gort_switch(to: *mut ffi::PyThreadState);
     fn gort_end_recursion(t: *mut ffi::PyThreadState) -> i32;
     fn gort_restore_recursion(t: *mut ffi::PyThreadState, taken: i32);
     fn gort_is_detached(t: *mut ffi::PyThreadState) -> i32;
@@ -96,8 +96,14 @@ unsafe fn new_home() -> HostThread {
 }
 
 unsafe fn switch(_from: HostThread, to: HostThread) {
-    // SAFETY: GIL held with the old state current, by the core's contract.
-    unsafe { gort_switch(to.cast()) }
+    if cfg!(Py_3_12) {
+        // Since 3.12 the exchange lets go of the GIL and takes it again.
+        // SAFETY: one pointer, no result; GIL held with the old state current, by the core's contract.
+        unsafe { context::call_to_the_end(gort_switch as *const (), to.expose_provenance(), 0, 0) };
+    } else {
+        // SAFETY: as above.
+        unsafe { gort_switch(to.cast()) }
+    }
 }
 
 unsafe fn attach(thread: HostThread) {

@@ -45,5 +45,5 @@ pub mod timers;
 mod timers_tests;
 
 pub use machine::current_machine;
-pub use park::{announce, block, current_goroutine, gosched, ready_wait, retract, sleep_until};
+pub use park::{announce, block, current_goroutine, gosched, ready_wait, retract, sleep_for_ever, sleep_until};
 pub use runtime::Runtime;

@@ -200,6 +200,14 @@ pub fn gosched() {
     }
 }
 
+/// Waits for nothing; ends by cancellation or, on the main goroutine, by a signal or because nothing else runs any more.
+pub fn sleep_for_ever(rt: &'static Runtime) -> Outcome {
+    let mut wait = Wait::new();
+    announce(&mut wait);
+    // SAFETY: announced just now; the wait has no nodes.
+    unsafe { block(rt, &mut wait, Reason::SelectNoCases, None) }
+}
+
 /// Sleeps until `deadline_ns`; ends early by cancellation or, on the main goroutine, a signal.
 pub fn sleep_until(rt: &'static Runtime, deadline_ns: u64) -> Outcome {
     let mut wait = Wait::new();

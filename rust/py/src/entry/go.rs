@@ -257,6 +257,23 @@ unsafe extern "C-unwind" fn gomaxprocs(_m: Object, args: *const Object, nargs: f
     }
 }
 
+/// Main called goexit: the others go on, and when nothing runs any more that is a deadlock, as in Go. Sets the exception.
+///
+/// # Safety
+/// GIL held, on the main goroutine.
+unsafe fn outlive_all(rt: &'static sched::Runtime) {
+    loop {
+        let outcome = sched::sleep_for_ever(rt);
+        if outcome == Outcome::Deadlock && rt.registry.live() == 1 {
+            error::deadlock("no goroutines (main called runtime.Goexit) - deadlock!");
+            return;
+        }
+        if !error::ended(rt, outcome) {
+            return;
+        }
+    }
+}
+
 /// Set while `run` is in progress. GIL held at every change.
 static RUNNING_MAIN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
@@ -270,9 +287,7 @@ unsafe extern "C-unwind" fn run_main(_m: Object, args: *const Object, nargs: ffi
         if ffi::PyCallable_Check(function) == 0 {
             return error::set(ffi::PyExc_TypeError, "run() needs a callable as its first argument");
         }
-        if runtime().is_none() {
-            return ptr::null_mut();
-        }
+        let Some(rt) = runtime() else { return ptr::null_mut() };
         if RUNNING_MAIN.swap(true, Ordering::Relaxed) {
             return error::set(
                 ffi::PyExc_RuntimeError,
@@ -281,6 +296,11 @@ unsafe extern "C-unwind" fn run_main(_m: Object, args: *const Object, nargs: ffi
         }
         let kwargs = if call_kwargs == ffi::Py_None() { ptr::null_mut() } else { call_kwargs };
         let result = ffi::PyObject_Call(function, call_args, kwargs);
+        let is_main = ptr::eq(sched::current_goroutine(), rt.main.load(Ordering::Relaxed));
+        if result.is_null() && is_main && ffi::PyErr_ExceptionMatches(error::goroutine_exit()) != 0 {
+            ffi::PyErr_Clear();
+            outlive_all(rt);
+        }
         RUNNING_MAIN.store(false, Ordering::Relaxed);
         result
     }
