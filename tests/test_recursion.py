@@ -255,7 +255,10 @@ def run(expression, place):
 @pytest.mark.parametrize("place", ["goroutine", "main"])
 @pytest.mark.parametrize("name", ENDLESS)
 def test_recursion_without_end_raises(name, place):
-    assert run(ENDLESS[name], place) == ["RecursionError"] * 2
+    got = run(ENDLESS[name], place)
+    assert len(got) == 2
+    # The parser of 3.14 says MemoryError when the C stack ends in it.
+    assert set(got) <= ({"RecursionError", "MemoryError"} if name == "eval" else {"RecursionError"})
 
 
 @pytest.mark.parametrize("name", DEEP)

@@ -99,6 +99,9 @@ void gort_forget_states(void) {
             t->prev->next = t->next;
             if (t->next != NULL)
                 t->next->prev = t->prev;
+#if PY_VERSION_HEX >= 0x030E0000
+            *(volatile int *)&t->state = 3; /* _Py_THREAD_SHUTTING_DOWN: finalisation sets it in the states it finds */
+#endif
         }
     }
 }

@@ -90,7 +90,7 @@ unsafe fn new_home() -> HostThread {
     // SAFETY: the interpreter lives as long as the process does anything here.
     let state = unsafe { gort_new_home() };
     if !state.is_null() {
-        OUR_STATES.fetch_add(1, Ordering::Relaxed);
+        OUR_STATES.fetch_add(1, Ordering::Release); // pairs with the Acquire in `is_alone`
     }
     state.cast()
 }
@@ -172,10 +172,12 @@ unsafe fn main_moved() {
 }
 
 unsafe fn is_alone(blocked_threads: usize) -> bool {
+    // Ours first: a new M makes its home state without the GIL, and must not count here and be missed there.
+    let ours = OUR_STATES.load(Ordering::Acquire); // pairs with the Release in `new_home`
     // SAFETY: GIL held by the core's contract.
     let all = unsafe { gort_count_threads() };
     // One of the others is the main goroutine's.
-    all - OUR_STATES.load(Ordering::Relaxed) - 1 <= blocked_threads as isize
+    all - ours - 1 <= blocked_threads as isize
 }
 
 unsafe fn leave_thread() -> *mut u8 {
