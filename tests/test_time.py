@@ -218,14 +218,17 @@ def test_ticker_ticks_until_stopped_and_does_not_close(anywhere):
 
 
 def test_ticker_of_next_to_nothing_leaves_the_gil_to_a_blocking_call():
-    assert child("""
+    assert (
+        child("""
         import gort, time
         ticker = gort.Ticker(1e-9)
         ticker.c.recv()
         time.sleep(0.05)  # the scheduler looks for work meanwhile, and ticks are always due
         ticker.c.recv()
         print("on")
-    """) == "on\n"
+    """)
+        == "on\n"
+    )
 
 
 def test_ticker_with_a_slow_reader_keeps_one_tick():
