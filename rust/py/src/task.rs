@@ -71,7 +71,7 @@ pub(crate) unsafe fn new_object(
     args: *mut ffi::PyObject,
     kwargs: *mut ffi::PyObject,
 ) -> *mut GoObject {
-    // SAFETY: the type is ready once the module is; tp_alloc zeroes and tracks.
+    // SAFETY: the type is ready once the module is; tp_alloc zeroes.
     unsafe {
         let tp = GO_TYPE.load(Ordering::Relaxed);
         let context = host::gort_copy_context();
@@ -83,6 +83,9 @@ pub(crate) unsafe fn new_object(
             ffi::Py_XDECREF(context);
             return obj;
         }
+        // While the goroutine is alive the runtime owns a reference, so nothing it refers to is garbage: the collector
+        // need not look at it before its end. With a million parked that was most of the time to start them.
+        ffi::PyObject_GC_UnTrack(obj.cast());
         ptr::write(&raw mut (*obj).joiners, NotifyList::new());
         ptr::write(&raw mut (*obj).state, AtomicU32::new(0));
         ffi::Py_INCREF(function);
@@ -100,7 +103,7 @@ pub(crate) unsafe fn new_object(
 ///
 /// # Safety
 /// GIL held; `obj` is new.
-pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: usize) {
+pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: u32) {
     // SAFETY: `obj` is alive; `prepare` runs before anybody else can see the goroutine.
     unsafe {
         ffi::Py_INCREF(obj.cast());
@@ -151,6 +154,9 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
         // Nobody else can ever join it: say now what happened. Otherwise the object's end says it.
         if !(*obj).exception.is_null() && ffi::Py_REFCNT(obj.cast()) == 1 {
             report(obj);
+        }
+        if ffi::Py_REFCNT(obj.cast()) > 1 {
+            ffi::PyObject_GC_Track(obj.cast());
         }
         ffi::Py_DECREF(obj.cast());
         let rt = &*runtime_or_null();

@@ -14,7 +14,7 @@ mod tests;
 pub mod waiter;
 
 use crate::context::Context;
-use crate::primitive::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize};
+use crate::primitive::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32};
 use crate::stack::Stack;
 use host::HostThread;
 use waiter::Wait;
@@ -22,8 +22,8 @@ use waiter::Wait;
 /// The soft guard of one stack. Touched by the thread that runs on the stack, and by its signal handler.
 #[derive(Default)]
 pub struct SoftGuard {
-    /// From where on it was opened by faults and not closed since; 0: closed.
-    pub open_from: AtomicUsize,
+    /// A page of it was opened by a fault, and it was not closed since.
+    pub is_open: AtomicBool,
     /// What `Host::end_recursion` took from the host's count.
     pub taken: AtomicI32,
 }
@@ -38,14 +38,14 @@ pub struct Bundle {
     pub host: HostThread,
     /// End of the stack as far as it matters here: for the main goroutine where it was when it became one.
     pub top: usize,
-    /// Parked with foreign frames: its M waits for it (`sched::mail`).
-    pub bound: bool,
-    /// The stack pointer at which no foreign frames were found last.
-    pub movable_at: usize,
     /// See [`SoftGuard`].
     pub soft_guard: SoftGuard,
-    /// The size its stack was asked for with; 0 for the runtime's own.
-    pub stack_bytes: usize,
+    /// The depth of stack, in bytes, at which no foreign frames were found last.
+    pub movable_at: u32,
+    /// The size its stack was asked for with, at most 1 GiB; 0 for the runtime's own.
+    pub stack_bytes: u32,
+    /// Parked with foreign frames: its M waits for it (`sched::mail`).
+    pub bound: bool,
     /// Set at a goroutine's end when the host's state may not serve another goroutine.
     pub spoiled: bool,
 }
@@ -58,10 +58,10 @@ impl Bundle {
             context: Context::default(),
             host,
             top,
-            bound: false,
-            movable_at: 0,
             soft_guard: SoftGuard::default(),
+            movable_at: 0,
             stack_bytes: 0,
+            bound: false,
             spoiled: false,
         }
     }
@@ -83,7 +83,7 @@ pub struct Goroutine {
     /// this goroutine (`sched::mail`).
     pub home: *mut u8,
     /// Virtual bytes of the stack it asked for; 0 takes the runtime's.
-    pub stack_bytes: usize,
+    pub stack_bytes: u32,
     /// The wait it is blocked in, for cancellation; null while it runs.
     pub wait: AtomicPtr<Wait>,
     /// Not zero once a cancellation is asked for and not yet delivered.

@@ -189,7 +189,6 @@ impl Node {
 pub struct WaitQueue {
     head: *mut Node,
     tail: *mut Node,
-    len: usize,
 }
 
 // SAFETY: the owner's lock serialises every access; nodes outlive their time in the queue (see the module text).
@@ -204,7 +203,7 @@ impl Default for WaitQueue {
 impl WaitQueue {
     /// An empty queue.
     pub const fn new() -> Self {
-        Self { head: ptr::null_mut(), tail: ptr::null_mut(), len: 0 }
+        Self { head: ptr::null_mut(), tail: ptr::null_mut() }
     }
 
     /// Whether nobody stands in it.
@@ -213,9 +212,15 @@ impl WaitQueue {
         self.head.is_null()
     }
 
-    /// How many stand in it.
+    /// How many stand in it. Counts them: for tests and dumps, so that every queue need not keep the number.
     pub fn len(&self) -> usize {
-        self.len
+        let (mut count, mut node) = (0, self.head);
+        while !node.is_null() {
+            count += 1;
+            // SAFETY: a linked node is live.
+            node = unsafe { (*node).next };
+        }
+        count
     }
 
     /// The first node, or null.
@@ -241,7 +246,6 @@ impl WaitQueue {
             }
         }
         self.tail = node;
-        self.len += 1;
     }
 
     /// Puts in front (a mutex waiter that lost the race).
@@ -261,7 +265,6 @@ impl WaitQueue {
             }
         }
         self.head = node;
-        self.len += 1;
     }
 
     /// Takes the node out if it is in.
@@ -288,7 +291,6 @@ impl WaitQueue {
             }
             (*node).linked = false;
         }
-        self.len -= 1;
     }
 
     /// Unlinks and returns the first node whose wait this call could claim with `outcome`; null if there is none.

@@ -70,11 +70,12 @@ impl Machine {
         unsafe {
             let bundle = &mut *(*self.previous).bundle;
             let sp = bundle.context.stack_pointer();
-            if bundle.top.saturating_sub(sp) <= SHALLOW_BYTES || bundle.movable_at == sp {
+            let depth = bundle.top.saturating_sub(sp);
+            if depth <= SHALLOW_BYTES || bundle.movable_at as usize == depth {
                 return;
             }
             if (self.rt.host.is_movable)(sp, bundle.top) {
-                bundle.movable_at = sp;
+                bundle.movable_at = depth as u32; // a depth it does not hold is looked at again
             } else {
                 bundle.bound = true;
                 self.bound_count += 1;

@@ -28,7 +28,7 @@ impl Runtime {
     #[inline]
     pub(super) unsafe fn close_soft_guard(&self, bundle: *mut Bundle) {
         // SAFETY: the running goroutine's bundle.
-        if unsafe { (*bundle).soft_guard.open_from.load(Ordering::Relaxed) != 0 } {
+        if unsafe { (*bundle).soft_guard.is_open.load(Ordering::Relaxed) } {
             // SAFETY: as above.
             unsafe { self.close_slow(bundle) };
         }
@@ -42,7 +42,7 @@ impl Runtime {
             let Some(stack) = &(*bundle).stack else { return };
             let end = self.stacks.soft_guard_of(stack).end;
             if (&raw const here).addr() > end + CLEARANCE_BYTES && self.stacks.close_soft_guard(stack) {
-                (*bundle).soft_guard.open_from.store(0, Ordering::Relaxed);
+                (*bundle).soft_guard.is_open.store(false, Ordering::Relaxed);
                 (self.host.restore_recursion)((*bundle).host, (*bundle).soft_guard.taken.swap(0, Ordering::Relaxed));
             }
         }
@@ -67,8 +67,10 @@ unsafe fn repair(address: usize) -> bool {
         let rt = (*m).rt;
         let soft = rt.stacks.soft_guard_of(stack);
         if soft.contains(&address) {
-            let Some(start) = rt.stacks.open_soft_guard(stack, address) else { return false };
-            (*bundle).soft_guard.open_from.store(start, Ordering::Relaxed);
+            if !rt.stacks.open_soft_guard(stack, address) {
+                return false;
+            }
+            (*bundle).soft_guard.is_open.store(true, Ordering::Relaxed);
             // At the next page again: the fault may have come between the host's reading of its count and its writing.
             let taken = (rt.host.end_recursion)((*bundle).host);
             (*bundle).soft_guard.taken.fetch_add(taken, Ordering::Relaxed);

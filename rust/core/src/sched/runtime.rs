@@ -46,7 +46,7 @@ pub struct Runtime {
     pub registry: Registry,
     /// Stack slots.
     pub stacks: StackDepot,
-    pub(super) other_stacks: Mutex<Vec<(usize, &'static StackDepot)>>,
+    pub(super) other_stacks: Mutex<Vec<(u32, &'static StackDepot)>>,
     /// The global queue.
     pub inject: InjectQueue<Goroutine>,
     /// All Ps.

@@ -28,7 +28,7 @@ impl Runtime {
 
     /// A bundle with a stack of `stack_bytes` (0: the runtime's size, from the pool if one is there); null when memory is
     /// refused. Host attached.
-    pub(super) fn take_bundle(&self, stack_bytes: usize) -> *mut Bundle {
+    pub(super) fn take_bundle(&self, stack_bytes: u32) -> *mut Bundle {
         if stack_bytes == 0
             && let Some(bundle) = self.bundles.lock().0.pop()
         {
@@ -41,7 +41,7 @@ impl Runtime {
     }
 
     /// Where stacks of that size come from and go back to.
-    fn depot(&self, stack_bytes: usize) -> io::Result<&StackDepot> {
+    fn depot(&self, stack_bytes: u32) -> io::Result<&StackDepot> {
         if stack_bytes == 0 {
             return Ok(&self.stacks);
         }
@@ -49,7 +49,7 @@ impl Runtime {
         if let Some(&(_, depot)) = depots.iter().find(|(size, _)| *size == stack_bytes) {
             return Ok(depot);
         }
-        let mut depot = StackDepot::new(stack_bytes, self.stacks.mode())?;
+        let mut depot = StackDepot::new(stack_bytes as usize, self.stacks.mode())?;
         if self.host.counts_calls {
             depot = depot.with_soft_guards();
         }
@@ -58,7 +58,7 @@ impl Runtime {
         Ok(depot)
     }
 
-    fn make_bundle(&self, stack: Stack, stack_bytes: usize) -> *mut Bundle {
+    fn make_bundle(&self, stack: Stack, stack_bytes: u32) -> *mut Bundle {
         // SAFETY: host attached by the caller's contract; the stack is unused.
         unsafe {
             let host = (self.host.new_thread)(stack.base(), stack.top());
@@ -82,7 +82,7 @@ impl Runtime {
         }
     }
 
-    fn free_stack(&self, stack: Stack, stack_bytes: usize) {
+    fn free_stack(&self, stack: Stack, stack_bytes: u32) {
         // The depot was there when the stack came from it.
         if let Ok(depot) = self.depot(stack_bytes) {
             depot.release_pages(&stack);

@@ -12,6 +12,7 @@ mod tests;
 use crate::primitive::Mutex;
 use crate::sys::memory;
 use std::io;
+use std::num::NonZeroUsize;
 use std::ops::Range;
 
 /// Slots reserved at a time.
@@ -62,26 +63,32 @@ impl GuardMode {
 /// One stack: usable bytes are `[base, top)`, those below `soft_end` once the soft guard is open.
 #[derive(Debug)]
 pub struct Stack {
-    base: usize,
-    soft_end: usize,
-    top: usize,
-    slot_start: usize,
+    slot_start: NonZeroUsize,
+    // Offsets in the slot, of 1 GiB at most: there is one of these for every started goroutine.
+    base: u32,
+    soft_end: u32,
+    top: u32,
 }
 
 impl Stack {
     /// Lowest usable address, above the guard.
     pub fn base(&self) -> usize {
-        self.base
+        self.slot_start.get() + self.base as usize
     }
 
     /// One past the highest usable address; 16-aligned.
     pub fn top(&self) -> usize {
-        self.top
+        self.slot_start.get() + self.top as usize
+    }
+
+    /// End of the soft guard, `base` if there is none.
+    fn soft_end(&self) -> usize {
+        self.slot_start.get() + self.soft_end as usize
     }
 
     /// Usable bytes.
     pub fn size_bytes(&self) -> usize {
-        self.top - self.base
+        self.top() - self.base()
     }
 }
 
@@ -113,11 +120,13 @@ impl StackDepot {
     /// An empty depot; the first slab is reserved by the first `allocate`.
     ///
     /// # Errors
-    /// InvalidInput unless `slot_bytes` is a power of two of at least 64 KiB and four guards.
+    /// InvalidInput unless `slot_bytes` is a power of two of at least 64 KiB and four guards, at most 1 GiB.
     pub fn new(slot_bytes: usize, mode: GuardMode) -> io::Result<Self> {
         let guard_bytes = GUARD_BYTES.next_multiple_of(memory::page_bytes());
-        if !slot_bytes.is_power_of_two() || slot_bytes < (64 << 10).max(4 * guard_bytes) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "stack slot: a power of two, 64 KiB or more"));
+        let sizes = (64 << 10).max(4 * guard_bytes)..=1 << 30;
+        if !slot_bytes.is_power_of_two() || !sizes.contains(&slot_bytes) {
+            let text = "stack slot: a power of two from 64 KiB to 1 GiB";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let state = Mutex::new(DepotState { free: Vec::new(), cold: Vec::new(), split: 0 });
         Ok(Self { slot_bytes, guard_bytes, soft_bytes: 0, page_bytes: memory::page_bytes(), mode, state })
@@ -134,33 +143,32 @@ impl StackDepot {
 
     /// Addresses of a stack's guard.
     pub fn hard_guard_of(&self, stack: &Stack) -> Range<usize> {
-        stack.slot_start..stack.base
+        stack.slot_start.get()..stack.base()
     }
 
     /// Addresses of a stack's soft guard.
     pub fn soft_guard_of(&self, stack: &Stack) -> Range<usize> {
-        stack.base..stack.soft_end
+        stack.base()..stack.soft_end()
     }
 
-    /// Lets the page of the soft guard that holds `address`, and all above it, be used as stack; gives its address.
-    /// `None`: the system refuses. Fit for a signal handler.
-    pub fn open_soft_guard(&self, stack: &Stack, address: usize) -> Option<usize> {
-        let start = stack.base + (address - stack.base) / self.page_bytes * self.page_bytes;
-        let bytes = stack.soft_end - start;
+    /// Lets the page of the soft guard that holds `address`, and all above it, be used as stack. `false`: the system
+    /// refuses. Fit for a signal handler.
+    pub fn open_soft_guard(&self, stack: &Stack, address: usize) -> bool {
+        let start = stack.base() + (address - stack.base()) / self.page_bytes * self.page_bytes;
+        let bytes = stack.soft_end() - start;
         // SAFETY: a part of the caller's stack. A slot of an inaccessible slab has another protection, not a guard.
-        let opened = unsafe {
+        unsafe {
             if self.mode == GuardMode::Install {
                 memory::guard_remove(start, bytes);
             }
             memory::commit(start, bytes)
-        };
-        opened.then_some(start)
+        }
     }
 
     /// Makes the soft guard fault again. `false`: the system refuses.
     pub fn close_soft_guard(&self, stack: &Stack) -> bool {
         // SAFETY: a part of the caller's stack that is not in use.
-        unsafe { self.guard(stack.base, stack.soft_end - stack.base) }
+        unsafe { self.guard(stack.base(), stack.soft_end() - stack.base()) }
     }
 
     /// # Safety
@@ -202,20 +210,22 @@ impl StackDepot {
         };
         drop(state);
         let colour = (slot_start / self.slot_bytes) % COLOURS * COLOUR_BYTES;
-        let base = slot_start + self.guard_bytes;
-        let top = slot_start + self.slot_bytes - colour;
-        Ok(Stack { base, soft_end: base + self.soft_bytes, top, slot_start })
+        let slot_start = NonZeroUsize::new(slot_start).ok_or_else(refused)?;
+        let soft_end = self.guard_bytes + self.soft_bytes;
+        // Below 1 GiB, by `new`.
+        let top = (self.slot_bytes - colour) as u32;
+        Ok(Stack { base: self.guard_bytes as u32, soft_end: soft_end as u32, top, slot_start })
     }
 
     /// Gives a stack back; its pages stay until `release_pages` or reuse.
     pub fn free(&self, stack: Stack) {
-        self.state.lock().unwrap_or_else(|e| e.into_inner()).free.push(stack.slot_start);
+        self.state.lock().unwrap_or_else(|e| e.into_inner()).free.push(stack.slot_start.get());
     }
 
     /// Gives the physical pages of an unused stack back.
     pub fn release_pages(&self, stack: &Stack) {
         // SAFETY: the caller owns the stack and runs nothing on it.
-        unsafe { memory::release_pages(stack.soft_end, stack.slot_start + self.slot_bytes - stack.soft_end) };
+        unsafe { memory::release_pages(stack.soft_end(), stack.slot_start.get() + self.slot_bytes - stack.soft_end()) };
     }
 
     /// Makes one inaccessible slot usable.

@@ -55,7 +55,7 @@ unsafe extern "C-unwind" fn go(_m: Object, args: *const Object, nargs: ffi::Py_s
 }
 
 /// A stack size argument, bytes or None, as the power of two that holds it; 0 for None. `None`: an exception is set.
-unsafe fn stack_bytes(value: Object) -> Option<usize> {
+unsafe fn stack_bytes(value: Object) -> Option<u32> {
     // SAFETY: GIL held; null or a live object.
     unsafe {
         if value.is_null() || value == ffi::Py_None() {
@@ -67,7 +67,7 @@ unsafe fn stack_bytes(value: Object) -> Option<usize> {
         }
         let (least, most) = super::STACK_BYTES;
         match usize::try_from(bytes) {
-            Ok(bytes) if (least..=most).contains(&bytes) => Some(bytes.next_power_of_two()),
+            Ok(bytes) if (least..=most).contains(&bytes) => Some(bytes.next_power_of_two() as u32),
             _ => {
                 let text = format!("spawn(): stack_size must be from {least} to {most} bytes, not {bytes}");
                 error::set(ffi::PyExc_ValueError, &text);
