@@ -100,12 +100,14 @@ fn test_guard_still_faults_after_its_pages_were_released() {
     if is_child() {
         limit(libc::RLIMIT_CORE, 0);
         let depot = depot();
-        let (first, second) = (depot.allocate().expect("memory"), depot.allocate().expect("memory"));
-        let upper = if first.base() > second.base() { first } else { second };
-        write(upper.base());
-        depot.release_pages(&upper);
-        write(upper.base());
-        return write(upper.base() - 1);
+        let mut stacks: Vec<Stack> = (0..600).map(|_| depot.allocate().expect("memory")).collect();
+        stacks.sort_by_key(Stack::base);
+        // Not the lowest: below it there may be no mapping at all.
+        let upper = stacks[1].base();
+        write(upper);
+        stacks.into_iter().for_each(|stack| depot.retire(stack)); // two batches and more
+        write(upper);
+        return write(upper - 1);
     }
     assert_faults("test_guard_still_faults_after_its_pages_were_released", "mprotect");
     if installs() {

@@ -85,8 +85,7 @@ impl Runtime {
     fn free_stack(&self, stack: Stack, stack_bytes: u32) {
         // The depot was there when the stack came from it.
         if let Ok(depot) = self.depot(stack_bytes) {
-            depot.release_pages(&stack);
-            depot.free(stack);
+            depot.retire(stack);
         }
     }
 

@@ -27,6 +27,19 @@ struct Seen {
     since_ns: u64,
 }
 
+/// What a look at a P found; the most urgent of all Ps decides when to look again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Look {
+    /// Nothing to watch.
+    Quiet,
+    /// Goroutines wait while one runs.
+    Waiting,
+    /// Its goroutine is out in a call: one more look says whether the call lasts.
+    Out,
+    /// An M was sent to take it: calls that last come in groups.
+    HandedOff,
+}
+
 impl Runtime {
     #[cold]
     pub(super) fn start_sysmon(&'static self) {
@@ -39,8 +52,8 @@ impl Runtime {
         }
     }
 
-    /// One look at `p`. Returns whether it needs watching closely.
-    fn look_at(&self, p: &Processor, seen: &mut Seen, now: u64) -> bool {
+    /// One look at `p`.
+    fn look_at(&self, p: &Processor, seen: &mut Seen, now: u64) -> Look {
         let m: *mut Machine = p.machine.load(Ordering::Acquire); // pairs with the Release of who gave the P away
         if m.is_null() {
             let next = p.next_when.load(Ordering::Acquire);
@@ -48,7 +61,7 @@ impl Runtime {
                 self.wake_one(ptr::null_mut());
             }
             seen.host = ptr::null_mut();
-            return false;
+            return Look::Quiet;
         }
         let out = {
             // Held so that a state looked at is not deleted meanwhile.
@@ -63,15 +76,20 @@ impl Runtime {
         let ticks = p.ticks.load(Ordering::Relaxed);
         if out.is_null() || out != seen.host || ticks != seen.ticks {
             *seen = Seen { host: out, ticks, since_ns: now };
-            return !out.is_null() || !p.queue.is_empty();
+            return match (out.is_null(), p.queue.is_empty()) {
+                (false, _) => Look::Out,
+                (true, false) => Look::Waiting,
+                (true, true) => Look::Quiet,
+            };
         }
         let next = p.next_when.load(Ordering::Acquire);
         let wanted = !self.inject.is_empty() || !p.queue.is_empty() || (next != NEVER && next <= now);
         let age = now.saturating_sub(seen.since_ns);
         if (wanted && age >= MIN_PAUSE_NS || age >= HAND_OFF_NS) && self.send_taker(p) {
             seen.host = ptr::null_mut();
+            return Look::HandedOff;
         }
-        true
+        Look::Out
     }
 
     /// Whether the main goroutine is on an M.
@@ -122,9 +140,9 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
     while !rt.stopping.load(Ordering::Acquire) {
         let _ = futex::wait(&pause, 0, Some(pause_ns));
         let now = clock::now_ns();
-        let mut close = false;
+        let mut look = Look::Quiet;
         for (p, s) in rt.processors.iter().zip(seen.iter_mut()) {
-            close |= rt.look_at(p, s, now);
+            look = look.max(rt.look_at(p, s, now));
         }
         // SAFETY: any thread may ask.
         if rt.host.exclusive && unsafe { (rt.host.signals_pending)() } {
@@ -135,7 +153,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
                 rt.take_from_computing(&seen);
                 signal_since_ns = now;
             }
-            close = true;
+            look = look.max(Look::Waiting);
         } else {
             signal_since_ns = u64::MAX;
         }
@@ -147,16 +165,15 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
             rt.requests.fetch_or(REQUEST_DEADLOCK, Ordering::AcqRel);
             rt.wake_one(ptr::null_mut());
         }
-        close |= rt.rescue_main(now);
-        if close {
-            quiet = 0;
-            pause_ns = pause_ns.clamp(MIN_PAUSE_NS, WAITING_PAUSE_NS);
+        if rt.rescue_main(now) {
+            look = look.max(Look::Waiting);
         }
-        quiet += 1;
-        if quiet > QUIET_ROUNDS || !close {
-            pause_ns = (pause_ns * 2).min(if close { WAITING_PAUSE_NS } else { MAX_PAUSE_NS });
-        } else {
-            pause_ns = MIN_PAUSE_NS;
-        }
+        quiet = if look == Look::HandedOff { 0 } else { quiet + 1 };
+        pause_ns = match look {
+            Look::Out | Look::HandedOff => MIN_PAUSE_NS,
+            _ if quiet <= QUIET_ROUNDS => MIN_PAUSE_NS,
+            Look::Waiting => (pause_ns * 2).min(WAITING_PAUSE_NS),
+            Look::Quiet => (pause_ns * 2).min(MAX_PAUSE_NS),
+        };
     }
 }

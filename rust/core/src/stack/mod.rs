@@ -25,6 +25,9 @@ const GUARD_BYTES: usize = 16 << 10;
 const SOFT_GUARD_BYTES: usize = 64 << 10;
 /// Slots whose guards split a mapping: two mappings each, of vm.max_map_count's 65,530, with half left to the program.
 const SPLIT_CAP: usize = 16_000;
+/// Slots whose pages are released together. Each release interrupts every CPU that runs a thread of the process; the
+/// goroutines of a batch that end together lie side by side, so that a few calls do. `benches` parked would move it.
+const RELEASE_BATCH: usize = 256;
 const COLOURS: usize = 32;
 const COLOUR_BYTES: usize = 64;
 
@@ -106,6 +109,8 @@ pub struct StackDepot {
 struct DepotState {
     /// Usable slots nobody has.
     free: Vec<usize>,
+    /// Usable slots nobody has, whose pages are to be released.
+    retired: Vec<usize>,
     /// Reserved slots that are still inaccessible.
     cold: Vec<usize>,
     /// Slots ever made whose guard splits a mapping.
@@ -128,7 +133,7 @@ impl StackDepot {
             let text = "stack slot: a power of two from 64 KiB to 1 GiB";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let state = Mutex::new(DepotState { free: Vec::new(), cold: Vec::new(), split: 0 });
+        let state = Mutex::new(DepotState { free: Vec::new(), retired: Vec::new(), cold: Vec::new(), split: 0 });
         Ok(Self { slot_bytes, guard_bytes, soft_bytes: 0, page_bytes: memory::page_bytes(), mode, state })
     }
 
@@ -196,7 +201,7 @@ impl StackDepot {
     /// lost: a later call may succeed once stacks were freed.
     pub fn allocate(&self) -> io::Result<Stack> {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        let slot_start = match state.free.pop() {
+        let slot_start = match state.free.pop().or_else(|| state.retired.pop()) {
             Some(slot) => slot,
             None => {
                 if state.cold.is_empty() {
@@ -217,15 +222,26 @@ impl StackDepot {
         Ok(Stack { base: self.guard_bytes as u32, soft_end: soft_end as u32, top, slot_start })
     }
 
-    /// Gives a stack back; its pages stay until `release_pages` or reuse.
+    /// Gives a stack back to be the next one given; its pages stay.
     pub fn free(&self, stack: Stack) {
         self.state.lock().unwrap_or_else(|e| e.into_inner()).free.push(stack.slot_start.get());
     }
 
-    /// Gives the physical pages of an unused stack back.
-    pub fn release_pages(&self, stack: &Stack) {
-        // SAFETY: the caller owns the stack and runs nothing on it.
-        unsafe { memory::release_pages(stack.soft_end(), stack.slot_start.get() + self.slot_bytes - stack.soft_end()) };
+    /// Gives a stack back whose memory is not wanted: its pages go back to the system with those of a whole batch.
+    pub fn retire(&self, stack: Stack) {
+        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        state.retired.push(stack.slot_start.get());
+        if state.retired.len() < RELEASE_BATCH {
+            return;
+        }
+        let mut slots = std::mem::take(&mut state.retired);
+        drop(state);
+        slots.sort_unstable();
+        for run in slots.chunk_by(|a, b| a + self.slot_bytes == *b) {
+            // SAFETY: the slots of the run are neighbours, in no list and in nobody's hands; guards stay.
+            unsafe { memory::release_pages(run[0], run.len() * self.slot_bytes) };
+        }
+        self.state.lock().unwrap_or_else(|e| e.into_inner()).free.append(&mut slots);
     }
 
     /// Makes one inaccessible slot usable.
