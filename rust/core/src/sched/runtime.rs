@@ -186,10 +186,20 @@ impl Runtime {
             if requests & REQUEST_SIGNAL != 0 && (self.host.signals_pending)() {
                 self.end_wait(main, Outcome::Interrupted);
             }
-            if requests & REQUEST_DEADLOCK != 0 && (self.host.is_alone)(super::park::stuck_threads()) {
+            // Since sysmon looked, a plain thread may have readied somebody and gone to wait again.
+            let alone = || self.nothing_runs() && (self.host.is_alone)(super::park::stuck_threads());
+            if requests & REQUEST_DEADLOCK != 0 && alone() {
                 self.end_wait(main, Outcome::Deadlock);
             }
         }
+    }
+
+    /// Whether no goroutine runs, is queued or timed, and every M but the calling one sleeps. Host attached.
+    fn nothing_runs(&self) -> bool {
+        self.inject.is_empty()
+            && self.processors.iter().all(|p| p.queue.is_empty())
+            && self.next_timer() == super::processor::NEVER
+            && self.idle_machine_count() + 1 == self.machine_count.load(Ordering::Relaxed)
     }
 
     /// Ends the wait `g` is blocked in, if it is blocked and nobody else has ended it. Returns whether this call did.
