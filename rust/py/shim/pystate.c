@@ -20,7 +20,7 @@
 #include <stdlib.h>
 
 /* Bytes of a goroutine's first data-stack chunk: about eight small frames. Deeper code goes on in CPython's own 16 KiB. */
-#define ROOT_CHUNK_BYTES 960
+#define ROOT_CHUNK_BYTES 928
 
 static PyThreadState *main_state;
 
