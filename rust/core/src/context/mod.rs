@@ -18,7 +18,13 @@ mod machine;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use machine::{call_to_the_end, current_get, current_set, init, switch};
+#[cfg(not(loom))]
+mod calls;
+#[cfg(not(loom))]
+pub use calls::{call_to_the_end, current_get, current_set, switch};
+pub use machine::init;
+#[cfg(loom)]
+pub use machine::{call_to_the_end, current_get, current_set, switch};
 
 /// What an unwinder meets at the frame of `call_to_the_end`: here the thread stays, for good.
 ///

@@ -1,6 +1,8 @@
 //! The switch: values both ways, callee-saved registers of both kinds, and the thread-local.
 
 use super::{Context, current_get, current_set, init, switch};
+use crate::primitive::atomic::{AtomicU32, Ordering};
+use crate::sys::thread;
 use std::hint::black_box;
 
 const STACK_WORDS: usize = 4096;
@@ -126,4 +128,56 @@ fn current_pointer_belongs_to_the_thread() {
     std::thread::spawn(|| assert!(current_get().is_null())).join().expect("the other thread sees its own");
     // SAFETY: null points at nothing.
     unsafe { current_set(std::ptr::null_mut()) };
+}
+
+extern "C-unwind" fn add(a: usize, b: usize, c: usize) -> usize {
+    a + 10 * b + 100 * c
+}
+
+#[test]
+fn call_to_the_end_passes_three_values_and_the_result() {
+    // SAFETY: a C function of three words.
+    assert_eq!(unsafe { super::call_to_the_end(add as *const (), 1, 2, 3) }, 321);
+}
+
+static TID: AtomicU32 = AtomicU32::new(0);
+static CAME_BACK: AtomicU32 = AtomicU32::new(0);
+
+extern "C-unwind" fn end_this_thread() {
+    TID.store(thread::tid(), Ordering::Release); // pairs with the Acquire of the waiting test
+    // SAFETY: pthread_exit takes any pointer; it unwinds, hence the type.
+    unsafe {
+        let exit: extern "C-unwind" fn(*mut libc::c_void) -> ! = std::mem::transmute(libc::pthread_exit as *const ());
+        exit(std::ptr::null_mut())
+    }
+}
+
+unsafe extern "C-unwind" fn thread_that_is_ended(_: *mut u8) {
+    // SAFETY: a C function without arguments.
+    unsafe { super::call_to_the_end(end_this_thread as *const (), 0, 0, 0) };
+    CAME_BACK.store(1, Ordering::Relaxed);
+}
+
+/// The state letter of a thread of this process, or none once it is gone.
+fn state_of(tid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/self/task/{tid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+#[test]
+fn thread_ended_by_unwinding_stays_in_the_call() {
+    // SAFETY: the function may run on any thread.
+    unsafe { thread::spawn_raw(thread_that_is_ended, std::ptr::null_mut()) }.expect("a thread");
+    let tid = loop {
+        match TID.load(Ordering::Acquire) {
+            0 => std::thread::yield_now(),
+            tid => break tid,
+        }
+    };
+    // Asleep for good: neither gone, nor on its way through the frames above.
+    while state_of(tid) != Some('S') {
+        assert!(state_of(tid).is_some(), "the thread ended");
+        std::thread::yield_now();
+    }
+    assert_eq!(CAME_BACK.load(Ordering::Relaxed), 0);
 }

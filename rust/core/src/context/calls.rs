@@ -1,0 +1,49 @@
+//! The calls into the assembly that every CPU's file has, under the same names.
+
+use super::Context;
+
+unsafe extern "C-unwind" {
+    fn gort_context_switch(save: *mut Context, to: *const Context, value: usize) -> usize;
+    fn gort_call_to_the_end(function: *const (), a: usize, b: usize, c: usize) -> usize;
+}
+unsafe extern "C" {
+    fn gort_current_get() -> *mut u8;
+    fn gort_current_set(value: *mut u8);
+}
+
+/// Saves here into `save`, goes on at `to`; returns the value of whoever switches back.
+///
+/// # Safety
+/// `to` was made by `init` or saved by a switch and is resumed once; its stack is mapped. No thread-local address is
+/// kept over the call: it may return on another thread.
+#[inline(always)]
+pub unsafe fn switch(save: *mut Context, to: *const Context, value: usize) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { gort_context_switch(save, to, value) }
+}
+
+/// Calls the C function `function(a, b, c)`. If the host ends the thread inside, by unwinding, the thread stays here.
+///
+/// # Safety
+/// `function` is an `extern "C-unwind"` function of at most three pointer-sized arguments, right for these values.
+#[inline]
+pub unsafe fn call_to_the_end(function: *const (), a: usize, b: usize, c: usize) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { gort_call_to_the_end(function, a, b, c) }
+}
+
+/// The calling thread's pointer. Opaque to the compiler, so never cached over a switch.
+#[inline(always)]
+pub fn current_get() -> *mut u8 {
+    // SAFETY: reads this thread's word.
+    unsafe { gort_current_get() }
+}
+
+/// Sets the calling thread's pointer.
+///
+/// # Safety
+/// What it points to outlives the thread's use of it.
+pub unsafe fn current_set(value: *mut u8) {
+    // SAFETY: writes this thread's word.
+    unsafe { gort_current_set(value) }
+}
