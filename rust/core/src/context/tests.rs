@@ -140,16 +140,17 @@ fn call_to_the_end_passes_three_values_and_the_result() {
     assert_eq!(unsafe { super::call_to_the_end(add as *const (), 1, 2, 3) }, 321);
 }
 
+unsafe extern "C-unwind" {
+    fn pthread_exit(value: *mut u8) -> !;
+}
+
 static TID: AtomicU32 = AtomicU32::new(0);
 static CAME_BACK: AtomicU32 = AtomicU32::new(0);
 
 extern "C-unwind" fn end_this_thread() {
     TID.store(thread::tid(), Ordering::Release); // pairs with the Acquire of the waiting test
-    // SAFETY: pthread_exit takes any pointer; it unwinds, hence the type.
-    unsafe {
-        let exit: extern "C-unwind" fn(*mut libc::c_void) -> ! = std::mem::transmute(libc::pthread_exit as *const ());
-        exit(std::ptr::null_mut())
-    }
+    // SAFETY: any pointer will do.
+    unsafe { pthread_exit(std::ptr::null_mut()) }
 }
 
 unsafe extern "C-unwind" fn thread_that_is_ended(_: *mut u8) {
