@@ -3,24 +3,12 @@
 
 use super::select::{Case, Selected, select};
 use super::{Chan, RecvError, SendError};
-use crate::goroutine::host::{Host, null_host};
 use crate::goroutine::waiter::Outcome;
 use crate::primitive::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sched::config::Config;
+use crate::sched::null_tests::{go, runtime};
 use crate::sched::{Runtime, gosched};
 use crate::sys::clock;
 use std::sync::Arc;
-
-static HOST: Host = null_host();
-
-fn runtime(processors: usize) -> &'static Runtime {
-    Runtime::new(Config { processors, ..Config::default() }, &HOST).expect("a runtime")
-}
-
-fn go(rt: &'static Runtime, body: impl FnOnce() + Send + 'static) {
-    let body: Box<dyn FnOnce() + Send> = Box::new(body);
-    rt.spawn(Box::into_raw(Box::new(body)).cast(), |_| {});
-}
 
 /// Runs `bodies` as goroutines and waits for all of them.
 fn all(rt: &'static Runtime, bodies: Vec<Box<dyn FnOnce() + Send>>) {

@@ -29,6 +29,8 @@ pub mod machine;
 mod mail;
 #[cfg(all(test, loom))]
 mod model;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod null_tests;
 mod overflow;
 pub mod park;
 pub mod processor;

@@ -1,24 +1,12 @@
 //! The scheduler with a host that has no lock: several Ms and Ps, stealing, blocking calls.
 
-use super::config::Config;
-use super::{Runtime, blocking, gosched};
+use super::null_tests::{go, runtime};
+use super::{blocking, gosched};
 use crate::chan::{Chan, RecvError, select};
-use crate::goroutine::host::{Host, null_host};
 use crate::primitive::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, WaitGroup};
 use crate::sys::clock;
 use std::sync::Arc;
-
-static HOST: Host = null_host();
-
-fn runtime(processors: usize) -> &'static Runtime {
-    Runtime::new(Config { processors, ..Config::default() }, &HOST).expect("a runtime")
-}
-
-fn go(rt: &'static Runtime, body: impl FnOnce() + Send + 'static) {
-    let body: Box<dyn FnOnce() + Send> = Box::new(body);
-    rt.spawn(Box::into_raw(Box::new(body)).cast(), |_| {});
-}
 
 #[test]
 fn spawned_goroutines_all_run_on_many_processors() {

@@ -1,15 +1,12 @@
 //! Timers of the scheduler: events fire in order, once or again and again.
 
-use super::Runtime;
-use super::config::Config;
-use crate::goroutine::host::{Host, null_host};
+use super::null_tests::runtime;
 use crate::primitive::atomic::{AtomicU64, Ordering};
 use crate::sync::Semaphore;
 use crate::sys::clock;
 use crate::timer::{Event, EventTimer};
 use std::sync::Arc;
 
-static HOST: Host = null_host();
 static COUNT: Event = Event { take: |t| t.cast(), fire: count };
 
 #[repr(C)]
@@ -30,10 +27,6 @@ fn counter() -> *mut Counter {
     let semaphore = Semaphore::new(1_000);
     assert!(semaphore.try_acquire(1_000));
     Box::leak(Box::new(Counter { timer: EventTimer::new(&COUNT), fired: AtomicU64::new(0), semaphore }))
-}
-
-fn runtime(processors: usize) -> &'static Runtime {
-    Runtime::new(Config { processors, ..Config::default() }, &HOST).expect("a runtime")
 }
 
 #[test]

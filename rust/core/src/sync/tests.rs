@@ -1,24 +1,12 @@
 //! The types of this folder between goroutines of several Ps and a plain thread, on a host without a lock.
 
 use super::{Misuse, Mutex, NotifyList, RwMutex, Semaphore, Ticket, WaitGroup};
-use crate::goroutine::host::{Host, null_host};
 use crate::goroutine::waiter::{Outcome, Reason};
 use crate::primitive::atomic::{AtomicU64, Ordering};
-use crate::sched::config::Config;
-use crate::sched::{Runtime, gosched};
+use crate::sched::gosched;
+use crate::sched::null_tests::{go, runtime};
 use crate::sys::clock;
 use std::sync::Arc;
-
-static HOST: Host = null_host();
-
-fn runtime(processors: usize) -> &'static Runtime {
-    Runtime::new(Config { processors, ..Config::default() }, &HOST).expect("a runtime")
-}
-
-fn go(rt: &'static Runtime, body: impl FnOnce() + Send + 'static) {
-    let body: Box<dyn FnOnce() + Send> = Box::new(body);
-    rt.spawn(Box::into_raw(Box::new(body)).cast(), |_| {});
-}
 
 fn soon() -> Option<u64> {
     Some(clock::now_ns() + 1_000_000)
