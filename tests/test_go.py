@@ -424,9 +424,9 @@ def test_sleep_orders_by_duration():
         gort.sleep(s)
         out.send(s)
 
-    for s in (0.09, 0.01, 0.05):
+    for s in (0.6, 0.02, 0.3):
         gort.go(body, s)
-    assert [out.recv(timeout=LIMIT) for _ in range(3)] == [0.01, 0.05, 0.09]
+    assert [out.recv(timeout=LIMIT) for _ in range(3)] == [0.02, 0.3, 0.6]
 
 
 def test_sleep_zero_and_negative_return():
