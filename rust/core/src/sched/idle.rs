@@ -242,8 +242,18 @@ impl Machine {
             }
         }
         self.drop_keeper();
+        // SAFETY: the host was detached above.
+        unsafe { self.wake_up() };
+    }
+
+    /// Takes the host's lock again after a sleep, and what this M was woken for: a P, or the errand to take one.
+    ///
+    /// # Safety
+    /// On g0, host detached.
+    pub(super) unsafe fn wake_up(&mut self) {
+        let rt = self.rt;
         if rt.stopping.load(Ordering::Acquire) {
-            park_forever();
+            park_forever(); // pairs with the Release in `stop`
         }
         // SAFETY: the host lock is free of this thread; `home` is its state.
         unsafe { (rt.host.attach)(self.home) };

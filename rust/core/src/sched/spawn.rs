@@ -223,18 +223,7 @@ impl Machine {
             while self.note.swap(0, Ordering::Acquire) != 1 {
                 let _ = crate::sys::futex::wait(&self.note, 0, None);
             }
-            if self.rt.stopping.load(Ordering::Acquire) {
-                idle::park_forever();
-            }
-            (self.rt.host.attach)(self.home);
-            let p = self.handed.swap(ptr::null_mut(), Ordering::Relaxed);
-            if !p.is_null() {
-                self.processor.store(p, Ordering::Relaxed);
-            }
-            let wanted = self.retake.swap(ptr::null_mut(), Ordering::Relaxed);
-            if !wanted.is_null() {
-                self.take_over(&*wanted);
-            }
+            self.wake_up();
         }
     }
 }
