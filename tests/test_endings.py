@@ -144,7 +144,11 @@ except gort.DeadlockError as error:
     check(HEADER + code, "went on\nno goroutines (main called runtime.Goexit) - deadlock!")
 
 
-INTERRUPT = "threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+# A shell's background jobs ignore SIGINT, and children inherit that.
+INTERRUPT = (
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+)
 
 # What main does, beside what, when Ctrl-C comes.
 MAIN = {
