@@ -96,3 +96,19 @@ pub unsafe fn protect_none(start: usize, bytes: usize) -> bool {
     // SAFETY: the caller's promise.
     unsafe { libc::mprotect(ptr::with_exposed_provenance_mut(start), bytes, libc::PROT_NONE) == 0 }
 }
+
+/// Makes pages readable and writable, or readable only.
+///
+/// # Errors
+/// What mprotect says: ENOMEM at the limit of mappings, EPERM for sealed ones, EACCES by a security module.
+///
+/// # Safety
+/// The range is whole pages, mapped, and nobody needs to execute there, nor to write once it is read-only.
+pub unsafe fn set_writable(start: usize, bytes: usize, writable: bool) -> io::Result<()> {
+    let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+    // SAFETY: the caller's promise.
+    if unsafe { libc::mprotect(ptr::with_exposed_provenance_mut(start), bytes, protection) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

@@ -6,6 +6,14 @@ pub mod futex;
 #[cfg(loom)]
 #[path = "futex_model.rs"]
 pub mod futex;
+#[cfg(all(
+    target_os = "linux",
+    target_env = "gnu",
+    target_pointer_width = "64",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(loom)
+))]
+pub mod loader;
 pub mod memory;
 pub mod signal;
 pub mod thread;
