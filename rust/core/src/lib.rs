@@ -15,7 +15,7 @@
 //! | 5 | timer | per-P heap; returns ready lists |
 //! | 6 | goroutine | descriptor, status, waiter, host table, registry |
 //! | 8 | sched | processor, machine, queues, find_work, steal, idle, park, blocking, sysmon |
-//! | 9 | chan, sync | use park, ready and waiter; know no queue and no P |
+//! | 9 | chan, sync, boundary | use park, ready and waiter; know no queue and no P |
 //! | 10 | observe | dump, metrics: read only |
 
 #![deny(clippy::too_many_lines)] // clippy.toml says how many
@@ -34,6 +34,7 @@ pub mod goroutine;
 
 pub mod sched;
 
+pub mod boundary;
 pub mod chan;
 pub mod sync;
 

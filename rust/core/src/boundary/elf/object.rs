@@ -1,0 +1,259 @@
+//! Loaded objects: what is mapped where, who they are, and holding one so that its tables may be read and changed.
+//!
+//! An `Object` is a description and may outlive what it describes. A `Held` keeps the object loaded. Taking it waits for
+//! a dlopen in another thread, which shows its objects before it has relocated them: a slot replaced then would be
+//! overwritten, or worse, a lazy one gets the base added to our address.
+
+use super::Error;
+use super::edit::Edit;
+use super::tables::{Import, Tables, own_name};
+use crate::sys::loader::{self, Handle, Loaded, Segment};
+use crate::sys::memory::page_bytes;
+use std::ffi::{CStr, CString, OsStr};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::ptr;
+
+/// Parts of the C library that glibc before 2.34 keeps in files of their own, which call each other.
+const C_LIBRARY: [&[u8]; 4] = [b"libc.so.6", b"libpthread.so.0", b"librt.so.1", b"libdl.so.2"];
+
+/// What an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// What was executed.
+    Program,
+    /// The kernel's.
+    Vdso,
+    /// ld.so.
+    Loader,
+    /// libc and its parts.
+    CLibrary,
+    /// Any other.
+    Library,
+}
+
+/// What may be done with a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// Written at any time.
+    Writable,
+    /// Read only: by its segment, or because the loader protected it after relocation (RELRO).
+    ReadOnly,
+    /// Executable, or nothing of this object's.
+    Untouchable,
+}
+
+/// A loaded object, as it was when it was listed.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// Where it comes from; the program's from /proc/self/exe.
+    pub path: PathBuf,
+    /// What it is.
+    pub role: Role,
+    /// What its addresses are relative to.
+    pub base: usize,
+    pub(super) dynamic: Option<Range<usize>>,
+    segments: Vec<Segment>,
+    relro: Option<Range<usize>>,
+    /// The loader's name, by which it finds the object again.
+    name: CString,
+}
+
+/// All loaded objects in the loader's order: the program, what was preloaded, what they depend on, what was opened later.
+pub fn objects() -> Vec<Object> {
+    let mut out: Vec<Object> = Vec::with_capacity(64);
+    loader::each(|loaded| {
+        let is_program = out.is_empty();
+        out.push(Object::new(loaded, is_program));
+    });
+    if let Some(program) = out.first_mut().filter(|o| o.name.is_empty()) {
+        // Asked outside of the loader's lock. Without /proc it stays nameless, which harms nothing.
+        program.path = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+    }
+    out
+}
+
+impl Object {
+    fn new(loaded: &Loaded<'_>, is_program: bool) -> Self {
+        let mut object = Self {
+            path: PathBuf::from(OsStr::from_bytes(loaded.name.to_bytes())),
+            role: Role::Library,
+            base: loaded.base,
+            dynamic: loaded.dynamic(),
+            segments: loaded.segments(),
+            relro: loaded.relro(),
+            name: loaded.name.to_owned(),
+        };
+        object.role = if is_program { Role::Program } else { object.role_of_library() };
+        object
+    }
+
+    fn role_of_library(&self) -> Role {
+        if loader::vdso().is_some_and(|address| self.segment(address, 1).is_some()) {
+            return Role::Vdso;
+        }
+        // SAFETY: called inside the loader's walk, which keeps the object until its visitor returns.
+        let name = own_name(unsafe { Mapped::new(self) }).map_or(&b""[..], CStr::to_bytes);
+        if name.starts_with(b"ld-linux") || name.starts_with(b"ld.so") {
+            Role::Loader
+        } else if C_LIBRARY.contains(&name) {
+            Role::CLibrary
+        } else {
+            Role::Library
+        }
+    }
+
+    /// Libc or one of its parts, whose calls must stay as they are.
+    pub fn is_c_library(&self) -> bool {
+        self.role == Role::CLibrary
+    }
+
+    /// The file's name without its folders.
+    pub fn file_name(&self) -> &OsStr {
+        self.path.file_name().unwrap_or_default()
+    }
+
+    /// Whether code of this object stands at `address`.
+    pub fn has_code(&self, address: usize) -> bool {
+        self.segment(address, 1).is_some_and(|s| s.executable)
+    }
+
+    /// Where its code is.
+    pub fn code(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.segments.iter().filter(|s| s.executable).map(|s| s.range.clone())
+    }
+
+    /// What is read-only since relocation: whole pages, as the loader rounds them.
+    pub fn relro(&self) -> Range<usize> {
+        let page = page_bytes();
+        self.relro.as_ref().map_or(0..0, |r| r.start / page * page..r.end / page * page)
+    }
+
+    /// What may be done with the page of `address`.
+    pub fn page(&self, address: usize) -> Page {
+        match self.segment(address, size_of::<usize>()) {
+            Some(segment) if segment.executable => Page::Untouchable,
+            Some(segment) if segment.writable && !self.relro().contains(&address) => Page::Writable,
+            Some(_) => Page::ReadOnly,
+            None => Page::Untouchable,
+        }
+    }
+
+    /// The segment the bytes lie in.
+    fn segment(&self, address: usize, bytes: usize) -> Option<&Segment> {
+        let end = address.checked_add(bytes)?;
+        self.segments.iter().find(|s| s.range.start <= address && end <= s.range.end)
+    }
+
+    /// Whether the other description is of the same object.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.place() == other.place() && self.name == other.name
+    }
+
+    fn place(&self) -> (usize, usize) {
+        (self.base, self.dynamic.as_ref().map_or(0, |d| d.start))
+    }
+
+    /// Keeps the object loaded until the result is dropped. Waits for a dlopen of another thread to end.
+    ///
+    /// # Errors
+    /// `Protected` for the vdso and the loader, `Gone` when the object is no longer loaded.
+    pub fn hold(&self) -> Result<Held<'_>, Error> {
+        if matches!(self.role, Role::Vdso | Role::Loader) {
+            return Err(Error::Protected { object: self.path.clone() });
+        }
+        let gone = |reason| Error::Gone { object: self.path.clone(), reason };
+        let handle = Handle::of_loaded(&self.name).map_err(gone)?;
+        if handle.place() != Some(self.place()) {
+            return Err(gone("another object has its name".to_owned()));
+        }
+        Ok(Held { object: self, handle })
+    }
+}
+
+/// An object that stays loaded as long as this lives.
+#[derive(Debug)]
+pub struct Held<'a> {
+    pub(super) object: &'a Object,
+    pub(super) handle: Handle,
+}
+
+impl Held<'_> {
+    /// The object.
+    pub fn object(&self) -> &Object {
+        self.object
+    }
+
+    pub(super) fn tables(&self) -> Result<Tables<'_>, Error> {
+        // SAFETY: the object is loaded as long as the handle in `self` lives.
+        let mapped = unsafe { Mapped::new(self.object) };
+        Tables::read(mapped).map_err(|what| Error::Malformed { object: self.object.path.clone(), what })
+    }
+
+    /// The entries of its import tables; none for a static program.
+    ///
+    /// # Errors
+    /// `Malformed` when the tables are of a kind this CPU's ABI does not have, or point outside of the object.
+    pub fn imports(&self) -> Result<Vec<Import<'_>>, Error> {
+        if self.object.dynamic.is_none() {
+            return Ok(Vec::new());
+        }
+        Ok(self.tables()?.imports().collect())
+    }
+
+    /// The beginning of a change of this object's entries.
+    pub fn edit(&self) -> Edit<'_> {
+        Edit::new(self)
+    }
+
+    /// Keeps it loaded after the description is gone.
+    pub(super) fn into_handle(self) -> Handle {
+        self.handle
+    }
+}
+
+/// The memory of an object that is known to be loaded. Reads what lies within one segment.
+#[derive(Clone, Copy)]
+pub(super) struct Mapped<'a>(&'a Object);
+
+impl<'a> Mapped<'a> {
+    /// # Safety
+    /// The object stays loaded for `'a`.
+    pub(super) unsafe fn new(object: &'a Object) -> Self {
+        Self(object)
+    }
+
+    pub(super) fn base(self) -> usize {
+        self.0.base
+    }
+
+    pub(super) fn dynamic(self) -> Option<Range<usize>> {
+        self.0.dynamic.clone()
+    }
+
+    /// What an address of the dynamic section means. glibc rewrites them to absolute ones, except in the vdso's and in
+    /// other dynamic sections it cannot write to.
+    pub(super) fn absolute(self, address: usize) -> usize {
+        if self.0.segment(address, 1).is_some() { address } else { self.0.base.wrapping_add(address) }
+    }
+
+    /// A table of integers or records of integers that the file has there and nothing writes to after loading.
+    pub(super) fn slice<T: Copy>(self, address: usize, count: usize) -> Option<&'a [T]> {
+        let bytes = count.checked_mul(size_of::<T>())?;
+        if address == 0 || !address.is_multiple_of(align_of::<T>()) || self.0.segment(address, bytes).is_none() {
+            return None;
+        }
+        // SAFETY: mapped by the promise of `new`, readable as every segment is, aligned; any bits are a `T` of integers.
+        Some(unsafe { std::slice::from_raw_parts(ptr::with_exposed_provenance(address), count) })
+    }
+
+    pub(super) fn read<T: Copy>(self, address: usize) -> Option<T> {
+        self.slice(address, 1).map(|found| found[0])
+    }
+}
+
+/// The object in `objects` that has `address` among its code, and its place in the list.
+pub(super) fn owner(objects: &[Object], address: usize) -> Option<(usize, &Object)> {
+    objects.iter().enumerate().find(|(_, o)| o.has_code(address))
+}
