@@ -9,7 +9,7 @@
 //! | layer | folder | what |
 //! |---|---|---|
 //! | 0 | primitive | std or loom atomics and locks |
-//! | 1 | sys | memory, futex, threads, clock: the only place that names libc |
+//! | 1 | sys | memory, futex, threads, clock, poller: the only place that names libc |
 //! | 3 | stack | slots with guards, pool |
 //! | 4 | context | init, switch |
 //! | 5 | timer | per-P heap; returns ready lists |

@@ -15,5 +15,6 @@ pub mod futex;
 ))]
 pub mod loader;
 pub mod memory;
+pub mod poller;
 pub mod signal;
 pub mod thread;
