@@ -14,6 +14,7 @@
 //! | 4 | context | init, switch |
 //! | 5 | timer | per-P heap; returns ready lists |
 //! | 6 | goroutine | descriptor, status, waiter, host table, registry |
+//! | 7 | netpoll | who waits for which descriptor; returns claimed waiters |
 //! | 8 | sched | processor, machine, queues, find_work, steal, idle, park, blocking, sysmon |
 //! | 9 | chan, sync, boundary | use park, ready and waiter; know no queue and no P |
 //! | 10 | observe | dump, metrics: read only |
@@ -31,6 +32,8 @@ pub mod context;
 pub mod timer;
 
 pub mod goroutine;
+
+pub mod netpoll;
 
 pub mod sched;
 

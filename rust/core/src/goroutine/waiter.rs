@@ -83,11 +83,13 @@ pub enum Reason {
     ChanReceiveNil,
     /// `chan send (nil chan)`
     ChanSendNil,
+    /// `IO wait`
+    Io,
 }
 
 /// The text of a reason byte, as Go prints it in a dump.
 pub fn reason_name(reason: u8) -> &'static str {
-    const NAMES: [&str; 15] = [
+    const NAMES: [&str; 16] = [
         "",
         "chan receive",
         "chan send",
@@ -103,6 +105,7 @@ pub fn reason_name(reason: u8) -> &'static str {
         "join",
         "chan receive (nil chan)",
         "chan send (nil chan)",
+        "IO wait",
     ];
     NAMES.get(reason as usize).copied().unwrap_or("")
 }
@@ -169,7 +172,7 @@ pub struct Node {
     next: *mut Node,
     prev: *mut Node,
     linked: bool,
-    /// Which case of a select.
+    /// Which case of a select; in netpoll, which file of the descriptor.
     pub case: usize,
     /// Where the value is, to take from or give to; the queue's owner knows its type.
     pub slot: *mut u8,
@@ -182,6 +185,12 @@ impl Node {
     #[inline]
     pub fn new(wait: *mut Wait, slot: *mut u8) -> Self {
         Self { wait, next: ptr::null_mut(), prev: ptr::null_mut(), linked: false, case: 0, slot, amount: 0 }
+    }
+
+    /// Whether it stands in a queue. Under that queue's lock.
+    #[inline]
+    pub fn is_linked(&self) -> bool {
+        self.linked
     }
 }
 

@@ -78,3 +78,10 @@ impl Error {
     /// Memory was refused.
     pub const NO_MEMORY: Self = Self::Os(libc::ENOMEM);
 }
+
+/// Makes `to` another name of `from`'s file, closing what it was without telling anybody.
+#[cfg(all(test, not(loom)))]
+pub(crate) fn duplicate_for_test(from: i32, to: i32) -> i32 {
+    // SAFETY: no pointers; the caller owns `to`.
+    unsafe { libc::dup2(from, to) }
+}
