@@ -66,6 +66,8 @@ pub struct NetPoll {
     waiting: AtomicUsize,
     /// Somebody sleeps in the poller.
     seat: AtomicBool,
+    /// The poller's own descriptors were closed: nothing is registered any more.
+    is_abandoned: AtomicBool,
     to_verify: Mutex<VecDeque<Watched>>,
     /// What threads that could not claim waiters found.
     pending: Mutex<Vec<Event>>,
@@ -88,6 +90,7 @@ impl NetPoll {
             control: Mutex::new(()),
             waiting: AtomicUsize::new(0),
             seat: AtomicBool::new(false),
+            is_abandoned: AtomicBool::new(false),
             to_verify: Mutex::new(VecDeque::new()),
             pending: Mutex::new(Vec::new()),
             counters: Counters::default(),
@@ -151,6 +154,9 @@ impl NetPoll {
             return Err(Error::NotPollable);
         }
         let _control = self.control.lock().unwrap_or_else(|e| e.into_inner());
+        if self.is_abandoned.load(Ordering::Relaxed) {
+            return Err(Error::NotPollable); // written under the lock
+        }
         let poller = self.made_poller()?;
         self.grow(fd as usize / CHUNK)?;
         let desc = self.place(fd).ok_or(Error::NO_MEMORY)?;
@@ -334,10 +340,28 @@ impl NetPoll {
         (!there).then_some(Event { tag, readable: true, writable: true })
     }
 
+    /// After an error of the poller: every registration goes and none is made again. Gives back noted events for who waits.
+    pub fn abandon(&self) -> Vec<Event> {
+        let _control = self.control.lock().unwrap_or_else(|e| e.into_inner());
+        self.is_abandoned.store(true, Ordering::Relaxed);
+        let mut events = Vec::new();
+        let chunks = (0..CHUNKS).filter_map(|chunk| self.place((chunk * CHUNK) as i32));
+        for first in chunks.map(ptr::from_ref) {
+            for i in 0..CHUNK {
+                // SAFETY: a chunk has `CHUNK` places.
+                let desc = unsafe { &*first.add(i) };
+                desc.set_registered(false);
+                events.extend(desc.note(Event { tag: desc.tag(), readable: true, writable: true }));
+            }
+        }
+        events
+    }
+
     /// Takes the seat of the one who may sleep in the poller; `false`: it is taken.
     pub fn take_seat(&self) -> bool {
         // Acquire: pairs with the Release in `leave_seat`; the poller's wake-up is this caller's from here on.
-        self.poller().is_some() && self.seat.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        let there = self.poller().is_some() && !self.is_abandoned.load(Ordering::Relaxed);
+        there && self.seat.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// Gives the seat back.

@@ -6,7 +6,7 @@
 //! states, which `in_scheduler` tells.
 
 use super::machine::{self, Action, Machine};
-use super::processor::{NEVER, Processor};
+use super::processor::Processor;
 use crate::primitive::atomic::Ordering;
 use std::ptr;
 
@@ -48,7 +48,7 @@ pub fn blocking<R>(call: impl FnOnce() -> R) -> R {
         if !p.is_null() {
             let rt = (*m).rt;
             rt.put_idle_processor(&*p);
-            if rt.has_work() || rt.next_timer() != NEVER {
+            if rt.needs_watching() {
                 rt.wake_one(ptr::null_mut());
             }
         }

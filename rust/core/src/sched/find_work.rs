@@ -1,4 +1,5 @@
-//! The order of looking for work: own timers, every 61st tick the global queue, local, global, other Ps, then idle.
+//! The order of looking for work: own timers, every 61st tick the poller and the global queue, local, global, the poller,
+//! other Ps, then idle.
 
 use super::machine::Machine;
 use super::processor::{NEVER, Processor};
@@ -25,14 +26,22 @@ impl Machine {
             let p = self.p();
             // A spinning M goes the long way, which says that it spins no more: while one does, nobody else is woken.
             let quick = !self.spinning && self.bound_count == 0 && self.rt.requests.load(Ordering::Relaxed) == 0;
+            let mut polled = false;
             if !p.is_null() && quick {
-                let g = self.quick(&*p);
+                let mut g = self.quick(&*p);
+                if g.is_null() && self.rt.net.waiting() != 0 {
+                    // Here, with the last goroutine's state still current: the next one's may follow at once.
+                    polled = true;
+                    if self.poll_net() {
+                        g = self.quick(&*p);
+                    }
+                }
                 if !g.is_null() && self.may_run(g) {
                     return g;
                 }
             }
             self.settle(self.home);
-            self.search()
+            self.search(polled)
         }
     }
 
@@ -51,8 +60,7 @@ impl Machine {
                 self.rt.run_timers(p);
             }
             if p.ticks.load(Ordering::Relaxed).is_multiple_of(GLOBAL_EVERY)
-                && !self.rt.inject.is_empty()
-                && let Some(g) = self.rt.inject.pop()
+                && let Some(g) = self.take_shared()
             {
                 return g;
             }
@@ -65,6 +73,18 @@ impl Machine {
             }
             self.take_global(p)
         }
+    }
+
+    /// What a busy P would keep waiting: a look at the poller, whose finds stand behind the others, and the global queue.
+    #[cold]
+    unsafe fn take_shared(&mut self) -> Option<*mut Goroutine> {
+        // SAFETY: on g0, host attached, by the caller's promise.
+        unsafe {
+            if self.rt.net.waiting() != 0 {
+                self.poll_net();
+            }
+        }
+        self.rt.inject.pop()
     }
 
     /// `g` came by the next slot. It goes on with the slice, or, when that was handed on too often, behind the others.
@@ -102,8 +122,8 @@ impl Machine {
         first
     }
 
-    /// The long way: takes a P if there is none, looks everywhere, sleeps.
-    unsafe fn search(&mut self) -> *mut Goroutine {
+    /// The long way: takes a P if there is none, looks everywhere, sleeps. `polled`: the poller was looked at just now.
+    unsafe fn search(&mut self, mut polled: bool) -> *mut Goroutine {
         let rt = self.rt;
         // SAFETY: on g0 with the home state current; P ownership is checked at each use.
         unsafe {
@@ -131,6 +151,9 @@ impl Machine {
                 }
                 let p = &*self.p();
                 let mut g = self.quick(p);
+                if g.is_null() && !std::mem::take(&mut polled) && rt.net.waiting() != 0 && self.poll_net() {
+                    g = self.quick(p);
+                }
                 if g.is_null() {
                     g = self.steal(p);
                 }

@@ -4,6 +4,7 @@
 //! and then reads the queues again. Both fence in between, so one of them sees the other.
 
 use super::machine::Machine;
+use super::net::{ASLEEP, Found, IN_POLLER, NOTIFIED};
 use super::processor::{NEVER, Processor};
 use super::runtime::Runtime;
 use crate::primitive::atomic::{Ordering, fence};
@@ -151,10 +152,14 @@ fn take_machine(idle: &mut IdleLists, prefer: *mut Machine) -> *mut Machine {
 /// # Safety
 /// `m` was taken from the idle list by this caller, or is new.
 pub(super) unsafe fn notify(m: *mut Machine) {
-    // SAFETY: Ms are never freed. Release: pairs with the Acquire swap in `sleep_without_work`.
+    // SAFETY: Ms are never freed. AcqRel: pairs with the swaps in `sleep_without_work` and `sleep_in_poller`: the errand is
+    // seen by the M, and where the M sleeps by us.
     unsafe {
-        (*m).note.store(1, Ordering::Release);
-        futex::wake_one(&raw const (*m).note);
+        if (*m).note.swap(NOTIFIED, Ordering::AcqRel) == IN_POLLER {
+            (*m).rt.net.wake();
+        } else {
+            futex::wake_one(&raw const (*m).note);
+        }
     }
 }
 
@@ -221,6 +226,7 @@ impl Machine {
             unsafe { rt.inject_goroutine(g) };
         }
         fence(Ordering::SeqCst); // pairs with the fence in `wake_one`
+        let mut found = Found::new();
         loop {
             // A producer that came between the recheck and the push found a P but no M asleep, and perhaps could not
             // start one (the limit, EAGAIN): its work is seen here.
@@ -229,10 +235,20 @@ impl Machine {
             }
             let next = rt.next_timer();
             let timeout = self.keep_timers(next);
-            let interrupted = matches!(futex::wait(&self.note, 0, timeout), futex::WaitResult::Interrupted);
-            // Acquire: pairs with the Release in `notify`.
-            if self.note.swap(0, Ordering::Acquire) == 1 {
+            let interrupted = if self.may_poll() {
+                self.sleep_in_poller(timeout, &mut found)
+            } else {
+                matches!(futex::wait(&self.note, ASLEEP, timeout), futex::WaitResult::Interrupted)
+            };
+            // AcqRel: pairs with the swap in `notify`.
+            if self.note.swap(ASLEEP, Ordering::AcqRel) == NOTIFIED {
                 break;
+            }
+            if !found.is_empty() {
+                if self.wake_self() {
+                    break;
+                }
+                rt.leave_events(found.take());
             }
             // SAFETY: any thread may ask.
             let signal = interrupted && unsafe { (rt.host.signals_pending)() };
@@ -242,8 +258,13 @@ impl Machine {
             }
         }
         self.drop_keeper();
-        // SAFETY: the host was detached above.
-        unsafe { self.wake_up() };
+        // SAFETY: the host was detached above, and is attached then.
+        unsafe {
+            self.wake_up();
+            if !found.is_empty() {
+                rt.ready_events(found.take());
+            }
+        }
     }
 
     /// Takes the host's lock again after a sleep, and what this M was woken for: a P, or the errand to take one.

@@ -41,7 +41,7 @@ pub struct Machine {
     pub processor: AtomicPtr<Processor>,
     /// On g0 (true) or on a goroutine's stack.
     pub in_scheduler: AtomicBool,
-    /// Futex word: 1 when there is a reason to wake.
+    /// Futex word, and where it sleeps: values in `net`.
     pub note: AtomicU32,
     /// A P handed to it while it sleeps.
     pub handed: AtomicPtr<Processor>,

@@ -9,7 +9,6 @@
 //! call, and comes back afterwards: a call that blocks stops nobody else, not even main.
 
 use super::machine::{Action, Machine};
-use super::processor::NEVER;
 use super::runtime::Runtime;
 use crate::goroutine::Goroutine;
 use crate::primitive::atomic::Ordering;
@@ -114,7 +113,7 @@ impl Machine {
             let p = self.processor.swap(ptr::null_mut(), Ordering::Relaxed);
             if !p.is_null() {
                 rt.put_idle_processor(&*p);
-                if rt.has_work() || rt.next_timer() != NEVER {
+                if rt.needs_watching() {
                     rt.wake_one(ptr::null_mut());
                 }
             }

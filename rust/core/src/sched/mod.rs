@@ -18,6 +18,8 @@
 //! The main goroutine runs on its thread's own stack and is switched away from like any other; its M runs other
 //! goroutines meanwhile, which is why a script that never calls `run` is as fast as one that does. It belongs to its M;
 //! while that M is stuck in another goroutine's blocking call it goes on elsewhere (`mail`).
+//!
+//! Descriptors are watched by whoever has nothing else to do (`net`).
 
 pub mod blocking;
 pub mod config;
@@ -29,6 +31,7 @@ pub mod machine;
 mod mail;
 #[cfg(all(test, loom))]
 mod model;
+mod net;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod null_tests;
 mod overflow;
@@ -47,5 +50,6 @@ pub mod timers;
 mod timers_tests;
 
 pub use machine::current_machine;
+pub use net::wait_io;
 pub use park::{announce, block, current_goroutine, gosched, ready_wait, retract, sleep_for_ever, sleep_until};
 pub use runtime::Runtime;

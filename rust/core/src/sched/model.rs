@@ -8,8 +8,9 @@ use super::machine::{Action, Machine};
 use super::{Runtime, announce, ready_wait};
 use crate::context;
 use crate::goroutine::host::{Host, null_host};
-use crate::goroutine::waiter::{Node, Outcome, Wait, WaitQueue};
+use crate::goroutine::waiter::{Node, Outcome, Wait, WaitQueue, Who};
 use crate::goroutine::{Bundle, Goroutine, status};
+use crate::netpoll::{Event, Side};
 use crate::primitive::Witness;
 use crate::primitive::atomic::Ordering;
 use crate::primitive::exclusive::ShortLock;
@@ -192,6 +193,9 @@ unsafe fn find_one(m: *mut Machine) -> *mut Goroutine {
     // SAFETY: the caller's promise.
     unsafe {
         loop {
+            if (*m).rt.requests.load(Ordering::Relaxed) != 0 {
+                (*m).rt.serve_requests();
+            }
             if (*m).p().is_null() && !(*m).acquire_idle_processor() {
                 (*m).sleep_without_work();
                 continue;
@@ -247,6 +251,127 @@ fn work_put_on_a_local_queue_wakes_an_m_that_goes_to_sleep() {
             rt.enqueue(ptr::with_exposed_provenance_mut(g));
         }
         sleeper.join().expect("no panic");
+    });
+}
+
+/// A goroutine parked until descriptor `fd` can be read; what it waits with is never freed. Returns its address.
+fn parked_reader(rt: &'static Runtime, fd: i32) -> usize {
+    let g: *mut Goroutine = ptr::with_exposed_provenance_mut(goroutine(rt));
+    let wait: *mut Wait = Box::leak(Box::new(Wait::new()));
+    let node = Box::leak(Box::new(Node::new(wait, ptr::null_mut())));
+    let desc = rt.net.desc(fd).expect("every number is a descriptor in a model");
+    // SAFETY: leaked; nobody else knows them yet.
+    unsafe {
+        (*wait).who = Who::Goroutine(g);
+        (*g).status.store(status::WAITING, Ordering::Release);
+        assert!(rt.net.enqueue(desc, Side::Read, node, 0, 0));
+    }
+    g.addr()
+}
+
+fn readable(rt: &'static Runtime, fd: u64) {
+    rt.net.model_poller().post(Event { tag: fd, readable: true, writable: false });
+}
+
+#[test]
+fn work_put_on_the_global_queue_wakes_an_m_that_goes_to_sleep_in_the_poller() {
+    loom::model(|| {
+        let rt = runtime(1);
+        parked_reader(rt, 0);
+        let g = goroutine(rt);
+        let sleeper = thread::spawn(move || {
+            let m = machine(rt, 1);
+            // SAFETY: this thread's M.
+            assert_eq!(unsafe { find_one(m) }.addr(), g);
+        });
+        // SAFETY: a new goroutine, on no queue.
+        unsafe { rt.inject_goroutine(ptr::with_exposed_provenance_mut(g)) };
+        sleeper.join().expect("no panic");
+    });
+}
+
+#[test]
+fn event_wakes_an_m_that_goes_to_sleep_in_the_poller() {
+    loom::model(|| {
+        let rt = runtime(1);
+        let g = parked_reader(rt, 0);
+        let sleeper = thread::spawn(move || {
+            let m = machine(rt, 1);
+            // SAFETY: this thread's M.
+            assert_eq!(unsafe { find_one(m) }.addr(), g);
+        });
+        readable(rt, 0);
+        sleeper.join().expect("no panic");
+    });
+}
+
+/// Another thread looks at the poller meanwhile, as a busy M and sysmon do: it must not take the sleeper's wake-up, and
+/// what it finds must not be lost.
+#[test]
+fn event_and_work_reach_a_sleeping_m_while_another_thread_looks() {
+    loom::model(|| {
+        let rt = runtime(1);
+        let reader = parked_reader(rt, 0);
+        let other = goroutine(rt);
+        let sleeper = thread::spawn(move || {
+            let m = machine(rt, 1);
+            // SAFETY: this thread's M.
+            let mut found = unsafe { [find_one(m).addr(), find_one(m).addr()] };
+            let mut wanted = [reader, other];
+            found.sort_unstable();
+            wanted.sort_unstable();
+            assert_eq!(found, wanted);
+        });
+        let look = || {
+            let mut events = [Event::default(); 2];
+            let count = rt.net.poll(Some(0), &mut events).expect("a poller");
+            rt.leave_events(&events[..count]);
+        };
+        readable(rt, 0);
+        look();
+        // SAFETY: a new goroutine, on no queue.
+        unsafe { rt.inject_goroutine(ptr::with_exposed_provenance_mut(other)) };
+        look();
+        sleeper.join().expect("no panic");
+    });
+}
+
+/// Two Ms and one P: whoever sits in the poller may find that the other has the P.
+#[test]
+fn event_for_an_m_without_a_p_is_left_to_the_one_that_has_it() {
+    loom::model(|| {
+        let rt = runtime(1);
+        parked_reader(rt, 0);
+        let sleeper = thread::spawn(move || {
+            let m = Machine::new(rt, 1);
+            // SAFETY: the M is this thread's, and never freed.
+            unsafe {
+                (*m).home = ptr::dangling_mut();
+                (*m).current_host = (*m).home;
+                context::current_set(m.cast());
+                let g = find_one(m);
+                let p = (*m).processor.swap(ptr::null_mut(), Ordering::Relaxed);
+                rt.put_idle_processor(&*p);
+                rt.wake_one(ptr::null_mut());
+                g.addr()
+            }
+        });
+        let g = goroutine(rt);
+        // The P was taken by a thread that computes, while an event comes and a goroutine is spawned.
+        let m = Machine::new(rt, 2);
+        // SAFETY: the M is this thread's, and never freed.
+        unsafe {
+            (*m).home = ptr::dangling_mut();
+            (*m).current_host = (*m).home;
+            context::current_set(m.cast());
+            readable(rt, 0);
+            rt.inject_goroutine(ptr::with_exposed_provenance_mut(g));
+            let mine = find_one(m).addr();
+            let p = (*m).processor.swap(ptr::null_mut(), Ordering::Relaxed);
+            rt.put_idle_processor(&*p);
+            rt.wake_one(ptr::null_mut());
+            assert_ne!(mine, sleeper.join().expect("no panic"));
+        }
     });
 }
 

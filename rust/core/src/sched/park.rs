@@ -191,6 +191,7 @@ pub fn gosched() {
             if (next == super::processor::NEVER || next > clock::now_ns())
                 && rt.requests.load(Ordering::Relaxed) == 0
                 && rt.processors.len() == 1
+                && rt.net.waiting() == 0
             {
                 rt.close_soft_guard((*(*m).current).bundle);
                 return;

@@ -9,6 +9,7 @@ use crate::goroutine::host::Host;
 use crate::goroutine::registry::Registry;
 use crate::goroutine::waiter::Outcome;
 use crate::goroutine::{Bundle, Goroutine};
+use crate::netpoll::NetPoll;
 use crate::primitive::Mutex;
 use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::primitive::exclusive::{ShortLock, is_exclusive, set_exclusive};
@@ -20,6 +21,8 @@ use std::ptr;
 pub const REQUEST_SIGNAL: u32 = 1;
 /// sysmon thinks everything is asleep.
 pub const REQUEST_DEADLOCK: u32 = 2;
+/// Events of descriptors wait for an M with the host's lock.
+pub const REQUEST_NET: u32 = 8;
 /// The host is ending. Never taken back.
 pub const REQUEST_STOP: u32 = 4;
 
@@ -44,6 +47,8 @@ pub struct Runtime {
     pub config: Config,
     /// All goroutines.
     pub registry: Registry,
+    /// Who waits for descriptors.
+    pub net: NetPoll,
     /// Stack slots.
     pub stacks: StackDepot,
     pub(super) other_stacks: Mutex<Vec<(u32, &'static StackDepot)>>,
@@ -94,6 +99,7 @@ impl Runtime {
         let rt: &'static Runtime = Box::leak(Box::new(Runtime {
             host,
             registry: Registry::new(),
+            net: NetPoll::new(),
             stacks,
             other_stacks: Mutex::new(Vec::new()),
             inject: InjectQueue::new(),
@@ -172,10 +178,13 @@ impl Runtime {
         self.wake_one(owner);
     }
 
-    /// Serves what sysmon asked for. Host attached.
+    /// Serves what sysmon, or an M without a P, asked for. Host attached.
     pub(super) fn serve_requests(&self) {
         // AcqRel: pairs with sysmon's fetch_or.
         let requests = self.requests.fetch_and(REQUEST_STOP, Ordering::AcqRel);
+        if requests & REQUEST_NET != 0 {
+            self.serve_net();
+        }
         let main = self.main.load(Ordering::Acquire); // pairs with the Release in `adopt_main`
         if main.is_null() {
             return;
@@ -194,11 +203,12 @@ impl Runtime {
         }
     }
 
-    /// Whether no goroutine runs, is queued or timed, and every M but the calling one sleeps. Host attached.
+    /// Whether no goroutine runs, is queued, timed or waits for a descriptor, and every M but the calling one sleeps. Host attached.
     fn nothing_runs(&self) -> bool {
         self.inject.is_empty()
             && self.processors.iter().all(|p| p.queue.is_empty())
             && self.next_timer() == super::processor::NEVER
+            && self.net.waiting() == 0
             && self.idle_machine_count() + 1 == self.machine_count.load(Ordering::Relaxed)
     }
 

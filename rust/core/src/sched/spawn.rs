@@ -1,6 +1,7 @@
 //! New goroutines, bundles and Ms.
 
 use super::machine::{Machine, goroutine_main, run_machine};
+use super::net::{ASLEEP, NOTIFIED};
 use super::runtime::{REQUEST_STOP, Runtime};
 use super::{current_machine, idle};
 use crate::context;
@@ -220,8 +221,8 @@ impl Machine {
     unsafe fn first_sleep(&mut self) {
         // SAFETY: the M is in no list: only its starter knows it and notifies it once.
         unsafe {
-            while self.note.swap(0, Ordering::Acquire) != 1 {
-                let _ = crate::sys::futex::wait(&self.note, 0, None);
+            while self.note.swap(ASLEEP, Ordering::Acquire) != NOTIFIED {
+                let _ = crate::sys::futex::wait(&self.note, ASLEEP, None);
             }
             self.wake_up();
         }

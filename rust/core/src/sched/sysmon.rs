@@ -1,9 +1,10 @@
-//! The watcher: a thread without a P and without the host's lock. Retakes Ps of blocked Ms, backs up the timers, passes
-//! signals on to a parked main goroutine, and suspects deadlock.
+//! The watcher: a thread without a P and without the host's lock. Retakes Ps of blocked Ms, backs up the timers and
+//! the poller, passes signals on to a parked main goroutine, and suspects deadlock.
 
 use super::machine::Machine;
+use super::net::NetWatch;
 use super::processor::{NEVER, Processor};
-use super::runtime::{REQUEST_DEADLOCK, REQUEST_SIGNAL, Runtime};
+use super::runtime::{REQUEST_DEADLOCK, REQUEST_NET, REQUEST_SIGNAL, Runtime};
 use crate::goroutine::status;
 use crate::primitive::atomic::{AtomicU32, Ordering};
 use crate::sys::{clock, futex, thread};
@@ -52,12 +53,20 @@ impl Runtime {
         }
     }
 
+    /// Whether there is something for an M with `p` to do.
+    fn is_wanted(&self, p: &Processor, now: u64) -> bool {
+        let next = p.next_when.load(Ordering::Acquire); // pairs with the Release stores under the heap's lock
+        !self.inject.is_empty()
+            || !p.queue.is_empty()
+            || (next != NEVER && next <= now)
+            || self.requests.load(Ordering::Relaxed) & REQUEST_NET != 0
+    }
+
     /// One look at `p`.
     fn look_at(&self, p: &Processor, seen: &mut Seen, now: u64) -> Look {
         let m: *mut Machine = p.machine.load(Ordering::Acquire); // pairs with the Release of who gave the P away
         if m.is_null() {
-            let next = p.next_when.load(Ordering::Acquire);
-            if !self.inject.is_empty() || !p.queue.is_empty() || (next != NEVER && next <= now) {
+            if self.is_wanted(p, now) {
                 self.wake_one(ptr::null_mut());
             }
             seen.host = ptr::null_mut();
@@ -82,8 +91,7 @@ impl Runtime {
                 (true, true) => Look::Quiet,
             };
         }
-        let next = p.next_when.load(Ordering::Acquire);
-        let wanted = !self.inject.is_empty() || !p.queue.is_empty() || (next != NEVER && next <= now);
+        let wanted = self.is_wanted(p, now);
         let age = now.saturating_sub(seen.since_ns);
         if (wanted && age >= MIN_PAUSE_NS || age >= HAND_OFF_NS) && self.send_taker(p) {
             seen.host = ptr::null_mut();
@@ -109,7 +117,7 @@ impl Runtime {
         }
     }
 
-    /// Whether every M sleeps, nothing is timed and the main goroutine is parked.
+    /// Whether every M sleeps, nothing is timed, nobody waits for a descriptor and the main goroutine is parked.
     fn all_asleep(&self) -> bool {
         let main = self.main.load(Ordering::Acquire);
         if main.is_null() || self.idle_processors.load(Ordering::SeqCst) != self.processors.len() {
@@ -119,6 +127,7 @@ impl Runtime {
         let parked = unsafe { (*main).status.load(Ordering::Acquire) == status::WAITING };
         parked
             && self.next_timer() == NEVER
+            && self.net.waiting() == 0
             && !self.has_work()
             && self.idle_machine_count() == self.machine_count.load(Ordering::Relaxed)
     }
@@ -136,6 +145,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
     let mut seen = vec![Seen { host: ptr::null_mut(), ticks: 0, since_ns: 0 }; rt.processors.len()];
     let (mut pause_ns, mut quiet) = (MIN_PAUSE_NS, 0u32);
     let (mut asleep_rounds, mut asked_at_ticks) = (0u32, u64::MAX);
+    let mut net = NetWatch::default();
     let (mut last_ask_ns, mut signal_since_ns) = (0, u64::MAX);
     while !rt.stopping.load(Ordering::Acquire) {
         let _ = futex::wait(&pause, 0, Some(pause_ns));
@@ -144,6 +154,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
         for (p, s) in rt.processors.iter().zip(seen.iter_mut()) {
             look = look.max(rt.look_at(p, s, now));
         }
+        rt.watch_net(now, &mut net);
         // SAFETY: any thread may ask.
         if rt.host.exclusive && unsafe { (rt.host.signals_pending)() } {
             rt.requests.fetch_or(REQUEST_SIGNAL, Ordering::AcqRel);

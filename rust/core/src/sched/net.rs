@@ -1,0 +1,227 @@
+//! Netpoll and the scheduler: who looks at the poller, who sleeps in it, and what becomes of events.
+//!
+//! An M with a P looks without time when its queue is empty and at every 61st tick; both only while somebody waits for a
+//! descriptor. An M without work sleeps in the poller instead of on its futex when a P is idle and the seat is free. That
+//! is one word: `Machine::note` goes from `ASLEEP` to `IN_POLLER` before the sleep, and whoever wakes the M swaps
+//! `NOTIFIED` in and learns from the old value where it sleeps. Only the one in the seat empties the poller's wake-up, so
+//! it cannot be lost to another M.
+//!
+//! An M that has events but gets no P, and sysmon, which looks when nobody else has for 10 ms, leave them as pending; that
+//! is a request, and so counts as work, for the next M at a scheduling point. Without waiters nobody looks at anything.
+
+use super::machine::Machine;
+use super::runtime::{REQUEST_NET, Runtime};
+use super::{announce, block, current_machine, retract};
+use crate::goroutine::status::{self, Wake};
+use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue, Who};
+use crate::netpoll::{BATCH, Error, Event, PollDesc, Side};
+use crate::primitive::atomic::Ordering;
+use crate::sys::clock;
+use std::ptr;
+
+/// Values of an M's note: awake or on its futex; somebody has something for it; in the poller.
+pub(super) const ASLEEP: u32 = 0;
+pub(super) const NOTIFIED: u32 = 1;
+pub(super) const IN_POLLER: u32 = 2;
+
+/// How long nobody looked at the poller before sysmon does, ns. Go's 10 ms.
+const POLL_EVERY_NS: u64 = 10_000_000;
+/// Most registrations that sysmon looks at in a round: at 0.3 µs each a third of a millisecond.
+const VERIFY_MOST: usize = 1024;
+
+/// Events found, and how many.
+pub(super) struct Found {
+    events: [Event; BATCH],
+    count: usize,
+}
+
+impl Found {
+    pub(super) fn new() -> Self {
+        Self { events: [Event::default(); BATCH], count: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) fn take(&mut self) -> &[Event] {
+        let count = std::mem::take(&mut self.count);
+        &self.events[..count]
+    }
+}
+
+/// sysmon's memory of who looked last.
+#[derive(Default)]
+pub(super) struct NetWatch {
+    polls: u64,
+    since_ns: u64,
+}
+
+/// Waits until something happens to `side` of `desc` that had not when `seen` was read (`Delivered`: try again), or the
+/// descriptor is closed (`Closed`), at the latest until `deadline_ns`.
+pub fn wait_io(rt: &'static Runtime, desc: &PollDesc, side: Side, seen: u32, deadline_ns: Option<u64>) -> Outcome {
+    let mut wait = Wait::new();
+    let mut node = Node::new(&raw mut wait, ptr::null_mut());
+    announce(&mut wait);
+    // SAFETY: the node stays on this stack until it is unlinked, by the claimer or below; nobody finds the wait when this
+    // refuses; no lock is held.
+    unsafe {
+        if !rt.net.enqueue(desc, side, &raw mut node, seen, clock::now_ns()) {
+            retract(&wait);
+            return Outcome::Delivered;
+        }
+        let outcome = block(rt, &mut wait, Reason::Io, deadline_ns);
+        if !matches!(outcome, Outcome::Delivered | Outcome::Closed) {
+            rt.net.remove(desc, side, &raw mut node);
+        }
+        outcome
+    }
+}
+
+impl Machine {
+    /// Looks at the poller without time, and readies who waited; returns whether anybody did.
+    ///
+    /// # Safety
+    /// On g0, host attached.
+    #[inline(never)]
+    pub(super) unsafe fn poll_net(&mut self) -> bool {
+        let mut found = Found::new();
+        self.rt.look(Some(0), &mut found);
+        // SAFETY: the caller's promise.
+        !found.is_empty() && unsafe { self.rt.ready_events(found.take()) }
+    }
+
+    /// Takes the seat in the poller if it is this M's place to sleep.
+    pub(super) fn may_poll(&self) -> bool {
+        let rt = self.rt;
+        // Relaxed: while no P is idle, who has one looks; a stale view only means that events go by way of pending.
+        self.bound_count == 0
+            && rt.net.waiting() != 0
+            && rt.idle_processors.load(Ordering::Relaxed) != 0
+            && rt.net.take_seat()
+    }
+
+    /// Sleeps in the poller, whose seat it gives back; returns whether a signal ended it.
+    pub(super) fn sleep_in_poller(&mut self, timeout_ns: Option<u64>, found: &mut Found) -> bool {
+        // AcqRel: pairs with the swap in `notify`. Acquire: a note that came first is read by the caller.
+        let asleep = self.note.compare_exchange(ASLEEP, IN_POLLER, Ordering::AcqRel, Ordering::Acquire);
+        let interrupted = asleep.is_ok() && self.rt.look(timeout_ns, found);
+        self.rt.net.leave_seat();
+        interrupted
+    }
+}
+
+impl Runtime {
+    /// Looks at the poller; returns whether a signal ended it.
+    fn look(&self, timeout_ns: Option<u64>, found: &mut Found) -> bool {
+        match self.net.poll(timeout_ns, &mut found.events) {
+            Ok(count) => found.count = count,
+            Err(Error::Interrupted) => return true,
+            // Somebody closed the poller's descriptors: from here on calls block their threads.
+            Err(_) => self.leave_events(&self.net.abandon()),
+        }
+        false
+    }
+
+    /// Readies who waits for `events`; returns whether anybody does.
+    ///
+    /// # Safety
+    /// Host attached; on a goroutine's stack, on g0, or on a plain thread.
+    pub(super) unsafe fn ready_events(&self, events: &[Event]) -> bool {
+        let mut claimed = WaitQueue::new();
+        self.net.claim(events, &mut claimed);
+        // SAFETY: claimed just now.
+        unsafe { self.ready_claimed(&mut claimed) }
+    }
+
+    /// Readies claimed waiters in order: behind what is queued already, never in the next slot, so that the network keeps
+    /// nobody from running. Returns whether there were any.
+    ///
+    /// # Safety
+    /// Host attached. The nodes' waits were claimed by the caller, who readies them with this only.
+    pub unsafe fn ready_claimed(&self, claimed: &mut WaitQueue) -> bool {
+        if claimed.is_empty() {
+            return false;
+        }
+        let m = current_machine();
+        // SAFETY: this thread's M, and its P; a claimed wait lives until it is readied, and no longer.
+        let queued = unsafe {
+            let p = if m.is_null() { ptr::null_mut() } else { (*m).p() };
+            while !claimed.is_empty() {
+                let node = claimed.front();
+                claimed.remove(node);
+                let Who::Goroutine(g) = (*(*node).wait).who else {
+                    super::ready_wait(&*(*node).wait);
+                    continue;
+                };
+                if status::wake(&*g) == Wake::LeftToParker {
+                    continue;
+                }
+                if p.is_null() {
+                    self.inject.push(g);
+                } else if let Err(overflow) = (*p).queue.push_back(g) {
+                    self.inject.push_batch(&overflow.batch);
+                }
+            }
+            if p.is_null() { usize::MAX } else { (*p).queue.len() }
+        };
+        if queued > 1 {
+            self.wake_one(ptr::null_mut()); // this M runs one of them; it fences
+        }
+        true
+    }
+
+    /// The first step of a close by a thread that holds the host's lock: `fd` is retired, and who waits for it told.
+    ///
+    /// # Safety
+    /// Host attached.
+    pub unsafe fn retire_descriptor(&self, fd: i32) {
+        let mut claimed = WaitQueue::new();
+        self.net.retire(fd, &mut claimed);
+        // SAFETY: claimed just now.
+        unsafe { self.ready_claimed(&mut claimed) };
+    }
+
+    /// Leaves noted events to the next M at a scheduling point. Any thread.
+    pub(super) fn leave_events(&self, events: &[Event]) {
+        if events.is_empty() {
+            return;
+        }
+        self.net.leave_pending(events);
+        self.requests.fetch_or(REQUEST_NET, Ordering::AcqRel); // after the events: who serves it finds them
+        self.wake_one(ptr::null_mut());
+    }
+
+    /// Serves `REQUEST_NET`. Host attached.
+    pub(super) fn serve_net(&self) {
+        let mut claimed = WaitQueue::new();
+        self.net.claim_pending(&mut claimed);
+        // SAFETY: claimed just now.
+        unsafe { self.ready_claimed(&mut claimed) };
+    }
+
+    /// Whether an M that gives its P up should see to it that another one watches over timers and descriptors.
+    pub(super) fn needs_watching(&self) -> bool {
+        self.has_work()
+            || self.next_timer() != super::processor::NEVER
+            || (self.net.waiting() != 0 && !self.net.is_seat_taken())
+    }
+
+    /// sysmon: looks at registrations, and at the poller if nobody else did.
+    pub(super) fn watch_net(&self, now_ns: u64, watch: &mut NetWatch) {
+        let polls = self.net.counters.polls.load(Ordering::Relaxed);
+        if self.net.waiting() == 0 {
+            return;
+        }
+        let mut gone = self.net.verify_some(now_ns, VERIFY_MOST);
+        let kept = self.net.note(&mut gone);
+        self.leave_events(&gone[..kept]);
+        if polls != watch.polls || self.net.is_seat_taken() {
+            *watch = NetWatch { polls, since_ns: now_ns };
+        } else if now_ns.saturating_sub(watch.since_ns) >= POLL_EVERY_NS {
+            let mut found = Found::new();
+            self.look(Some(0), &mut found);
+            self.leave_events(found.take());
+        }
+    }
+}
