@@ -21,6 +21,8 @@ ORDER = (
     "_exceptions",
     "_core",
     "_async",
+    "boundary",
+    "threads",
     "chan",
     "runtime",
     "sync",

@@ -18,7 +18,7 @@ from gort._supported import complaint as _complaint
 if _problem := _complaint():
     raise ImportError(_problem)
 
-from gort import chan, runtime, sync, time
+from gort import boundary, chan, runtime, sync, threads, time
 from gort._async import wait
 from gort._core import (
     Case,
@@ -79,6 +79,7 @@ __all__ = [
     "WaitGroup",
     "after",
     "after_func",
+    "boundary",
     "chan",
     "current",
     "dump",
@@ -100,6 +101,7 @@ __all__ = [
     "spawn",
     "stats",
     "sync",
+    "threads",
     "tick",
     "time",
     "wait",

@@ -46,6 +46,8 @@ def complaint() -> str:
             f"unknown environment variable {', '.join(unknown)}: unset it, or use one of "
             f"{', '.join(ENVIRONMENT)}"
         )
+    if os.environ.get("GORT_BOUNDARY", "1") not in ("0", "1"):
+        return "GORT_BOUNDARY must be 0 (blocking calls keep their OS thread) or 1 (the default)"
     if os.environ.get("GORT_PANIC", "") not in ("", "report", "exit"):
         return "GORT_PANIC must be report (the default) or exit"
     return ""

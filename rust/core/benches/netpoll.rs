@@ -4,7 +4,7 @@
 mod measure;
 mod runs;
 
-use gort_core::goroutine::waiter::Outcome;
+use gort_core::goroutine::waiter::{Listens, Outcome};
 use gort_core::netpoll::Side;
 use gort_core::sched::{Runtime, wait_io};
 use measure::{header, measure};
@@ -24,7 +24,7 @@ fn read(rt: &'static Runtime, stream: &UnixStream) -> bool {
             Ok(count) => return count == 1,
             Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
         }
-        assert_eq!(wait_io(rt, desc, Side::Read, seen, None), Outcome::Delivered);
+        assert_eq!(wait_io(rt, desc, Side::Read, seen, None, Listens::ToAll), Outcome::Delivered);
     }
 }
 

@@ -37,6 +37,7 @@ pub mod netpoll;
 
 pub mod sched;
 
+#[cfg(not(loom))]
 pub mod boundary;
 pub mod chan;
 pub mod sync;

@@ -4,7 +4,7 @@
 use gort_core::goroutine::Goroutine;
 use gort_core::goroutine::host::{Host, null_host};
 use gort_core::goroutine::status;
-use gort_core::goroutine::waiter::Outcome;
+use gort_core::goroutine::waiter::{Listens, Outcome};
 use gort_core::netpoll::{Error, Side};
 use gort_core::sched::blocking::blocking;
 use gort_core::sched::config::Config;
@@ -86,7 +86,7 @@ fn io(
             Some(libc::EAGAIN) => {}
             other => return Err(Ended::Errno(other.unwrap_or(0))),
         }
-        match wait_io(rt, desc, side, seen, deadline_ns) {
+        match wait_io(rt, desc, side, seen, deadline_ns, Listens::ToAll) {
             Outcome::Delivered => {}
             other => return Err(Ended::Wait(other)),
         }

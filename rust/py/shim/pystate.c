@@ -18,11 +18,18 @@
 #include <link.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 /* Bytes of a goroutine's first data-stack chunk: about eight small frames. Deeper code goes on in CPython's own 16 KiB. */
 #define ROOT_CHUNK_BYTES 928
 
 static PyThreadState *main_state;
+
+int gort_is_detached(PyThreadState *t);
+
+/* What pthread_self answers the main goroutine; 0 while pthread_self answers by OS thread. */
+static unsigned long main_identity;
 
 /* Where the interpreter keeps which OS thread may run signal handlers; NULL when it could not be found. */
 static unsigned long *main_thread_word;
@@ -70,6 +77,13 @@ int gort_set_main(PyThreadState *t) {
     main_thread_word = &_PyRuntime.main_thread;
 #endif
     return main_thread_word != NULL;
+}
+
+/* From now on each goroutine has an identity of its own, the main goroutine `identity`, wherever they run. */
+void gort_set_identity(unsigned long identity) {
+    main_identity = identity;
+    if (main_thread_word != NULL)
+        *main_thread_word = identity;
 }
 
 /* C recursion a stack of `bytes` is let in for: half a KiB a level. What takes more meets the soft guard. */
@@ -214,7 +228,10 @@ void gort_switch(PyThreadState *to) {
     PyThread_tss_set(&_PyRuntime.gilstate.autoTSSkey, to);
 #endif
     /* Signals belong to the main goroutine: while another runs on its thread nobody is the main thread. */
-    if (to == main_state) {
+    if (main_identity != 0) {
+        if (to == main_state)
+            gort_signals_pending();
+    } else if (to == main_state) {
         /* Finalisation (3.12+) spares whatever runs on the thread that the finalising state names. */
         to->thread_id = PyThread_get_thread_ident();
         if (main_thread_word != NULL)
@@ -229,6 +246,73 @@ void gort_attach(PyThreadState *t) {
     PyEval_RestoreThread(t);
 #if PY_VERSION_HEX < 0x030C0000
     PyThread_tss_set(&_PyRuntime.gilstate.autoTSSkey, t);
+#endif
+}
+
+/* Where the calling thread stands, whose goroutine has `t`: 0 with t, 1 with no state, 2 with another one (a
+ * subinterpreter's). For signal handlers too. 3.11 keeps the current state of all threads in one word, so that there another
+ * one is somebody else's. */
+int gort_standing(PyThreadState *t) {
+#if PY_VERSION_HEX >= 0x030D0000
+    PyThreadState *now = PyThreadState_GetUnchecked();
+    return now == t ? 0 : now == NULL ? 1 : 2;
+#elif PY_VERSION_HEX >= 0x030C0000
+    PyThreadState *now = _PyThreadState_UncheckedGet();
+    return now == t ? 0 : now == NULL ? 1 : 2;
+#else
+    return _Py_atomic_load_relaxed(&_PyRuntime.gilstate.tstate_current) != (uintptr_t)t;
+#endif
+}
+
+/* The state current on the calling thread, which holds the GIL. */
+PyThreadState *gort_current_state(void) { return PyThreadState_Get(); }
+
+/* The state that the thread to be started with this argument of pythread_wrapper will attach, or NULL if it is none of
+ * _thread's. The wrapper's argument is {function, argument}, the latter thread_run's bootstate, which holds the new state
+ * among its first words; whether a word is that is seen by the interpreter's list, where a new one stands in front.
+ * Sources: Python/thread_pthread.h, Modules/_threadmodule.c of 3.11 to 3.15. `thread_run` is learnt from a probe. */
+static void *thread_run;
+static int probing;
+
+void gort_probe_threads(int on) { probing = on; }
+int gort_knows_threads(void) { return thread_run != NULL; }
+
+PyThreadState *gort_state_of_thread(void *argument) {
+    void **callback = argument;
+    if (probing && thread_run == NULL)
+        thread_run = callback[0];
+    if (probing || thread_run == NULL || callback[0] != thread_run)
+        return NULL;
+    void **boot = callback[1];
+    PyThreadState *t = PyInterpreterState_ThreadHead(PyThreadState_Get()->interp);
+    for (int i = 0; t != NULL && i < 16; i++, t = PyThreadState_Next(t)) {
+        for (int word = 0; word < 5; word++)
+            if (boot[word] == t && t->thread_id != (unsigned long)(uintptr_t)t)
+                return t;
+    }
+    return NULL;
+}
+
+/* Like gort_is_detached, of memory that may be gone: then the answer means nothing. */
+int gort_seems_detached(PyThreadState *t) {
+#if PY_VERSION_HEX < 0x030C0000
+    return gort_is_detached(t);
+#else
+#if PY_VERSION_HEX >= 0x030D0000
+    int state;
+    void *where = &t->state;
+#else
+    __typeof__(t->_status) state;
+    void *where = &t->_status;
+#endif
+    struct iovec to = {&state, sizeof(state)}, from = {where, sizeof(state)};
+    if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) != (ssize_t)sizeof(state))
+        return 0;
+#if PY_VERSION_HEX >= 0x030D0000
+    return state == 0;
+#else
+    return !state.active;
+#endif
 #endif
 }
 

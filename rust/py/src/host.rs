@@ -2,7 +2,7 @@
 
 use crate::{frames, task};
 use gort_core::context;
-use gort_core::goroutine::host::{Host, HostThread};
+use gort_core::goroutine::host::{Host, HostThread, Standing};
 use pyo3::ffi;
 use std::ptr;
 use std::sync::atomic::{AtomicIsize, Ordering};
@@ -58,6 +58,13 @@ unsafe extern "C" {
     fn gort_end_recursion(t: *mut ffi::PyThreadState) -> i32;
     fn gort_restore_recursion(t: *mut ffi::PyThreadState, taken: i32);
     fn gort_is_detached(t: *mut ffi::PyThreadState) -> i32;
+    fn gort_seems_detached(t: *mut ffi::PyThreadState) -> i32;
+    fn gort_current_state() -> *mut ffi::PyThreadState;
+    pub(crate) fn gort_state_of_thread(argument: *mut std::ffi::c_void) -> *mut ffi::PyThreadState;
+    pub(crate) fn gort_probe_threads(on: i32);
+    pub(crate) fn gort_knows_threads() -> i32;
+    fn gort_standing(t: *mut ffi::PyThreadState) -> i32;
+    pub(crate) fn gort_set_identity(identity: std::ffi::c_ulong);
     fn gort_signals_pending() -> i32;
     fn gort_count_threads() -> isize;
     pub(crate) fn gort_set_main(t: *mut ffi::PyThreadState) -> i32;
@@ -131,6 +138,25 @@ unsafe fn is_detached(thread: HostThread) -> bool {
     unsafe { gort_is_detached(thread.cast()) != 0 }
 }
 
+unsafe fn seems_detached(thread: HostThread) -> bool {
+    // SAFETY: made for states that may be gone.
+    unsafe { gort_seems_detached(thread.cast()) != 0 }
+}
+
+unsafe fn current() -> HostThread {
+    // SAFETY: GIL held by the core's contract.
+    unsafe { gort_current_state().cast() }
+}
+
+unsafe fn standing(thread: HostThread) -> Standing {
+    // SAFETY: reads one word; the state is the calling thread's goroutine's.
+    match unsafe { gort_standing(thread.cast()) } {
+        0 => Standing::Attached,
+        1 => Standing::Detached,
+        _ => Standing::Other,
+    }
+}
+
 unsafe fn signals_pending() -> bool {
     // SAFETY: reads one word.
     unsafe { gort_signals_pending() != 0 }
@@ -200,6 +226,9 @@ pub(crate) static HOST: Host = Host {
     attach,
     detach,
     is_detached,
+    seems_detached,
+    current,
+    standing,
     counts_calls: !cfg!(Py_3_14), // since then the bounds of the stack itself are looked at
     end_recursion,
     restore_recursion,

@@ -1,8 +1,21 @@
-//! Layer 9: the libc boundary, where the interpreter and its libraries enter libc.
+//! Layer 9: the libc boundary. What would block an OS thread, and what asks who the thread is, is answered by the scheduler.
 //!
-//! What would block an OS thread, and what asks who the thread is, reaches libc through the import tables of the objects
-//! that call it. `elf` replaces entries of those tables, and knows nothing of goroutines.
+//! Calls into libc go through import tables. The tables of the interpreter, its extension modules and the libraries under
+//! them get functions of ours for the names in [`hooks`] (`elf` replaces, `install` chooses). A hook answers with the
+//! scheduler when its caller is a goroutine whose host state is detached (C code that let go of the GIL), and calls the
+//! original otherwise ([`caller`]). To park, it attaches the goroutine's own state again, waits like any other wait, and
+//! detaches before it returns: nothing of the scheduler is touched without the host's lock.
+//!
+//! Every hook first tries without waiting, and a wake-up is only a hint to try again. One that succeeds leaves errno as it
+//! found it. In a signal handler, in a forked child, on g0 and on a plain thread every hook passes through.
+//!
+//! A goroutine that waits here is not cancelled: the C code around it has no way to say so. Its cancellation comes at its
+//! next wait in the runtime.
 
+mod caller;
+mod connect;
+mod descriptors;
+mod dns;
 #[cfg(all(
     target_os = "linux",
     target_env = "gnu",
@@ -20,3 +33,58 @@ pub mod elf;
 )))]
 #[path = "elf_unsupported.rs"]
 pub mod elf;
+mod files;
+mod fortified;
+pub mod hooks;
+mod identity;
+mod install;
+mod io;
+mod keys;
+mod objects;
+mod poll;
+mod process;
+mod pthreads;
+mod semaphore;
+mod signals;
+mod sleep;
+pub mod threads;
+mod wait;
+
+pub use caller::{allow_parking, is_parking_allowed};
+pub use install::{Installed, Placed, add, each_object, install, rescan};
+pub use identity::note_main_thread;
+pub use objects::Kind;
+
+use crate::goroutine::Goroutine;
+use crate::sched::Runtime;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// The runtime whose goroutines the hooks serve; null until they are installed.
+static RUNTIME: AtomicPtr<Runtime> = AtomicPtr::new(ptr::null_mut());
+
+/// Makes the hooks serve `rt`.
+pub fn serve(rt: &'static Runtime) {
+    RUNTIME.store(ptr::from_ref(rt).cast_mut(), Ordering::Release); // pairs with the Acquire in `runtime`
+}
+
+fn runtime() -> Option<&'static Runtime> {
+    // SAFETY: null or a runtime, which is never freed. Acquire: pairs with the Release in `serve`.
+    unsafe { RUNTIME.load(Ordering::Acquire).as_ref() }
+}
+
+/// What `Runtime::at_end` calls: a goroutine that has state in C code has ended. On its stack.
+///
+/// # Safety
+/// `g` runs here.
+unsafe fn at_end(g: *mut Goroutine) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !(*g).locals.is_null() {
+            keys::drop_table(g);
+        }
+        if (*(*g).bundle).wired != 0 {
+            pthreads::unwire((*g).bundle);
+        }
+    }
+}

@@ -79,6 +79,18 @@ global_asm!(
     "ret",
     ".cfi_endproc",
     ".size gort_call_to_the_end, .-gort_call_to_the_end",
+    // Asks the filter which function to go on with, and jumps there: nothing of ours is below it when it unwinds.
+    ".hidden gort_pass_on",
+    ".globl gort_pass_on",
+    ".type gort_pass_on,%function",
+    "gort_pass_on:",
+    "stp x0, x30, [sp, #-16]!",
+    "adrp x9, {filter}",
+    "ldr x9, [x9, :lo12:{filter}]",
+    "blr x9",
+    "mov x9, x0",
+    "ldp x0, x30, [sp], #16",
+    "br x9",
     // The thread-local: initial-exec, so that it costs two loads also in a library opened at run time.
     ".section .tbss,\"awT\",%nobits",
     ".hidden gort_current",
@@ -108,6 +120,7 @@ global_asm!(
     "str x0, [x9, x10]",
     "ret",
     stay = sym super::stay_here,
+    filter = sym super::FILTER,
 );
 
 unsafe extern "C-unwind" {

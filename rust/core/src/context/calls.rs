@@ -1,6 +1,7 @@
 //! The calls into the assembly that every CPU's file has, under the same names.
 
 use super::Context;
+use std::sync::atomic::Ordering;
 
 unsafe extern "C-unwind" {
     fn gort_context_switch(save: *mut Context, to: *const Context, value: usize) -> usize;
@@ -30,6 +31,17 @@ pub unsafe fn switch(save: *mut Context, to: *const Context, value: usize) -> us
 pub unsafe fn call_to_the_end(function: *const (), a: usize, b: usize, c: usize) -> usize {
     // SAFETY: the caller's promise.
     unsafe { gort_call_to_the_end(function, a, b, c) }
+}
+
+unsafe extern "C" {
+    /// Asks the filter for a function and goes on with it as if the caller had called it: no frame is left behind.
+    #[link_name = "gort_pass_on"]
+    pub fn pass_on(argument: *mut std::ffi::c_void);
+}
+
+/// Sets the filter of `pass_on`, before the first call. The first filter counts.
+pub fn set_filter(filter: unsafe extern "C" fn(usize) -> usize) {
+    let _ = super::FILTER.compare_exchange(0, filter as usize, Ordering::Release, Ordering::Relaxed); // read by assembly
 }
 
 /// The calling thread's pointer. Opaque to the compiler, so never cached over a switch.

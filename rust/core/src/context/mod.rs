@@ -21,7 +21,7 @@ mod tests;
 #[cfg(not(loom))]
 mod calls;
 #[cfg(not(loom))]
-pub use calls::{call_to_the_end, current_get, current_set, switch};
+pub use calls::{call_to_the_end, current_get, current_set, pass_on, set_filter, switch};
 pub use machine::init;
 #[cfg(loom)]
 pub use machine::{call_to_the_end, current_get, current_set, switch};
@@ -39,6 +39,10 @@ extern "C" fn stay_here() -> ! {
         let _ = crate::sys::futex::wait(&word, 0, None);
     }
 }
+
+/// See [`pass_on`].
+#[cfg(not(loom))]
+static FILTER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 /// A suspended stack: where its stack pointer was.
 #[repr(C)]

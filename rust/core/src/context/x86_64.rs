@@ -68,6 +68,15 @@ global_asm!(
     "ret",
     ".cfi_endproc",
     ".size gort_call_to_the_end, .-gort_call_to_the_end",
+    // Asks the filter which function to go on with, and jumps there: nothing of ours is below it when it unwinds.
+    ".hidden gort_pass_on",
+    ".globl gort_pass_on",
+    ".type gort_pass_on,@function",
+    "gort_pass_on:",
+    "push rdi",
+    "call qword ptr [rip + {filter}]",
+    "pop rdi",
+    "jmp rax",
     // The thread-local: initial-exec, so that it costs two loads also in a library opened at run time.
     ".section .tbss,\"awT\",@nobits",
     ".hidden gort_current",
@@ -93,6 +102,7 @@ global_asm!(
     "mov qword ptr fs:[rax], rdi",
     "ret",
     stay = sym super::stay_here,
+    filter = sym super::FILTER,
 );
 
 unsafe extern "C-unwind" {

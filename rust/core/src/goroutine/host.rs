@@ -6,6 +6,17 @@ use std::ptr;
 /// A host's thread state (CPython: `PyThreadState *`). Opaque here.
 pub type HostThread = *mut u8;
 
+/// Whether the calling thread holds the host's lock, and with which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// With the state asked about.
+    Attached,
+    /// It holds no state.
+    Detached,
+    /// With another one.
+    Other,
+}
+
 /// What the core asks of the host. Plain function pointers; none may unwind.
 pub struct Host {
     /// One lock serialises all goroutine code (the GIL): see `primitive::exclusive`.
@@ -24,6 +35,12 @@ pub struct Host {
     pub detach: unsafe fn(HostThread),
     /// Whether this state, last seen current on some M, has let go of the host's lock. Any thread, no lock; a hint.
     pub is_detached: unsafe fn(HostThread) -> bool,
+    /// The same for a state that may be deleted any moment: reads it only if that cannot fault.
+    pub seems_detached: unsafe fn(HostThread) -> bool,
+    /// The state current on the calling thread. Host attached.
+    pub current: unsafe fn() -> HostThread,
+    /// Where the calling thread stands; the state is its running goroutine's. Fit for a signal handler.
+    pub standing: unsafe fn(HostThread) -> Standing,
     /// Whether the host counts recursion by calls, not by bytes of stack, so that stacks need a soft guard.
     pub counts_calls: bool,
     /// Makes the next recursive call on this state fail; returns what that took from the count. In a signal handler.
@@ -59,6 +76,12 @@ unsafe fn null_thread(_thread: HostThread) {}
 unsafe fn null_switch(_from: HostThread, _to: HostThread) {}
 unsafe fn null_is_detached(_thread: HostThread) -> bool {
     false
+}
+unsafe fn null_current() -> HostThread {
+    ptr::dangling_mut()
+}
+unsafe fn null_standing(_thread: HostThread) -> Standing {
+    Standing::Attached
 }
 unsafe fn null_end_recursion(_thread: HostThread) -> i32 {
     0
@@ -98,6 +121,9 @@ pub const fn null_host() -> Host {
         attach: null_thread,
         detach: null_thread,
         is_detached: null_is_detached,
+        seems_detached: null_is_detached,
+        current: null_current,
+        standing: null_standing,
         counts_calls: false,
         end_recursion: null_end_recursion,
         restore_recursion: null_restore_recursion,

@@ -38,12 +38,24 @@ pub struct Bundle {
     pub host: HostThread,
     /// End of the stack as far as it matters here: for the main goroutine where it was when it became one.
     pub top: usize,
+    /// Who the goroutine is to C code that asks for its thread (`boundary::identity`): unlike any thread's id.
+    pub identity: usize,
     /// See [`SoftGuard`].
     pub soft_guard: SoftGuard,
     /// The depth of stack, in bytes, at which no foreign frames were found last.
     pub movable_at: u32,
+    /// Where the main goroutine ran last when that was not its home; null otherwise.
+    pub away_on: *mut u8,
     /// The size its stack was asked for with, at most 1 GiB; 0 for the runtime's own.
     pub stack_bytes: u32,
+    /// A thread of the host's (`boundary::threads`): its state is whatever is current when it parks.
+    pub is_thread: bool,
+    /// That, before its first run.
+    pub starts_detached: bool,
+    /// While this is not 0 it stays on its M, which runs nobody else (Go's LockOSThread).
+    pub wired: u8,
+    /// The signal mask of its M's thread before it changed that; `boundary::pthreads`.
+    pub mask_before: Option<u64>,
     /// Parked with foreign frames: its M waits for it (`sched::mail`).
     pub bound: bool,
     /// Set at a goroutine's end when the host's state may not serve another goroutine.
@@ -51,19 +63,34 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// A bundle whose goroutine runs on the stack of its thread, which reaches up to `top`.
+    /// A bundle whose goroutine runs on the stack of the calling thread, which reaches up to `top`, and has its identity.
     pub fn on_thread(host: HostThread, top: usize) -> Self {
         Self {
             stack: None,
             context: Context::default(),
             host,
             top,
+            identity: crate::sys::thread::identity(),
             soft_guard: SoftGuard::default(),
             movable_at: 0,
+            away_on: std::ptr::null_mut(),
             stack_bytes: 0,
+            is_thread: false,
+            starts_detached: false,
+            wired: 0,
+            mask_before: None,
             bound: false,
             spoiled: false,
         }
+    }
+
+    /// Mark in `visible_host`: the state may be deleted at any moment.
+    pub const MAY_BE_GONE: usize = 1;
+
+    /// What sysmon is shown of the state.
+    #[inline]
+    pub fn visible_host(&self) -> HostThread {
+        self.host.map_addr(|address| address | if self.is_thread { Self::MAY_BE_GONE } else { 0 })
     }
 }
 
@@ -79,9 +106,13 @@ pub struct Goroutine {
     pub bundle: *mut Bundle,
     /// The host's object for this goroutine.
     pub task: *mut u8,
-    /// The M it last ran on, null before its first run; for the main goroutine always M 0. Another M asks before it runs
-    /// this goroutine (`sched::mail`).
+    /// The M it last ran on, null before its first run; for the main goroutine always M 0, with [`Goroutine::AWAY`] set
+    /// after it ran elsewhere. An M that this is not asks before it runs this goroutine (`sched::mail`).
     pub home: *mut u8,
+    /// What it runs; `None`: the host's `run`.
+    pub body: Option<unsafe extern "C-unwind" fn(*mut Goroutine) -> bool>,
+    /// What C code keeps for it (`boundary::keys`), or null.
+    pub locals: *mut u8,
     /// Virtual bytes of the stack it asked for; 0 takes the runtime's.
     pub stack_bytes: u32,
     /// The wait it is blocked in, for cancellation; null while it runs.
@@ -92,4 +123,15 @@ pub struct Goroutine {
     pub runtime: *const u8,
     /// Link of the free list.
     pub next_free: *mut Goroutine,
+}
+
+impl Goroutine {
+    /// Bit of `home`: the stack's addresses are those of another M's thread.
+    pub const AWAY: usize = 1;
+
+    /// The M it belongs to, null before its first run.
+    #[inline]
+    pub fn owner(&self) -> *mut u8 {
+        self.home.map_addr(|address| address & !Self::AWAY)
+    }
 }

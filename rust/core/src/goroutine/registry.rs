@@ -63,6 +63,7 @@ impl Registry {
             (*g).bundle = ptr::null_mut();
             (*g).home = ptr::null_mut();
             (*g).stack_bytes = 0;
+            (*g).body = None;
             (*g).cancel_requested.store(0, Ordering::Relaxed);
             (*g).status.store(status::RUNNABLE, Ordering::Relaxed);
         }
@@ -120,6 +121,8 @@ impl Registry {
                 task: ptr::null_mut(),
                 home: ptr::null_mut(),
                 stack_bytes: 0,
+                body: None,
+                locals: ptr::null_mut(),
                 wait: AtomicPtr::new(ptr::null_mut()),
                 cancel_requested: AtomicU32::new(0),
                 runtime: ptr::null(),

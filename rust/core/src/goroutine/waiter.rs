@@ -85,11 +85,17 @@ pub enum Reason {
     ChanSendNil,
     /// `IO wait`
     Io,
+    /// `lock`, a semaphore of C code
+    Lock,
+    /// `wait for child`
+    Child,
+    /// `name resolution`
+    Dns,
 }
 
 /// The text of a reason byte, as Go prints it in a dump.
 pub fn reason_name(reason: u8) -> &'static str {
-    const NAMES: [&str; 16] = [
+    const NAMES: [&str; 19] = [
         "",
         "chan receive",
         "chan send",
@@ -106,6 +112,9 @@ pub fn reason_name(reason: u8) -> &'static str {
         "chan receive (nil chan)",
         "chan send (nil chan)",
         "IO wait",
+        "lock",
+        "wait for child",
+        "name resolution",
     ];
     NAMES.get(reason as usize).copied().unwrap_or("")
 }
@@ -117,6 +126,28 @@ pub enum Who {
     Goroutine(*mut Goroutine),
     /// A plain thread; see `park::READY` for its values.
     Thread(*const AtomicU32),
+}
+
+/// Who may end a wait from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listens {
+    /// Cancellation, signals, the deadlock detector.
+    ToAll,
+    /// Signals: it is in C code, which cannot be told of anything else (`boundary`).
+    ToSignals,
+    /// Nobody.
+    ToNothing,
+}
+
+impl Listens {
+    /// Whether `outcome` may end the wait.
+    pub fn is_for(self, outcome: Outcome) -> bool {
+        match self {
+            Self::ToAll => true,
+            Self::ToSignals => outcome == Outcome::Interrupted,
+            Self::ToNothing => false,
+        }
+    }
 }
 
 /// One blocking operation in progress. Not movable once a node or the timer points at it.
@@ -131,6 +162,8 @@ pub struct Wait {
     pub who: Who,
     /// The node that was claimed (select's winner), written under the claimer's lock.
     pub winner: *mut Node,
+    /// What may end it beside what it waits for.
+    pub listens: Listens,
     /// Others write through pointers while the owner holds a `&mut` over its block: no exclusive access is implied.
     _shared: PhantomPinned,
 }
@@ -146,6 +179,7 @@ impl Wait {
             word: AtomicU32::new(0),
             who: Who::Goroutine(ptr::null_mut()),
             winner: ptr::null_mut(),
+            listens: Listens::ToAll,
             _shared: PhantomPinned,
         }
     }
@@ -314,6 +348,26 @@ impl WaitQueue {
                     (*(*node).wait).winner = node;
                     return node;
                 }
+            }
+        }
+        ptr::null_mut()
+    }
+
+    /// The same for the first node with this `amount`.
+    pub fn claim_amount(&mut self, amount: u64, outcome: Outcome) -> *mut Node {
+        let mut node = self.head;
+        while !node.is_null() {
+            // SAFETY: a linked node is live, and so is its wait; `next` is read before the node goes.
+            unsafe {
+                let next = (*node).next;
+                if (*node).amount == amount {
+                    self.remove(node);
+                    if (*(*node).wait).claim(outcome) {
+                        (*(*node).wait).winner = node;
+                        return node;
+                    }
+                }
+                node = next;
             }
         }
         ptr::null_mut()

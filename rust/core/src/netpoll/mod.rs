@@ -145,6 +145,23 @@ impl NetPoll {
         }
     }
 
+    /// The descriptor's place if it is registered already. Any thread, no system call.
+    #[inline]
+    pub fn registered(&self, fd: i32) -> Option<&PollDesc> {
+        self.place(fd).filter(|desc| desc.is_registered())
+    }
+
+    /// One more than the greatest descriptor that may have a place.
+    pub fn limit(&self) -> usize {
+        let root = self.root.load(Ordering::Acquire); // pairs with the Release in `grow`
+        if root.is_null() {
+            return 0;
+        }
+        // SAFETY: the root has `CHUNKS` places and is never freed. Acquire: as above.
+        let chunk = |i: &usize| !unsafe { (*root.add(*i)).load(Ordering::Acquire) }.is_null();
+        (0..CHUNKS).rev().find(chunk).map_or(0, |i| (i + 1) * CHUNK)
+    }
+
     #[cold]
     fn register(&self, fd: i32) -> Result<&PollDesc, Error> {
         if fd < 0 {

@@ -1,5 +1,6 @@
 //! M: an OS thread that runs goroutines, and the loop it runs.
 
+use super::moving::ThreadLocals;
 use super::processor::Processor;
 use super::runtime::Runtime;
 use crate::context::{self, Context};
@@ -67,6 +68,12 @@ pub struct Machine {
     pub spare: *mut Bundle,
     /// Found work without a queue; see the wake rule.
     pub spinning: bool,
+    /// Signal handlers in progress on its thread (`boundary::signals`).
+    pub signal_depth: AtomicU32,
+    /// Its goroutine, detached, is in a call that does not wait (`boundary`): there is nothing to hand off.
+    pub in_hook: AtomicBool,
+    /// Set by its thread before it runs anything.
+    pub(super) thread_locals: ThreadLocals,
 }
 
 // SAFETY: fields that other threads touch are atomics; the rest belongs to the M's own thread.
@@ -106,6 +113,9 @@ impl Machine {
             action: Action::None,
             spare: ptr::null_mut(),
             spinning: false,
+            signal_depth: AtomicU32::new(0),
+            in_hook: AtomicBool::new(false),
+            thread_locals: ThreadLocals::default(),
         }))
     }
 
@@ -154,6 +164,12 @@ impl Machine {
                     } else {
                         self.rt.enqueue(g);
                     }
+                }
+                Action::Yield if (*(*g).bundle).bound => {
+                    (*g).status.store(status::RUNNABLE, Ordering::Release); // as below
+                    let rt = self.rt;
+                    let _idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
+                    self.put_mail(g);
                 }
                 Action::Yield => {
                     // Release: pairs with the Acquire of the M that takes it from the queue.
@@ -209,7 +225,11 @@ impl Machine {
                 (*bundle).bound = false;
                 self.bound_count -= 1;
             }
-            self.settle((*bundle).host);
+            if (*bundle).starts_detached {
+                self.start_detached(g);
+            } else {
+                self.settle((*bundle).host);
+            }
             (*g).status.store(status::RUNNING, Ordering::Relaxed);
             self.current = g;
             let p = self.p();
@@ -217,9 +237,22 @@ impl Machine {
                 let ticks = (*p).ticks.load(Ordering::Relaxed);
                 (*p).ticks.store(ticks.wrapping_add(1), Ordering::Relaxed);
             }
-            self.visible_host.store((*bundle).host, Ordering::Relaxed);
+            self.visible_host.store((*bundle).visible_host(), Ordering::Relaxed);
             self.in_scheduler.store(false, Ordering::Release); // pairs with the Acquire in `blocking::take_over`
             context::switch(&raw mut self.g0, &raw const (*bundle).context, g as usize);
+        }
+    }
+
+    /// First run of a thread that is a goroutine: it will attach its own state.
+    #[cold]
+    unsafe fn start_detached(&mut self, g: *mut Goroutine) {
+        // SAFETY: on g0, attached; `g` belongs to this M.
+        unsafe {
+            self.settle(self.home);
+            (self.rt.host.detach)(self.home);
+            (*g).home = ptr::from_mut(self).cast();
+            (*(*g).bundle).starts_detached = false;
+            self.current_host = (*(*g).bundle).host;
         }
     }
 
@@ -260,6 +293,10 @@ pub unsafe fn leave(action: Action) {
         (*m).in_scheduler.store(true, Ordering::Relaxed);
         let bundle = (*g).bundle;
         (*m).rt.close_soft_guard(bundle);
+        if (*bundle).is_thread {
+            (*bundle).host = ((*m).rt.host.current)();
+            (*m).current_host = (*bundle).host;
+        }
         context::switch(&raw mut (*bundle).context, &raw const (*m).g0, 0);
         if current_machine() != m {
             arrive_elsewhere(g);
@@ -289,9 +326,15 @@ pub(super) unsafe extern "C-unwind" fn goroutine_main(value: usize) -> ! {
         // SAFETY: `g` is RUNNING here, on its own stack; the M is asked for anew after the run, it may be another.
         unsafe {
             let rt = (*current_machine()).rt;
-            let reusable = (rt.host.run)(g);
+            let reusable = (*g).body.map_or_else(|| (rt.host.run)(g), |body| body(g));
             let bundle = (*g).bundle;
             (*bundle).spoiled = !reusable;
+            if !(*g).locals.is_null() || (*bundle).wired != 0 {
+                let at_end = rt.at_end.load(Ordering::Relaxed); // set before any goroutine ran
+                if !at_end.is_null() {
+                    std::mem::transmute::<*mut (), unsafe fn(*mut Goroutine)>(at_end)(g);
+                }
+            }
             rt.close_soft_guard(bundle);
             (*g).status.store(status::DEAD, Ordering::Release); // pairs with the Acquire in `Registry::for_each`
             let m = current_machine();
@@ -301,6 +344,44 @@ pub(super) unsafe extern "C-unwind" fn goroutine_main(value: usize) -> ! {
             g = context::switch(&raw mut (*bundle).context, &raw const (*m).g0, 0) as *mut Goroutine;
         }
     }
+}
+
+/// Attaches the home state of the M the calling goroutine is on: the goroutine's own is gone. Returns the runtime.
+///
+/// # Safety
+/// On the stack of a goroutine that is a thread, detached.
+#[inline(never)]
+pub unsafe fn attach_home() -> &'static Runtime {
+    let m = current_machine();
+    // SAFETY: this thread's M; nobody else uses its home state.
+    unsafe {
+        ((*m).rt.host.attach)((*m).home);
+        (*m).current_host = (*m).home;
+        (*m).visible_host.store((*m).home, Ordering::Relaxed);
+        (*(*(*m).current).bundle).host = ptr::null_mut();
+        (*(*(*m).current).bundle).is_thread = false;
+        (*m).rt
+    }
+}
+
+/// Ends the calling goroutine where it is: its frames are abandoned, nothing of them is unwound.
+///
+/// # Safety
+/// On its stack, after `attach_home`.
+pub unsafe fn exit_for_good(g: *mut Goroutine) -> ! {
+    // SAFETY: as at the end of `goroutine_main`; the bundle is spoiled, so nobody switches back.
+    unsafe {
+        let bundle = (*g).bundle;
+        (*bundle).spoiled = true;
+        let m = current_machine();
+        (*m).rt.close_soft_guard(bundle);
+        (*g).status.store(status::DEAD, Ordering::Release); // pairs with the Acquire in `Registry::for_each`
+        (*m).previous = g;
+        (*m).action = Action::Exit;
+        (*m).in_scheduler.store(true, Ordering::Relaxed);
+        context::switch(&raw mut (*bundle).context, &raw const (*m).g0, 0);
+    }
+    unreachable!("a goroutine that has ended is not switched to")
 }
 
 /// The scheduler loop of an M, on its g0.

@@ -33,26 +33,35 @@ impl Machine {
         // SAFETY: `g` belongs to this M until it is handed on.
         unsafe {
             let home = (*g).home.cast::<Machine>();
-            home.is_null() || ptr::eq(home, self) || self.may_adopt(g, home)
+            home.is_null() || ptr::eq(home, self) || self.may_adopt(g)
         }
     }
 
     #[cold]
-    unsafe fn may_adopt(&mut self, g: *mut Goroutine, home: *mut Machine) -> bool {
+    unsafe fn may_adopt(&mut self, g: *mut Goroutine) -> bool {
         // SAFETY: `g` belongs to this M and has a bundle, for it has run; Ms are never freed.
         unsafe {
-            let bundle = &*(*g).bundle;
-            let movable = !bundle.bound && (self.rt.host.is_movable)(bundle.context.stack_pointer(), bundle.top);
-            if ptr::eq(g, self.rt.main.load(Ordering::Relaxed)) {
-                if movable && (*home).is_stuck.load(Ordering::Relaxed) {
-                    return true;
-                }
-            } else if movable {
-                (*g).home = ptr::from_mut(self).cast();
-                return true;
+            let bundle = &mut *(*g).bundle;
+            let owner = (*g).owner().cast::<Machine>();
+            let here: *mut Machine = self;
+            let is_main = ptr::eq(g, self.rt.main.load(Ordering::Relaxed));
+            let is_home = ptr::eq(owner, here);
+            let movable =
+                is_home || !bundle.bound && (self.rt.host.is_movable)(bundle.context.stack_pointer(), bundle.top);
+            if !movable || is_main && !is_home && !(*owner).is_stuck.load(Ordering::Relaxed) {
+                self.send_home(g, owner);
+                return false;
             }
-            self.send_home(g, home);
-            false
+            let last = bundle.away_on.cast::<Machine>();
+            self.adopt_stack(bundle, &*if last.is_null() { owner } else { last });
+            if is_main && !is_home {
+                bundle.away_on = here.cast();
+                (*g).home = owner.map_addr(|address| address | Goroutine::AWAY).cast();
+            } else {
+                bundle.away_on = ptr::null_mut();
+                (*g).home = here.cast();
+            }
+            true
         }
     }
 
@@ -62,6 +71,14 @@ impl Machine {
     /// On g0, host attached, before `previous` is published.
     #[inline]
     pub(super) unsafe fn note_binding(&mut self) {
+        if self.action == Action::Yield {
+            // SAFETY: as below.
+            let bundle = unsafe { &mut *(*self.previous).bundle };
+            if bundle.wired != 0 {
+                bundle.bound = true;
+                self.bound_count += 1;
+            }
+        }
         if self.action != Action::Park {
             return;
         }
@@ -69,6 +86,11 @@ impl Machine {
         unsafe {
             let bundle = &mut *(*self.previous).bundle;
             let sp = bundle.context.stack_pointer();
+            if bundle.wired != 0 {
+                bundle.bound = true;
+                self.bound_count += 1;
+                return;
+            }
             let depth = bundle.top.saturating_sub(sp);
             if depth <= SHALLOW_BYTES || bundle.movable_at as usize == depth {
                 return;
@@ -176,7 +198,7 @@ impl Runtime {
         }
         // SAFETY: the main goroutine and Ms are never freed; the mail is touched under the idle lock.
         unsafe {
-            let m = (*main).home.cast::<Machine>();
+            let m = (*main).owner().cast::<Machine>();
             if (*m).mail_count.load(Ordering::Relaxed) == 0 {
                 return false;
             }

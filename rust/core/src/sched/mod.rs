@@ -29,6 +29,7 @@ pub mod inject_queue;
 pub mod local_queue;
 pub mod machine;
 mod mail;
+mod moving;
 #[cfg(all(test, loom))]
 mod model;
 mod net;

@@ -13,7 +13,7 @@ use super::machine::Machine;
 use super::runtime::{REQUEST_NET, Runtime};
 use super::{announce, block, current_machine, retract};
 use crate::goroutine::status::{self, Wake};
-use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue, Who};
+use crate::goroutine::waiter::{Listens, Node, Outcome, Reason, Wait, WaitQueue, Who};
 use crate::netpoll::{BATCH, Error, Event, PollDesc, Side};
 use crate::primitive::atomic::Ordering;
 use crate::sys::clock;
@@ -59,8 +59,16 @@ pub(super) struct NetWatch {
 
 /// Waits until something happens to `side` of `desc` that had not when `seen` was read (`Delivered`: try again), or the
 /// descriptor is closed (`Closed`), at the latest until `deadline_ns`.
-pub fn wait_io(rt: &'static Runtime, desc: &PollDesc, side: Side, seen: u32, deadline_ns: Option<u64>) -> Outcome {
+pub fn wait_io(
+    rt: &'static Runtime,
+    desc: &PollDesc,
+    side: Side,
+    seen: u32,
+    deadline_ns: Option<u64>,
+    listens: Listens,
+) -> Outcome {
     let mut wait = Wait::new();
+    wait.listens = listens;
     let mut node = Node::new(&raw mut wait, ptr::null_mut());
     announce(&mut wait);
     // SAFETY: the node stays on this stack until it is unlinked, by the claimer or below; nobody finds the wait when this

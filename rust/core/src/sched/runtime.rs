@@ -25,6 +25,14 @@ pub const REQUEST_DEADLOCK: u32 = 2;
 pub const REQUEST_NET: u32 = 8;
 /// The host is ending. Never taken back.
 pub const REQUEST_STOP: u32 = 4;
+/// A thread without the host's lock left an errand (`call_attached`).
+pub const REQUEST_ERRANDS: u32 = 16;
+
+/// A function to be called with the host attached, on any M's g0, and its argument.
+pub(super) struct Errand {
+    pub(super) call: unsafe fn(&'static Runtime, usize),
+    pub(super) argument: usize,
+}
 
 /// Counts for `stats`.
 #[derive(Default)]
@@ -72,6 +80,12 @@ pub struct Runtime {
     pub(super) main_may_move: AtomicBool,
     /// Set at exit: no M takes the host's lock again.
     pub stopping: AtomicBool,
+    /// Called with a goroutine that ends and has `locals` or is wired, on its stack; null: nobody.
+    pub at_end: AtomicPtr<()>,
+    /// What threads without the host's lock want done with it.
+    pub(super) errands: Mutex<Vec<Errand>>,
+    /// Goroutines that wait for something outside the program: the deadlock detector keeps quiet.
+    pub foreign_waits: AtomicUsize,
     /// Counts.
     pub counters: Counters,
     /// Held while a host state is deleted and while sysmon looks at one.
@@ -99,10 +113,10 @@ impl Runtime {
         let rt: &'static Runtime = Box::leak(Box::new(Runtime {
             host,
             registry: Registry::new(),
-            net: NetPoll::new(),
             stacks,
             other_stacks: Mutex::new(Vec::new()),
             inject: InjectQueue::new(),
+            net: NetPoll::new(),
             processors: (0..count).map(Processor::new).collect(),
             idle: Mutex::new(IdleLists::default()),
             idle_processors: AtomicUsize::new(0),
@@ -112,6 +126,9 @@ impl Runtime {
             main: AtomicPtr::new(ptr::null_mut()),
             main_may_move: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            at_end: AtomicPtr::new(ptr::null_mut()),
+            errands: Mutex::new(Vec::new()),
+            foreign_waits: AtomicUsize::new(0),
             counters: Counters::default(),
             state_delete: Mutex::new(()),
             bundles: ShortLock::new(BundlePool(Vec::new())),
@@ -173,15 +190,37 @@ impl Runtime {
     /// As for `enqueue`.
     pub unsafe fn inject_goroutine(&self, g: *mut Goroutine) {
         // SAFETY: the caller owns `g` until it is pushed.
-        let owner = unsafe { (*g).home.cast::<Machine>() };
+        let owner = unsafe { (*g).owner().cast::<Machine>() };
         self.inject.push(g);
         self.wake_one(owner);
     }
 
-    /// Serves what sysmon, or an M without a P, asked for. Host attached.
-    pub(super) fn serve_requests(&self) {
+    /// Has some M call `call(runtime, argument)` with the host attached, soon. Any thread, with the host's lock or without.
+    ///
+    /// # Safety
+    /// The call is right at any later time, on any M's g0; it does not park and does not run code of the host.
+    pub unsafe fn call_attached(&'static self, call: unsafe fn(&'static Runtime, usize), argument: usize) {
+        self.errands.lock().unwrap_or_else(|e| e.into_inner()).push(Errand { call, argument });
+        self.requests.fetch_or(REQUEST_ERRANDS, Ordering::AcqRel); // pairs with `serve_requests`
+        self.wake_one(ptr::null_mut());
+    }
+
+    #[cold]
+    fn run_errands(&'static self) {
+        let errands = std::mem::take(&mut *self.errands.lock().unwrap_or_else(|e| e.into_inner()));
+        for errand in errands {
+            // SAFETY: the promise of who left it.
+            unsafe { (errand.call)(self, errand.argument) };
+        }
+    }
+
+    /// Serves what sysmon and others asked for. Host attached.
+    pub(super) fn serve_requests(&'static self) {
         // AcqRel: pairs with sysmon's fetch_or.
         let requests = self.requests.fetch_and(REQUEST_STOP, Ordering::AcqRel);
+        if requests & REQUEST_ERRANDS != 0 {
+            self.run_errands();
+        }
         if requests & REQUEST_NET != 0 {
             self.serve_net();
         }
@@ -220,7 +259,7 @@ impl Runtime {
         // SAFETY: `wait` is set while the wait is alive; changes happen with the host attached.
         unsafe {
             let wait = (*g).wait.load(Ordering::Acquire); // pairs with the Release in `park::block`
-            if wait.is_null() || !(*wait).claim(outcome) {
+            if wait.is_null() || !(*wait).listens.is_for(outcome) || !(*wait).claim(outcome) {
                 return false;
             }
             super::park::ready_wait(&*wait);

@@ -1,12 +1,13 @@
 //! New goroutines, bundles and Ms.
 
 use super::machine::{Machine, goroutine_main, run_machine};
+use super::moving::ThreadLocals;
 use super::net::{ASLEEP, NOTIFIED};
 use super::runtime::{REQUEST_STOP, Runtime};
 use super::{current_machine, idle};
 use crate::context;
 use crate::goroutine::host::HostThread;
-use crate::goroutine::{Bundle, Goroutine, SoftGuard, status};
+use crate::goroutine::{Bundle, Goroutine, status};
 use crate::primitive::atomic::Ordering;
 use crate::stack::{Stack, StackDepot};
 use crate::sys::thread;
@@ -67,20 +68,51 @@ impl Runtime {
                 self.free_stack(stack, stack_bytes);
                 return ptr::null_mut();
             }
-            let context = context::init(stack.top(), goroutine_main);
-            let top = stack.top();
-            Box::into_raw(Box::new(Bundle {
-                stack: Some(stack),
-                context,
-                host,
-                top,
-                bound: false,
-                movable_at: 0,
-                soft_guard: SoftGuard::default(),
-                stack_bytes,
-                spoiled: false,
-            }))
+            Box::into_raw(Box::new(Self::bundle_for(stack, host, stack_bytes)))
         }
+    }
+
+    /// A new goroutine that runs `body` on a stack of its own of `stack_bytes` and brings the host state `state`, which it
+    /// attaches itself. `false`: memory is refused. Host attached.
+    ///
+    /// # Safety
+    /// `body` may be run with the goroutine of `task`; it ends attached by `machine::attach_home`.
+    pub unsafe fn spawn_thread(
+        &'static self,
+        task: *mut u8,
+        body: unsafe extern "C-unwind" fn(*mut Goroutine) -> bool,
+        state: HostThread,
+        identity: usize,
+        stack_bytes: usize,
+    ) -> bool {
+        let stack_bytes = stack_bytes as u32; // at most 1 GiB
+        let Ok(stack) = self.depot(stack_bytes).and_then(StackDepot::allocate) else { return false };
+        // SAFETY: the stack is unused.
+        let mut bundle = unsafe { Self::bundle_for(stack, state, stack_bytes) };
+        bundle.identity = identity;
+        bundle.is_thread = true;
+        bundle.starts_detached = true;
+        let bundle = Box::into_raw(Box::new(bundle));
+        self.spawn(task, |g| {
+            // SAFETY: new, and nobody else's yet.
+            unsafe {
+                (*g).body = Some(body);
+                (*g).stack_bytes = stack_bytes;
+                (*g).bundle = bundle;
+            }
+        });
+        true
+    }
+
+    /// A bundle on an unused stack.
+    ///
+    /// # Safety
+    /// The stack is mapped and nobody's.
+    unsafe fn bundle_for(stack: Stack, host: HostThread, stack_bytes: u32) -> Bundle {
+        let top = stack.top();
+        // SAFETY: the caller's promise.
+        let context = unsafe { context::init(top, goroutine_main) };
+        Bundle { stack: Some(stack), context, top, identity: host.addr(), stack_bytes, ..Bundle::on_thread(host, top) }
     }
 
     fn free_stack(&self, stack: Stack, stack_bytes: u32) {
@@ -107,7 +139,7 @@ impl Runtime {
         // SAFETY: the caller's promise; sysmon may still look at the state, hence the lock.
         unsafe {
             let bundle = Box::from_raw(bundle);
-            {
+            if !bundle.host.is_null() {
                 let _guard = self.state_delete.lock().unwrap_or_else(|e| e.into_inner());
                 (self.host.delete_thread)(bundle.host);
             }
@@ -134,6 +166,7 @@ impl Runtime {
             }
             (*m).g0 = context::init(stack.top(), main_machine);
             (*m).current_host = state;
+            (*m).thread_locals = ThreadLocals::of_this_thread();
             let g = self.registry.take(ptr::null_mut(), ptr::from_ref(self).cast());
             let top = (&raw const stack).addr(); // an address of this frame
             (*g).bundle = Box::into_raw(Box::new(Bundle::on_thread(state, top)));
@@ -177,7 +210,7 @@ impl Runtime {
         if !main.is_null() && ptr::eq(main, running()) {
             // SAFETY: the main goroutine and Ms are never freed; this is the main goroutine.
             unsafe {
-                let home = (*main).home.cast::<Machine>();
+                let home = (*main).owner().cast::<Machine>();
                 for _ in 0..2 {
                     if !ptr::eq(current_machine(), home) && !(*home).is_stuck.load(Ordering::Relaxed) {
                         super::machine::leave(super::machine::Action::Yield);
@@ -206,6 +239,7 @@ unsafe extern "C-unwind" fn machine_thread(argument: *mut u8) {
         thread::set_name("gort-m");
         let rt = (*m).rt;
         crate::sys::signal::ensure_alternate_stack();
+        (*m).thread_locals = ThreadLocals::of_this_thread();
         (*m).home = (rt.host.new_home)();
         if (*m).home.is_null() {
             idle::park_forever();

@@ -4,8 +4,8 @@
 use super::machine::Machine;
 use super::net::NetWatch;
 use super::processor::{NEVER, Processor};
-use super::runtime::{REQUEST_DEADLOCK, REQUEST_NET, REQUEST_SIGNAL, Runtime};
-use crate::goroutine::status;
+use super::runtime::{REQUEST_DEADLOCK, REQUEST_ERRANDS, REQUEST_NET, REQUEST_SIGNAL, Runtime};
+use crate::goroutine::{Bundle, status};
 use crate::primitive::atomic::{AtomicU32, Ordering};
 use crate::sys::{clock, futex, thread};
 use std::ptr;
@@ -59,7 +59,7 @@ impl Runtime {
         !self.inject.is_empty()
             || !p.queue.is_empty()
             || (next != NEVER && next <= now)
-            || self.requests.load(Ordering::Relaxed) & REQUEST_NET != 0
+            || self.requests.load(Ordering::Relaxed) & (REQUEST_NET | REQUEST_ERRANDS) != 0
     }
 
     /// One look at `p`.
@@ -78,8 +78,13 @@ impl Runtime {
             // SAFETY: Ms are never freed; the state is alive under the guard.
             unsafe {
                 let host = (*m).visible_host.load(Ordering::Acquire);
-                let inside = (*m).in_scheduler.load(Ordering::Acquire);
-                if inside || host.is_null() || !(self.host.is_detached)(host) { ptr::null_mut() } else { host }
+                // Relaxed: a hint; a call that lasts is seen at the next look.
+                let inside = (*m).in_scheduler.load(Ordering::Acquire) || (*m).in_hook.load(Ordering::Relaxed);
+                let state = host.map_addr(|address| address & !Bundle::MAY_BE_GONE);
+                let detached = || {
+                    if host == state { (self.host.is_detached)(state) } else { (self.host.seems_detached)(state) }
+                };
+                if inside || state.is_null() || !detached() { ptr::null_mut() } else { host }
             }
         };
         let ticks = p.ticks.load(Ordering::Relaxed);
@@ -126,6 +131,7 @@ impl Runtime {
         // SAFETY: the main goroutine's descriptor is never freed.
         let parked = unsafe { (*main).status.load(Ordering::Acquire) == status::WAITING };
         parked
+            && self.foreign_waits.load(Ordering::Relaxed) == 0
             && self.next_timer() == NEVER
             && self.net.waiting() == 0
             && !self.has_work()

@@ -1,6 +1,7 @@
 //! Layer 1: the operating system. The only place that names libc.
 
 pub mod clock;
+pub mod errno;
 #[cfg(not(loom))]
 pub mod futex;
 #[cfg(loom)]
@@ -18,3 +19,8 @@ pub mod memory;
 pub mod poller;
 pub mod signal;
 pub mod thread;
+#[cfg(all(target_os = "linux", not(loom)))]
+pub mod tls;
+#[cfg(not(all(target_os = "linux", not(loom))))]
+#[path = "tls_none.rs"]
+pub mod tls;

@@ -18,6 +18,12 @@ pub fn tid() -> u32 {
     unsafe { libc::syscall(libc::SYS_gettid) as u32 }
 }
 
+/// The calling thread as C code knows it: its `pthread_t`.
+pub fn identity() -> usize {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::pthread_self() as usize }
+}
+
 /// Whether the calling thread is the process's first.
 pub fn is_main() -> bool {
     // SAFETY: no arguments, cannot fail.

@@ -3,6 +3,7 @@
 //! PyO3 counts attachments per OS thread; a stack that parks inside one of its frames and resumes on another thread
 //! breaks the count. So nothing here is a `#[pyfunction]`, and nothing here holds a value with a destructor over a park.
 
+pub(crate) mod boundary;
 pub(crate) mod chan;
 pub(crate) mod cond;
 pub(crate) mod go;
@@ -55,6 +56,7 @@ fn runtime_slow() -> Option<&'static Runtime> {
             Ok(new) => {
                 rt = ptr::from_ref(new).cast_mut();
                 task::set_runtime(new);
+                boundary::install(new);
                 register_exit();
             }
             Err(e) => {
@@ -88,6 +90,7 @@ fn runtime_slow() -> Option<&'static Runtime> {
                 error::set(ffi::PyExc_MemoryError, "gort cannot start: no memory for the first stack");
                 return None;
             }
+            boundary::adopt_identity();
         }
     }
     Some(rt)

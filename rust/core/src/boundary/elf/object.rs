@@ -207,6 +207,11 @@ impl Held<'_> {
         Edit::new(self)
     }
 
+    /// The address of a function of the object, or of one it depends on, by the name it exports.
+    pub fn symbol(&self, name: &CStr) -> Option<usize> {
+        self.handle.symbol(name, None)
+    }
+
     /// Keeps it loaded after the description is gone.
     pub(super) fn into_handle(self) -> Handle {
         self.handle

@@ -1,0 +1,119 @@
+//! Who calls a hook, and how that goroutine waits.
+
+use crate::goroutine::host::{HostThread, Standing};
+use crate::goroutine::waiter::{Listens, Outcome, Reason, Wait};
+use crate::netpoll::NetPoll;
+use crate::primitive::atomic::Ordering;
+use crate::sched::{self, Runtime, current_machine};
+use std::sync::atomic::AtomicBool;
+
+/// Whether hooks may park at all: set once they are installed, cleared in a forked child and by `GORT_BOUNDARY=0`.
+static PARKING: AtomicBool = AtomicBool::new(false);
+
+/// Lets hooks park, or makes all of them pass through. Fit for a forked child.
+pub fn allow_parking(allow: bool) {
+    PARKING.store(allow, Ordering::Relaxed); // a hook that sees it late does what was right a moment ago
+}
+
+/// Whether hooks may park.
+pub fn is_parking_allowed() -> bool {
+    PARKING.load(Ordering::Relaxed)
+}
+
+/// A goroutine in a C call that let go of the host's lock. Dropped before an original that may block is called.
+pub(super) struct Caller {
+    rt: &'static Runtime,
+    host: HostThread,
+}
+
+/// The goroutine that called a hook, if it may park. Fit for a signal handler: no lock, no allocation.
+#[inline]
+pub(super) fn caller() -> Option<Caller> {
+    let m = current_machine();
+    if m.is_null() || !is_parking_allowed() {
+        return None;
+    }
+    // SAFETY: this thread's M; while it is not on g0 its current goroutine and the bundle are alive and this thread's.
+    unsafe {
+        if (*m).in_scheduler.load(Ordering::Relaxed) || (*m).signal_depth.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        let rt = (*m).rt;
+        let host = (*(*(*m).current).bundle).host;
+        let detached = (rt.host.standing)(host) == Standing::Detached;
+        if !detached || rt.stopping.load(Ordering::Relaxed) {
+            return None;
+        }
+        (*m).in_hook.store(true, Ordering::Relaxed);
+        Some(Caller { rt, host })
+    }
+}
+
+/// For sysmon: whether the calling goroutine's call waits for nothing.
+#[inline(never)] // the M is asked for anew: the goroutine may have moved
+fn set_in_hook(inside: bool) {
+    // SAFETY: called on a goroutine's stack: this thread has an M.
+    unsafe { (*current_machine()).in_hook.store(inside, Ordering::Relaxed) };
+}
+
+impl Drop for Caller {
+    /// The call ends, or goes on in the original, which may block.
+    fn drop(&mut self) {
+        set_in_hook(false);
+    }
+}
+
+/// The runtime, if the calling thread runs a goroutine that holds the host's lock.
+pub(super) fn attached_runtime() -> Option<&'static Runtime> {
+    let m = current_machine();
+    if m.is_null() {
+        return None;
+    }
+    // SAFETY: as in `caller`.
+    unsafe {
+        if (*m).in_scheduler.load(Ordering::Relaxed) || (*m).signal_depth.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        let rt = (*m).rt;
+        let host = (*(*(*m).current).bundle).host;
+        ((rt.host.standing)(host) == Standing::Attached).then_some(rt)
+    }
+}
+
+impl Caller {
+    /// Where descriptors are registered.
+    pub(super) fn net(&self) -> &'static NetPoll {
+        &self.rt.net
+    }
+
+    /// Runs `body` with the host attached, where the goroutine may wait. It may end on another M. Changes errno.
+    pub(super) fn attached<R>(&self, body: impl FnOnce(&'static Runtime) -> R) -> R {
+        // SAFETY: `caller` found the state detached on this thread, and only this goroutine attaches it; the C code that
+        // called the hook expects it detached when the hook returns.
+        unsafe {
+            (self.rt.host.attach)(self.host);
+            set_in_hook(false);
+            let result = body(self.rt);
+            set_in_hook(true);
+            (self.rt.host.detach)(self.host);
+            result
+        }
+    }
+
+    /// Waits until `deadline_ns`. `false`: a signal for the main goroutine came first.
+    pub(super) fn sleep_until(&self, deadline_ns: u64) -> bool {
+        self.attached(|rt| {
+            let mut wait = foreign_wait();
+            sched::announce(&mut wait);
+            // SAFETY: announced just now; the wait has no nodes.
+            unsafe { sched::block(rt, &mut wait, Reason::Sleep, Some(deadline_ns)) == Outcome::TimedOut }
+        })
+    }
+}
+
+/// A wait that cannot be cancelled.
+pub(super) fn foreign_wait() -> Wait {
+    let mut wait = Wait::new();
+    wait.listens = Listens::ToSignals;
+    wait
+}

@@ -1,0 +1,114 @@
+//! Descriptors that end: what is registered for them goes, and who waits at them hears EBADF. A number may be somebody
+//! else's the moment the kernel has closed it, so all this comes before the call itself.
+//!
+//! A child between vfork and exec shares this memory and closes its own descriptors: nothing here is for it.
+
+use super::caller::{attached_runtime, caller};
+use super::hooks::original;
+use crate::goroutine::waiter::WaitQueue;
+use crate::sched::{self, Runtime};
+use crate::sys::errno;
+use libc::{c_int, c_uint, pid_t};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+/// The process the hooks are for.
+static PROCESS: AtomicI32 = AtomicI32::new(0);
+
+/// Says which process this is: at the installation, and in a forked child that goes on with gort.
+pub(super) fn note_process() {
+    // SAFETY: no arguments.
+    PROCESS.store(unsafe { libc::getpid() }, Ordering::Relaxed); // known before the first hook is in place
+}
+
+fn is_this_process() -> bool {
+    // SAFETY: no arguments. The system call itself: a C library may remember the number over vfork.
+    unsafe { libc::syscall(libc::SYS_getpid) as pid_t == PROCESS.load(Ordering::Relaxed) }
+}
+
+/// The descriptor `fd` is about to end.
+pub(super) fn forget(fd: c_int) {
+    let Some(rt) = super::runtime() else { return };
+    if rt.net.registered(fd).is_none() || !is_this_process() {
+        return;
+    }
+    let before = errno::get();
+    if rt.net.forget(fd) {
+        if let Some(caller) = caller() {
+            caller.attached(|rt| close_waiters(rt, fd as usize));
+        } else if attached_runtime().is_some() {
+            close_waiters(rt, fd as usize);
+        } else {
+            // SAFETY: `close_waiters` takes any number at any time.
+            unsafe { rt.call_attached(close_waiters, fd as usize) };
+        }
+    }
+    errno::set(before);
+}
+
+/// Ends the waits for files that `fd` was before. Host attached.
+fn close_waiters(rt: &'static Runtime, fd: usize) {
+    let mut claimed = WaitQueue::new();
+    rt.net.close_waiters(fd as c_int, &mut claimed);
+    while !claimed.is_empty() {
+        let node = claimed.front();
+        // SAFETY: claimed: alive until its owner is readied, here, once; not touched after that.
+        unsafe {
+            claimed.remove(node);
+            sched::ready_wait(&*(*node).wait);
+        }
+    }
+}
+
+/// `close`.
+pub(super) unsafe extern "C" fn close(fd: c_int) -> c_int {
+    forget(fd);
+    // SAFETY: as called.
+    unsafe { original::close::call(fd) }
+}
+
+/// `dup2`: the second descriptor ends if it was open, and the first is.
+pub(super) unsafe extern "C" fn dup2(from: c_int, to: c_int) -> c_int {
+    forget_replaced(from, to);
+    // SAFETY: as called.
+    unsafe { original::dup2::call(from, to) }
+}
+
+/// `dup3`.
+pub(super) unsafe extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
+    forget_replaced(from, to);
+    // SAFETY: as called.
+    unsafe { original::dup3::call(from, to, flags) }
+}
+
+fn forget_replaced(from: c_int, to: c_int) {
+    let before = errno::get();
+    // SAFETY: numbers only.
+    if from != to && unsafe { libc::fcntl(from, libc::F_GETFD) } >= 0 {
+        forget(to);
+    }
+    errno::set(before);
+}
+
+/// `close_range`. With CLOSE_RANGE_CLOEXEC nothing is closed.
+pub(super) unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 {
+        forget_range(first, last);
+    }
+    // SAFETY: as called.
+    unsafe { original::close_range::call(first, last, flags) }
+}
+
+/// `closefrom`.
+pub(super) unsafe extern "C" fn closefrom(first: c_int) {
+    forget_range(first.max(0) as c_uint, c_uint::MAX);
+    // SAFETY: as called.
+    unsafe { original::closefrom::call(first) }
+}
+
+fn forget_range(first: c_uint, last: c_uint) {
+    let Some(rt) = super::runtime() else { return };
+    let end = rt.net.limit().min(last.saturating_add(1) as usize);
+    for fd in first as usize..end {
+        forget(fd as c_int);
+    }
+}

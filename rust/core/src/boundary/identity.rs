@@ -1,0 +1,49 @@
+//! Who the caller is to C code that asks for its thread: each goroutine somebody else, the main goroutine the main thread.
+
+use super::hooks::original;
+use crate::primitive::atomic::Ordering;
+use crate::sched::current_machine;
+use crate::sys::thread;
+use std::sync::atomic::AtomicUsize;
+
+/// The main thread as C code knows it.
+static MAIN: AtomicUsize = AtomicUsize::new(0);
+
+/// Notes the main thread's number. On the main thread.
+pub fn note_main_thread() {
+    MAIN.store(thread::identity(), Ordering::Relaxed); // read by threads that learn of it later
+}
+
+/// The main thread's number; 0 while it is unknown.
+pub(super) fn main_thread() -> usize {
+    MAIN.load(Ordering::Relaxed)
+}
+
+/// Whether the caller runs on a goroutine's stack, the main goroutine's included.
+pub(super) fn is_on_goroutine() -> bool {
+    let m = current_machine();
+    // SAFETY: this thread's M.
+    !m.is_null() && !unsafe { (*m).in_scheduler.load(Ordering::Relaxed) }
+}
+
+/// The running goroutine's stack, its base and bytes; `None` on a thread's own.
+pub(super) fn stack_bounds() -> Option<(usize, usize)> {
+    if !is_on_goroutine() {
+        return None;
+    }
+    // SAFETY: this thread's M runs a goroutine, whose bundle is alive.
+    let stack = unsafe { (*(*(*current_machine()).current).bundle).stack.as_ref() }?;
+    Some((stack.base(), stack.size_bytes()))
+}
+
+/// `pthread_self`: the goroutine's own number. On g0 and on plain threads the thread's.
+pub(super) extern "C" fn pthread_self() -> usize {
+    let m = current_machine();
+    // SAFETY: this thread's M; while it is not on g0 its current goroutine and the bundle are alive.
+    unsafe {
+        if m.is_null() || (*m).in_scheduler.load(Ordering::Relaxed) {
+            return original::pthread_self::call();
+        }
+        (*(*(*m).current).bundle).identity
+    }
+}

@@ -1,0 +1,94 @@
+//! Which loaded objects are known, and what may be replaced in each.
+//!
+//! Known means read: that a call which waits holds no lock of the object and no address of a thread-local that `moving`
+//! would not find. Everything else keeps its calls, and is handed off when it blocks.
+
+use super::elf::{Object, Role};
+use super::hooks::{Hook, Subject};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+/// What an object is to the boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The interpreter: the program itself, or its shared library.
+    Interpreter,
+    /// One of its own extension modules.
+    Module,
+    /// libssl or libcrypto, whoever brought it.
+    OpenSsl,
+    /// Opted in by the program.
+    Added,
+    /// Anything else: nothing is replaced.
+    Unknown,
+}
+
+impl Kind {
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interpreter => "interpreter",
+            Self::Module => "standard module",
+            Self::OpenSsl => "OpenSSL",
+            Self::Added => "added",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// CPython's own extension modules lie in this directory.
+const STANDARD_MODULES: &[u8] = b"/lib-dynload/";
+
+/// Modules in which no call may wait as a goroutine: `_posixsubprocess` calls from a child that shares this memory,
+/// `_multiprocessing` waits for semaphores of other processes, SQLite holds locks over its calls.
+const KEEP_BLOCKING: [&[u8]; 3] = [b"_posixsubprocess", b"_multiprocessing", b"_sqlite3"];
+
+fn contains(path: &OsStr, part: &[u8]) -> bool {
+    path.as_bytes().windows(part.len()).any(|w| w == part)
+}
+
+/// The file's name up to its first dot.
+pub(super) fn stem(object: &Object) -> &[u8] {
+    object.file_name().as_bytes().split(|&c| c == b'.').next().unwrap_or_default()
+}
+
+/// Bundled copies have a hash behind the name: `libssl-1f2e3d.so.3`.
+fn is_open_ssl(stem: &[u8]) -> bool {
+    [&b"libssl"[..], b"libcrypto"].iter().any(|name| stem == *name || stem.starts_with(&[name, &b"-"[..]].concat()))
+}
+
+/// What `object` is; `interpreter` is an address in the interpreter's code.
+pub(super) fn kind_of(object: &Object, interpreter: usize, added: &[String]) -> Kind {
+    if object.has_code(interpreter) {
+        return Kind::Interpreter;
+    }
+    if !matches!(object.role, Role::Program | Role::Library) || object.has_code(kind_of as *const () as usize) {
+        return Kind::Unknown; // the C library, the loader, the kernel's, and this library
+    }
+    let stem = stem(object);
+    if contains(object.path.as_os_str(), STANDARD_MODULES) {
+        Kind::Module
+    } else if is_open_ssl(stem) {
+        Kind::OpenSsl
+    } else if added.iter().any(|name| stem.starts_with(name.as_bytes())) {
+        Kind::Added
+    } else {
+        Kind::Unknown
+    }
+}
+
+/// Whether `hook` may stand in an object of that kind.
+pub(super) fn allows(kind: Kind, object: &Object, hook: &Hook, parking: bool) -> bool {
+    // The interpreter's own keys stay the thread's: they say which state is the thread's.
+    let has_keys = matches!(kind, Kind::OpenSsl | Kind::Added);
+    match (kind, hook.subject) {
+        (Kind::Unknown, _) => false,
+        (_, Subject::Identity) => true,
+        (_, Subject::Keys) => has_keys,
+        (_, _) if !parking => false,
+        (Kind::Module, _) => !KEEP_BLOCKING.contains(&stem(object)),
+        // Their semaphores are their own affair.
+        (Kind::OpenSsl | Kind::Added, _) => !hook.name.to_bytes().starts_with(b"sem_"),
+        (Kind::Interpreter, _) => true,
+    }
+}

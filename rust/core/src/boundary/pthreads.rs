@@ -1,0 +1,204 @@
+//! Functions that take a pthread_t, and what belongs to an OS thread: answered for goroutines, whose pthread_t is none.
+//!
+//! A goroutine's number is only ever known from here (`identity`, `threads`), and no real pthread_t has its value: those
+//! are addresses of live thread blocks, and so is a goroutine's of its own live record.
+
+use super::hooks::original;
+use super::identity::{self, main_thread};
+use super::threads;
+use crate::goroutine::Bundle;
+use crate::primitive::atomic::Ordering;
+use crate::sched::current_machine;
+use libc::{c_char, c_int, c_void, clockid_t, pthread_attr_t, sched_param, sigset_t, sigval, size_t};
+use std::ptr;
+
+/// Whether `thread` is a goroutine's number: the caller's own, or that of a thread that is a goroutine.
+fn is_goroutine(thread: usize) -> bool {
+    thread != main_thread() && (identity::is_on_goroutine() && thread == identity::pthread_self() || threads::is_known(thread))
+}
+
+/// The OS thread under the caller.
+fn this_thread() -> usize {
+    // SAFETY: no arguments.
+    unsafe { original::pthread_self::call() }
+}
+
+/// Who gets signals that are sent to a goroutine.
+fn receiver() -> usize {
+    match main_thread() {
+        0 => this_thread(), // a runtime that the main thread has not used yet
+        main => main,
+    }
+}
+
+/// `pthread_kill`. A signal for a goroutine goes to the main thread: handlers run there, and nobody else has a mask.
+pub(super) unsafe extern "C" fn pthread_kill(thread: usize, signal: c_int) -> c_int {
+    let to = if is_goroutine(thread) { receiver() } else { thread };
+    // SAFETY: as called; the main thread lives as long as the process.
+    unsafe { original::pthread_kill::call(to, signal) }
+}
+
+/// `pthread_sigqueue`.
+pub(super) unsafe extern "C" fn pthread_sigqueue(thread: usize, signal: c_int, value: sigval) -> c_int {
+    let to = if is_goroutine(thread) { receiver() } else { thread };
+    // SAFETY: as in `pthread_kill`.
+    unsafe { original::pthread_sigqueue::call(to, signal, value) }
+}
+
+/// `pthread_setname_np`: kept for a thread that is a goroutine; the OS thread under it keeps its own.
+pub(super) unsafe extern "C" fn pthread_setname_np(thread: usize, name: *const c_char) -> c_int {
+    if !is_goroutine(thread) {
+        // SAFETY: as called.
+        return unsafe { original::pthread_setname_np::call(thread, name) };
+    }
+    // SAFETY: the C function's own contract.
+    let text = unsafe { std::ffi::CStr::from_ptr(name) }.to_bytes_with_nul();
+    if text.len() > threads::NAME_BYTES {
+        return libc::ERANGE;
+    }
+    threads::with_name(thread, |kept| kept[..text.len()].copy_from_slice(text));
+    0
+}
+
+/// `pthread_getname_np`.
+pub(super) unsafe extern "C" fn pthread_getname_np(thread: usize, buffer: *mut c_char, size: size_t) -> c_int {
+    if !is_goroutine(thread) {
+        // SAFETY: as called.
+        return unsafe { original::pthread_getname_np::call(thread, buffer, size) };
+    }
+    if size < threads::NAME_BYTES {
+        return libc::ERANGE;
+    }
+    let name = threads::with_name(thread, |kept| *kept).unwrap_or_default();
+    // SAFETY: the caller's buffer of that size.
+    unsafe { ptr::copy_nonoverlapping(name.as_ptr(), buffer.cast(), name.len()) };
+    0
+}
+
+/// `pthread_getattr_np`: the stack of the running goroutine. The original reads /proc/self/maps for the main thread, and
+/// knows no other stack than the OS thread's.
+pub(super) unsafe extern "C" fn pthread_getattr_np(thread: usize, attributes: *mut pthread_attr_t) -> c_int {
+    let bounds = if is_goroutine(thread) && thread == identity::pthread_self() { identity::stack_bounds() } else { None };
+    // SAFETY: the caller's record.
+    unsafe {
+        let Some((base, bytes)) = bounds else {
+            let of = if is_goroutine(thread) { this_thread() } else { thread };
+            return original::pthread_getattr_np::call(of, attributes);
+        };
+        let error = libc::pthread_attr_init(attributes);
+        if error != 0 {
+            return error;
+        }
+        libc::pthread_attr_setguardsize(attributes, 0); // the guard lies below the base
+        libc::pthread_attr_setstack(attributes, ptr::with_exposed_provenance_mut(base), bytes)
+    }
+}
+
+/// `pthread_getcpuclockid`: of the OS thread under the caller.
+pub(super) unsafe extern "C" fn pthread_getcpuclockid(thread: usize, clock: *mut clockid_t) -> c_int {
+    let of = if is_goroutine(thread) { this_thread() } else { thread };
+    // SAFETY: as called.
+    unsafe { original::pthread_getcpuclockid::call(of, clock) }
+}
+
+/// `pthread_setschedparam`: a goroutine has no priority of its own; the OS thread keeps its.
+pub(super) unsafe extern "C" fn pthread_setschedparam(thread: usize, policy: c_int, param: *const sched_param) -> c_int {
+    if is_goroutine(thread) {
+        return libc::ENOTSUP;
+    }
+    // SAFETY: as called.
+    unsafe { original::pthread_setschedparam::call(thread, policy, param) }
+}
+
+/// `pthread_getschedparam`: of the OS thread under the caller.
+pub(super) unsafe extern "C" fn pthread_getschedparam(
+    thread: usize,
+    policy: *mut c_int,
+    param: *mut sched_param,
+) -> c_int {
+    let of = if is_goroutine(thread) { this_thread() } else { thread };
+    // SAFETY: as called.
+    unsafe { original::pthread_getschedparam::call(of, policy, param) }
+}
+
+/// `pthread_sigmask`: the mask belongs to the OS thread. A goroutine that blocks signals keeps its M for itself until it
+/// has the mask it began with again, so that nobody else runs with it.
+pub(super) unsafe extern "C" fn pthread_sigmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int {
+    // SAFETY: as called; the record is ours.
+    unsafe {
+        let mut before: sigset_t = std::mem::zeroed();
+        let result = original::pthread_sigmask::call(how, set, &raw mut before);
+        if result == 0 {
+            if !set.is_null() {
+                wire_for_mask(&before);
+            }
+            if !old.is_null() {
+                *old = before;
+            }
+        }
+        result
+    }
+}
+
+/// Words of a kernel's signal set.
+fn bits(set: &sigset_t) -> u64 {
+    // SAFETY: the set is 128 bytes, of which Linux uses the first 8.
+    unsafe { *ptr::from_ref(set).cast::<u64>() }
+}
+
+/// The goroutine ends: its M goes back to what it was for others. An affinity stays: nobody knows what it was before.
+///
+/// # Safety
+/// The running goroutine's bundle.
+pub(super) unsafe fn unwire(bundle: *mut Bundle) {
+    // SAFETY: the caller's promise; a set of 128 bytes, of which Linux uses the first 8.
+    unsafe {
+        if let Some(before) = (*bundle).mask_before.take() {
+            let mut set: sigset_t = std::mem::zeroed();
+            (&raw mut set).cast::<u64>().write(before);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
+        }
+        (*bundle).wired = 0;
+    }
+}
+
+unsafe fn wire_for_mask(before: &sigset_t) {
+    let m = current_machine();
+    // SAFETY: this thread's M; on a goroutine's stack its current goroutine and bundle are this thread's.
+    unsafe {
+        if m.is_null() || (*m).in_scheduler.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut now: sigset_t = std::mem::zeroed();
+        libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut now);
+        let bundle = (*(*m).current).bundle;
+        match (*bundle).mask_before {
+            None if bits(&now) != bits(before) => {
+                (*bundle).mask_before = Some(bits(before));
+                (*bundle).wired += 1;
+            }
+            Some(first) if first == bits(&now) => {
+                (*bundle).mask_before = None;
+                (*bundle).wired -= 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `sched_setaffinity` of the calling thread: the goroutine keeps its M for itself from here on.
+pub(super) unsafe extern "C" fn sched_setaffinity(pid: libc::pid_t, size: size_t, set: *const c_void) -> c_int {
+    // SAFETY: as called.
+    let result = unsafe { original::sched_setaffinity::call(pid, size, set) };
+    let m = current_machine();
+    // SAFETY: as in `wire_for_mask`.
+    unsafe {
+        if result == 0 && pid == 0 && !m.is_null() && !(*m).in_scheduler.load(Ordering::Relaxed) {
+            let bundle = (*(*m).current).bundle;
+            if (*bundle).wired < u8::MAX {
+                (*bundle).wired += 1;
+            }
+        }
+    }
+    result
+}

@@ -1,0 +1,179 @@
+//! Semaphores of C code: CPython's locks are made of them (and from 3.13 on its parking lot).
+//!
+//! The semaphore's own value stays the truth. A goroutine that finds it zero stands in a table by its address and parks; a
+//! post raises the value first and then wakes one that stands there, which tries again. So a wake-up may be spurious, a
+//! post may be taken by a plain thread, and the memory may be another semaphore's by the time of the wake-up: it only
+//! costs a try. Waiter: enter the table, fence, try once more. Poster: post, fence, look at the table. One sees the other.
+//!
+//! From 3.13 on the semaphore lies on the waiting goroutine's stack and other threads write to it: such a stack must stay
+//! where it is and keep its pages while its goroutine is parked here.
+
+use super::caller::{Caller, attached_runtime, caller, foreign_wait};
+use super::hooks::{Counts, original};
+use super::sleep::deadline_of;
+use crate::goroutine::waiter::{Node, Outcome, Reason, WaitQueue};
+use crate::primitive::exclusive::ShortLock;
+use crate::sched::{self, Runtime};
+use crate::sys::errno;
+use libc::{c_int, clockid_t, sem_t, timespec};
+use std::ptr;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+/// Buckets of the table, a power of two: some goroutines in one bucket only make its queue longer.
+const BUCKETS: usize = 512;
+
+/// How many goroutines stand in each bucket; read by posters without a lock.
+static COUNTS: [AtomicU32; BUCKETS] = [const { AtomicU32::new(0) }; BUCKETS];
+
+/// Who stands there: `Node::amount` is the semaphore's address.
+static QUEUES: LazyLock<Box<[ShortLock<WaitQueue>]>> =
+    LazyLock::new(|| (0..BUCKETS).map(|_| ShortLock::new(WaitQueue::new())).collect());
+
+fn bucket(address: usize) -> usize {
+    // Fibonacci hashing: the low bits of addresses are alike.
+    ((address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize % BUCKETS
+}
+
+/// Whether processes share it: then nobody here would hear of its posts. glibc keeps the flag behind the value.
+unsafe fn is_shared(semaphore: *const sem_t) -> bool {
+    // SAFETY: an initialised semaphore; struct new_sem of glibc since 2.21: 8 bytes of value and waiters, then `private`,
+    // which is 0 for a semaphore of one process (sem_init.c).
+    cfg!(target_env = "gnu") && unsafe { *semaphore.cast::<c_int>().add(2) != 0 }
+}
+
+/// Takes one without waiting; changes errno when it cannot.
+unsafe fn try_take(semaphore: *mut sem_t) -> bool {
+    // SAFETY: the caller's semaphore.
+    unsafe { libc::sem_trywait(semaphore) == 0 }
+}
+
+/// Parks until the semaphore was taken or the deadline is over; the error number, 0 for taken.
+unsafe fn take(caller: &Caller, semaphore: *mut sem_t, deadline_ns: Option<u64>) -> c_int {
+    let address = semaphore.addr();
+    let (count, queue) = (&COUNTS[bucket(address)], &QUEUES[bucket(address)]);
+    caller.attached(|rt| {
+        loop {
+            let mut wait = foreign_wait();
+            let mut node = Node::new(&raw mut wait, ptr::null_mut());
+            node.amount = address as u64;
+            sched::announce(&mut wait);
+            // SAFETY: the node stays on this stack until it is unlinked, by the claimer or below.
+            unsafe { queue.lock().push_back(&raw mut node) };
+            count.fetch_add(1, Ordering::Relaxed);
+            fence(Ordering::SeqCst); // pairs with the fence in `sem_post`: enter before the look
+            // SAFETY: the caller's semaphore.
+            let at_once = unsafe { try_take(semaphore) };
+            let outcome = if at_once && wait.claim(Outcome::Delivered) {
+                sched::retract(&wait);
+                Outcome::Pending
+            } else {
+                rt.foreign_waits.fetch_add(1, Ordering::Relaxed);
+                // SAFETY: announced above; no lock is held. A wait that a poster claimed meanwhile comes back at once.
+                let outcome = unsafe { sched::block(rt, &mut wait, Reason::Lock, deadline_ns) };
+                rt.foreign_waits.fetch_sub(1, Ordering::Relaxed);
+                outcome
+            };
+            // SAFETY: the node is live, and linked here if anywhere.
+            unsafe { queue.lock().remove(&raw mut node) };
+            count.fetch_sub(1, Ordering::Relaxed);
+            if at_once && outcome == Outcome::Delivered {
+                wake(rt, address); // a poster woke this one for what another one can have
+            }
+            // SAFETY: as above. A post and the end of the time may come together: who has a unit has not timed out.
+            if at_once || unsafe { try_take(semaphore) } {
+                return 0;
+            }
+            match outcome {
+                Outcome::Delivered => {}
+                Outcome::TimedOut => return libc::ETIMEDOUT,
+                _ => return libc::EINTR,
+            }
+        }
+    })
+}
+
+/// Wakes one goroutine that waits for the semaphore at `address`. Host attached.
+fn wake(_rt: &'static Runtime, address: usize) {
+    let node = QUEUES[bucket(address)].lock().claim_amount(address as u64, Outcome::Delivered);
+    if !node.is_null() {
+        // SAFETY: claimed just now: alive until its owner is readied, here, once.
+        unsafe { sched::ready_wait(&*(*node).wait) };
+    }
+}
+
+/// What the three waits share; `Err` is for the original.
+unsafe fn wait_for(semaphore: *mut sem_t, counts: &Counts, until: Option<(clockid_t, *const timespec)>) -> Option<c_int> {
+    let caller = caller()?;
+    // SAFETY: the C functions' own contract, here and below.
+    if unsafe { is_shared(semaphore) } {
+        counts.hand_off();
+        return None;
+    }
+    let before = errno::get();
+    // SAFETY: as above.
+    let error = if unsafe { try_take(semaphore) } {
+        0
+    } else {
+        let deadline = match until {
+            // SAFETY: as above. What is wrong with it is the original's to say.
+            Some((clock, until)) => Some(unsafe { deadline_of(clock, until) }?),
+            None => None,
+        };
+        counts.park();
+        // SAFETY: as above.
+        unsafe { take(&caller, semaphore, deadline) }
+    };
+    errno::set(if error == 0 { before } else { error });
+    Some(if error == 0 { 0 } else { -1 })
+}
+
+/// `sem_wait`.
+pub(super) unsafe extern "C" fn sem_wait(semaphore: *mut sem_t) -> c_int {
+    // SAFETY: as called, here and in the next two.
+    unsafe {
+        let done = wait_for(semaphore, &original::sem_wait::COUNTS, None);
+        done.unwrap_or_else(|| original::sem_wait::call(semaphore))
+    }
+}
+
+/// `sem_timedwait`.
+pub(super) unsafe extern "C" fn sem_timedwait(semaphore: *mut sem_t, until: *const timespec) -> c_int {
+    // SAFETY: as called.
+    unsafe {
+        let done = wait_for(semaphore, &original::sem_timedwait::COUNTS, Some((libc::CLOCK_REALTIME, until)));
+        done.unwrap_or_else(|| original::sem_timedwait::call(semaphore, until))
+    }
+}
+
+/// `sem_clockwait`.
+pub(super) unsafe extern "C" fn sem_clockwait(semaphore: *mut sem_t, clock: clockid_t, until: *const timespec) -> c_int {
+    // SAFETY: as called.
+    unsafe {
+        let done = wait_for(semaphore, &original::sem_clockwait::COUNTS, Some((clock, until)));
+        done.unwrap_or_else(|| original::sem_clockwait::call(semaphore, clock, until))
+    }
+}
+
+/// `sem_post`. The semaphore may be gone once the original has returned: only its address is used.
+pub(super) unsafe extern "C" fn sem_post(semaphore: *mut sem_t) -> c_int {
+    // SAFETY: as called.
+    let result = unsafe { original::sem_post::call(semaphore) };
+    fence(Ordering::SeqCst); // pairs with the fence in `take`: post before the look
+    if COUNTS[bucket(semaphore.addr())].load(Ordering::Relaxed) != 0 {
+        wake_from_anywhere(semaphore.addr());
+    }
+    result
+}
+
+#[cold]
+fn wake_from_anywhere(address: usize) {
+    let before = errno::get();
+    if let Some(rt) = attached_runtime() {
+        wake(rt, address);
+    } else if let Some(rt) = super::runtime() {
+        // SAFETY: `wake` takes any address at any time.
+        unsafe { rt.call_attached(wake, address) };
+    }
+    errno::set(before);
+}

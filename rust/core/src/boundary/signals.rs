@@ -1,0 +1,149 @@
+//! Signal handlers run on whatever stack is there, a goroutine's included, and call hooked functions (CPython writes to its
+//! wake-up descriptor). While one runs on an M's thread every hook there passes through: nothing parks in a handler, and no
+//! lock that the interrupted code may hold is taken.
+//!
+//! For that, handlers set by known objects are kept here, and the system gets [`on_signal`] in their place.
+
+use super::hooks::original;
+use crate::primitive::atomic::Ordering;
+use crate::sched::current_machine;
+use crate::sys::errno;
+use libc::{c_int, c_void, sigaction as Action, siginfo_t};
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, AtomicUsize};
+
+/// One more than the greatest signal number of Linux.
+const SIGNALS: usize = 65;
+
+/// The handler that `on_signal` calls for each signal, and the flags it was set with.
+static HANDLERS: [AtomicUsize; SIGNALS] = [const { AtomicUsize::new(0) }; SIGNALS];
+static FLAGS: [AtomicI32; SIGNALS] = [const { AtomicI32::new(0) }; SIGNALS];
+/// Held while a handler is exchanged, so that what is kept here and what the system has agree.
+static EXCHANGE: Mutex<()> = Mutex::new(());
+
+fn is_handler(handler: usize) -> bool {
+    handler != libc::SIG_DFL && handler != libc::SIG_IGN
+}
+
+/// What the system calls: the kept handler, with the hooks passing through.
+unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let handler = HANDLERS[signal as usize].load(Ordering::Acquire); // pairs with the Release in `sigaction`
+    if !is_handler(handler) {
+        return; // taken away between the signal and here
+    }
+    let m = current_machine();
+    // SAFETY: this thread's M; handlers on one thread nest. The handler was given with the type its flags say.
+    unsafe {
+        if !m.is_null() {
+            (*m).signal_depth.fetch_add(1, Ordering::Relaxed);
+        }
+        if FLAGS[signal as usize].load(Ordering::Relaxed) & libc::SA_SIGINFO != 0 {
+            type Informed = unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+            std::mem::transmute::<usize, Informed>(handler)(signal, info, context);
+        } else {
+            std::mem::transmute::<usize, unsafe extern "C" fn(c_int)>(handler)(signal);
+        }
+        if !m.is_null() {
+            (*m).signal_depth.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// `sigaction`, with handlers kept here and shown as they were given.
+pub(super) unsafe extern "C" fn sigaction(signal: c_int, new: *const Action, old: *mut Action) -> c_int {
+    // SAFETY: as called; the records are the caller's.
+    unsafe {
+        // SIGSEGV has a chain of its own (`sys::signal`).
+        if !(1..SIGNALS as c_int).contains(&signal) || signal == libc::SIGSEGV {
+            return original::sigaction::call(signal, new, old);
+        }
+        let all = block_signals();
+        let result = {
+            let _exchange = EXCHANGE.lock().unwrap_or_else(|e| e.into_inner());
+            exchange(signal as usize, new, old)
+        };
+        let error = errno::get();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
+        errno::set(error);
+        result
+    }
+}
+
+/// No handler may come to wait for the lock its own thread holds.
+fn block_signals() -> libc::sigset_t {
+    let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    // SAFETY: both sets are filled in here; blocking signals on one's own thread cannot fail.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        before.assume_init()
+    }
+}
+
+unsafe fn exchange(signal: usize, new: *const Action, old: *mut Action) -> c_int {
+    // SAFETY: as called.
+    unsafe {
+        let (kept, kept_flags) = (HANDLERS[signal].load(Ordering::Relaxed), FLAGS[signal].load(Ordering::Relaxed));
+        let mut ours = MaybeUninit::<Action>::uninit();
+        let mut given = new;
+        if let Some(new) = new.as_ref()
+            && is_handler(new.sa_sigaction)
+        {
+            // Kept first: the system may call `on_signal` before its own change is known here.
+            HANDLERS[signal].store(new.sa_sigaction, Ordering::Release); // pairs with the Acquire in `on_signal`
+            FLAGS[signal].store(new.sa_flags, Ordering::Relaxed);
+            ours.write(*new);
+            (*ours.as_mut_ptr()).sa_sigaction = on_signal as *const () as usize;
+            (*ours.as_mut_ptr()).sa_flags |= libc::SA_SIGINFO;
+            given = ours.as_ptr();
+        }
+        let mut before = MaybeUninit::<Action>::uninit();
+        let result = original::sigaction::call(signal as c_int, given, before.as_mut_ptr());
+        if result != 0 {
+            HANDLERS[signal].store(kept, Ordering::Release);
+            FLAGS[signal].store(kept_flags, Ordering::Relaxed);
+        } else if !old.is_null() {
+            old.write(before.assume_init());
+            if (*old).sa_sigaction == on_signal as *const () as usize {
+                (*old).sa_sigaction = kept;
+                (*old).sa_flags = kept_flags;
+            }
+        }
+        result
+    }
+}
+
+/// `signal`, by way of `sigaction`, as glibc has it.
+pub(super) unsafe extern "C" fn signal(signal: c_int, handler: usize) -> usize {
+    // SAFETY: both records are filled in; signal() of glibc restarts calls and masks the signal itself.
+    unsafe {
+        let mut new: Action = std::mem::zeroed();
+        let mut old: Action = std::mem::zeroed();
+        new.sa_sigaction = handler;
+        new.sa_flags = libc::SA_RESTART;
+        libc::sigemptyset(&raw mut new.sa_mask);
+        if sigaction(signal, &raw const new, &raw mut old) != 0 { libc::SIG_ERR } else { old.sa_sigaction }
+    }
+}
+
+/// Takes over the handlers that `is_known` code set before the hooks were there.
+///
+/// # Safety
+/// The originals are known.
+pub(super) unsafe fn adopt_handlers(is_known: impl Fn(usize) -> bool) {
+    for signal in 1..SIGNALS as c_int {
+        // SAFETY: the record is filled in by a call that succeeds; the handler goes back in through our own `sigaction`.
+        unsafe {
+            let mut now: Action = std::mem::zeroed();
+            if libc::sigaction(signal, ptr::null(), &raw mut now) == 0
+                && is_handler(now.sa_sigaction)
+                && now.sa_sigaction != on_signal as *const () as usize
+                && is_known(now.sa_sigaction)
+            {
+                sigaction(signal, &raw const now, ptr::null_mut());
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The libc boundary for Python: what is in place, and opting objects in.
+
+use super::{boolean, methods, none, plain, runtime};
+use crate::host;
+use gort_core::boundary::hooks::HOOKS;
+use gort_core::boundary::{self, Kind, Placed, threads};
+use gort_core::goroutine::host::HostThread;
+use gort_core::sched::Runtime;
+use gort_core::sys::thread;
+use pyo3::ffi;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+type Object = *mut ffi::PyObject;
+
+static HAS_IDENTITY: AtomicBool = AtomicBool::new(false);
+
+/// Puts the hooks in place; `GORT_BOUNDARY=0` (looked at when gort is imported) those of identity only.
+pub(crate) fn install(rt: &'static Runtime) {
+    let parking = std::env::var("GORT_BOUNDARY").as_deref() != Ok("0");
+    let installed = boundary::install(rt, ffi::PyObject_Call as *const () as usize, parking);
+    HAS_IDENTITY.store(installed.identity, Ordering::Relaxed); // the GIL orders it
+}
+
+/// On the main thread, once its goroutine is known: from here on goroutines are told apart by identity, not by thread.
+pub(crate) fn adopt_identity() {
+    boundary::note_main_thread();
+    if HAS_IDENTITY.load(Ordering::Relaxed) {
+        // SAFETY: GIL held.
+        unsafe { host::gort_set_identity(thread::identity() as _) };
+    }
+}
+
+/// A str. Null with an exception set on failure.
+unsafe fn text(text: &str) -> Object {
+    // SAFETY: GIL held; the text is UTF-8.
+    unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as _) }
+}
+
+/// A tuple of what is stolen from `items`; null if one of them is.
+unsafe fn tuple(items: &[Object]) -> Object {
+    // SAFETY: GIL held; each item is owned or null.
+    unsafe {
+        let out = if items.iter().any(|item| item.is_null()) {
+            ptr::null_mut()
+        } else {
+            ffi::PyTuple_New(items.len() as _)
+        };
+        for (i, item) in items.iter().enumerate() {
+            if out.is_null() {
+                ffi::Py_XDECREF(*item);
+            } else {
+                ffi::PyTuple_SET_ITEM(out, i as _, *item);
+            }
+        }
+        out
+    }
+}
+
+/// Appends what is stolen; `false`: an exception is set.
+unsafe fn append(list: Object, item: Object) -> bool {
+    // SAFETY: GIL held; the list is alive.
+    unsafe {
+        let ok = !item.is_null() && ffi::PyList_Append(list, item) == 0;
+        ffi::Py_XDECREF(item);
+        ok
+    }
+}
+
+/// (path, kind, names replaced, ((name, why not), ...), error)
+unsafe fn object_record(placed: &Placed) -> Object {
+    // SAFETY: GIL held; `tuple` takes nulls.
+    unsafe {
+        let mut names: Vec<String> = placed
+            .patched
+            .iter()
+            .flat_map(|patched| patched.entries().iter().map(|entry| entry.symbol.to_string_lossy().into_owned()))
+            .collect();
+        names.sort();
+        names.dedup();
+        let names: Vec<Object> = names.iter().map(|name| text(name)).collect();
+        let left: Vec<Object> = placed.left.iter().map(|(name, why)| tuple(&[text(name), text(why)])).collect();
+        let error = placed.error.as_ref().map_or_else(|| none(), |error| text(&error.to_string()));
+        tuple(&[
+            text(&placed.path.to_string_lossy()),
+            text(placed.kind.name()),
+            tuple(&names),
+            tuple(&left),
+            error,
+        ])
+    }
+}
+
+unsafe extern "C-unwind" fn status(_m: Object, _: Object) -> Object {
+    if runtime().is_none() {
+        return ptr::null_mut();
+    }
+    // SAFETY: GIL held; lists are ours.
+    unsafe {
+        let (objects, calls) = (ffi::PyList_New(0), ffi::PyList_New(0));
+        let mut ok = !objects.is_null() && !calls.is_null();
+        boundary::each_object(|placed| {
+            ok = ok && (placed.kind == Kind::Unknown || append(objects, object_record(placed)));
+        });
+        for hook in HOOKS {
+            let (parked, handed) = (&hook.counts.parked, &hook.counts.handed_off);
+            let (parked, handed) = (parked.load(Ordering::Relaxed), handed.load(Ordering::Relaxed));
+            if ok && (parked != 0 || handed != 0) {
+                let numbers = [ffi::PyLong_FromUnsignedLongLong(parked), ffi::PyLong_FromUnsignedLongLong(handed)];
+                ok = append(calls, tuple(&[text(&hook.name.to_string_lossy()), numbers[0], numbers[1]]));
+            }
+        }
+        if !ok {
+            ffi::Py_XDECREF(objects);
+            ffi::Py_XDECREF(calls);
+            return ptr::null_mut();
+        }
+        let identity = boolean(HAS_IDENTITY.load(Ordering::Relaxed));
+        tuple(&[boolean(boundary::is_parking_allowed()), identity, objects, calls])
+    }
+}
+
+unsafe extern "C-unwind" fn add(_m: Object, name: Object) -> Object {
+    // SAFETY: GIL held; a live argument.
+    unsafe {
+        let mut size = 0;
+        let bytes = ffi::PyUnicode_AsUTF8AndSize(name, &raw mut size);
+        if bytes.is_null() || runtime().is_none() {
+            return ptr::null_mut();
+        }
+        let bytes = std::slice::from_raw_parts(bytes.cast::<u8>(), size as usize);
+        // `PyUnicode_AsUTF8AndSize` gives UTF-8.
+        ffi::PyLong_FromSize_t(boundary::add(&String::from_utf8_lossy(bytes)))
+    }
+}
+
+/// `boundary::threads::StateOf`: called by pthread_create of the interpreter, which holds the GIL.
+unsafe fn state_of_thread(argument: *mut std::ffi::c_void) -> HostThread {
+    // SAFETY: the interpreter's own argument.
+    unsafe { host::gort_state_of_thread(argument).cast() }
+}
+
+/// `_threads(mode)`: 0 off, 1 on, 2 probe begins, 3 probe ends, 4 real ones more, 5 real ones no more.
+unsafe extern "C-unwind" fn threads_mode(_m: Object, mode: Object) -> Object {
+    if runtime().is_none() {
+        return ptr::null_mut();
+    }
+    // SAFETY: GIL held; a live argument.
+    unsafe {
+        match ffi::PyLong_AsLong(mode) {
+            0 => threads::enable(None),
+            1 => threads::enable(Some(state_of_thread)),
+            2 | 3 => {
+                host::gort_probe_threads(i32::from(ffi::PyLong_AsLong(mode) == 2));
+                threads::enable((ffi::PyLong_AsLong(mode) == 2).then_some(state_of_thread as threads::StateOf));
+            }
+            4 => threads::want_real(true),
+            5 => threads::want_real(false),
+            _ => {
+                return crate::error::set(ffi::PyExc_ValueError, "a mode from 0 to 5 is expected");
+            }
+        }
+        boolean(host::gort_knows_threads() != 0 && boundary::is_parking_allowed())
+    }
+}
+
+unsafe extern "C-unwind" fn threads_enabled(_m: Object, _: Object) -> Object {
+    boolean(threads::is_enabled())
+}
+
+/// Adds the functions.
+pub(crate) unsafe fn register(module: Object) -> bool {
+    let functions = methods(vec![
+        plain(
+            c"_boundary_status",
+            status,
+            ffi::METH_NOARGS,
+            c"_boundary_status()\n--\n\nWhat gort.boundary.status() is made of.",
+        ),
+        plain(
+            c"_threads_mode",
+            threads_mode,
+            ffi::METH_O,
+            c"_threads_mode(mode, /)\n--\n\nSwitches threads as goroutines; whether they can be had.",
+        ),
+        plain(
+            c"_threads_enabled",
+            threads_enabled,
+            ffi::METH_NOARGS,
+            c"_threads_enabled()\n--\n\nWhether new threads are goroutines.",
+        ),
+        plain(
+            c"_boundary_add",
+            add,
+            ffi::METH_O,
+            c"_boundary_add(name, /)\n--\n\nOpts objects in by the start of their file name; how many are loaded.",
+        ),
+    ]);
+    // SAFETY: GIL held by the module's init.
+    unsafe { ffi::PyModule_AddFunctions(module, functions) == 0 }
+}
