@@ -27,10 +27,10 @@ import pickle
 import random
 import re
 import threading
-import time
 import weakref
 
 import gort
+import waiting
 
 get_state = ctypes.pythonapi.PyThreadState_Get
 get_state.restype = ctypes.c_void_p
@@ -63,9 +63,8 @@ class Pauses:
             gort.go(meeting.send, kind)
             assert meeting.recv() == kind
         else:
-            time.sleep(
-                self.blocking
-            )  # the P is handed off: at the next pause this goroutine moves to another thread
+            # The P is handed off: at the next pause this goroutine moves to another thread.
+            waiting.hold(self.blocking)
         self.count += 1
         self.moves += thread != threading.get_native_id()
         assert gort.current() is me

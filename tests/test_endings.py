@@ -51,6 +51,8 @@ def test_gort_panic_exit_ends_the_process_with_2():
 
 
 PROCESSORS = pytest.mark.parametrize("processors", ["1", "2"])
+# With "0" blocking calls keep their OS threads, whose processor is handed off; with "1" they park.
+BOUNDARY = pytest.mark.parametrize("boundary", ["0", "1"])
 
 # What else is going on when main ends: the interpreter must end, silently, with code 0.
 LEFT = {
@@ -72,11 +74,12 @@ gs = [go(time.sleep, 60), go(Chan().recv), go(lambda: [gort.gosched() for _ in i
 }
 
 
+@BOUNDARY
 @PROCESSORS
 @pytest.mark.parametrize("left", LEFT)
-def test_interpreter_exit_with_goroutines_ends_at_once(left, processors):
+def test_interpreter_exit_with_goroutines_ends_at_once(left, processors, boundary):
     ends = "gort.sleep(0.05)\nprint('end')"
-    check(f"{HEADER}{LEFT[left]}\n{ends}", "end", GORT_MAXPROCS=processors)
+    check(f"{HEADER}{LEFT[left]}\n{ends}", "end", GORT_MAXPROCS=processors, GORT_BOUNDARY=boundary)
 
 
 @PROCESSORS
@@ -179,10 +182,12 @@ def interrupted(body):
     return f"try:\n{lines}except KeyboardInterrupt:\n    print('interrupted')"
 
 
+@BOUNDARY
 @PROCESSORS
 @pytest.mark.parametrize("doing", MAIN)
-def test_ctrl_c_reaches_main(doing, processors):
-    check(HEADER + INTERRUPT + interrupted(MAIN[doing]), "interrupted", GORT_MAXPROCS=processors)
+def test_ctrl_c_reaches_main(doing, processors, boundary):
+    code = HEADER + INTERRUPT + interrupted(MAIN[doing])
+    check(code, "interrupted", GORT_MAXPROCS=processors, GORT_BOUNDARY=boundary)
 
 
 def test_ctrl_c_a_second_time_reaches_main_on_whatever_thread_it_is():
@@ -210,7 +215,7 @@ assert started.recv() == here  # the goroutine has main's own thread
 gort.sleep(0.001)
 print(threading.get_native_id() != here, threading.current_thread() is threading.main_thread())
 """
-    check(HEADER + code, "True True")
+    check(HEADER + code, "True True", GORT_BOUNDARY="0")
 
 
 FIRST_PROGRAM = (

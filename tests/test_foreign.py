@@ -9,13 +9,12 @@ GIL.
 from __future__ import annotations
 
 import gc
-import time
 import weakref
 
 import gort
 import pytest
 from pydantic_core import SchemaSerializer, SchemaValidator, ValidationError, core_schema
-from waiting import LIMIT, join_all, parked
+from waiting import LIMIT, hold, join_all, parked
 
 
 def validator(function):
@@ -39,7 +38,7 @@ def test_validators_that_park_in_two_goroutines_cross():
 def test_validators_that_park_and_block_while_goroutines_move():
     def pause(n):
         if n % 5 == 0:
-            time.sleep(0.001)  # the P is handed off
+            hold(0.001)  # the P is handed off
         gort.gosched()
         meeting = gort.Chan()
         gort.go(meeting.send, n + 1)

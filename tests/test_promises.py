@@ -164,6 +164,7 @@ def test_blocking_calls_of_50_goroutines_overlap_while_another_computes():
     check(
         """
         import time, gort
+        from waiting import hold
 
         def work():
             done = 0
@@ -177,7 +178,7 @@ def test_blocking_calls_of_50_goroutines_overlap_while_another_computes():
         def sleeper():
             started.append(1)
             blocked.append(1)
-            time.sleep(0.1)
+            hold(0.1)
             blocked.pop()
 
         def main():

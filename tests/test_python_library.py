@@ -151,8 +151,8 @@ def test_threading_first_imported_in_a_goroutine_knows_the_main_thread():
         """
         import gort
         def first():
-            import time
-            time.sleep(0.005)  # by now main and this goroutine are on different threads
+            import ctypes
+            ctypes.CDLL(None).usleep(5000)  # by now main and this goroutine are on different threads
             import threading
             gort.gosched()
             return threading

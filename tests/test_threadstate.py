@@ -15,7 +15,6 @@ import gc
 import os
 import sys
 import threading
-import time
 import weakref
 
 import gort
@@ -23,7 +22,7 @@ import nested_c
 import pytest
 import waiting
 from children import check
-from waiting import LIMIT, eventually, in_goroutine, join_all, parked
+from waiting import LIMIT, eventually, hold, in_goroutine, join_all, parked
 
 # stale thread states in C frames, and the GIL's idea of the state
 
@@ -70,7 +69,7 @@ def test_exception_out_of_a_callback_after_moves_is_the_one_raised():
         return n
 
     def body(n):
-        time.sleep(0.001)
+        hold(0.001)
         with pytest.raises(LookupError, match="5") as info:
             sorted(range(n), key=key)
         pauses()
@@ -90,12 +89,13 @@ def test_exception_out_of_a_callback_after_moves_is_the_one_raised():
 def test_parking_goroutine_readied_at_once_from_another_thread_is_never_lost(processors, where):
     check(
         """
-        import threading, time, gort
+        import threading, gort
+        from waiting import hold
 
         def echo(there, back):
             for value in there:
                 if value % 64 == 0:
-                    time.sleep(0.0005)  # hands the P off: the other side is now on another thread
+                    hold(0.001)  # hands the P off: the other side is now on another thread
                 back.send(value + 1)
 
         def ask(there, back, n):
@@ -137,7 +137,7 @@ def test_parking_goroutine_readied_at_once_from_another_thread_is_never_lost(pro
 
 @pytest.mark.parametrize("waker", ["goroutine", "main"])
 def test_blocking_c_call_strands_nobody(waker):
-    read, write = os.pipe()
+    leave = []
     ticks = [0] * 1000
     started, stop = gort.WaitGroup(), []
 
@@ -147,6 +147,13 @@ def test_blocking_c_call_strands_nobody(waker):
             gort.sleep(0.002)
             ticks[i] += 1
 
+    def block():
+        count = 0
+        while not leave:
+            hold(0.2)
+            count += 1
+        return count
+
     def wait_and_release(blocked):
         eventually(lambda: gort.stats()["hand_offs"] > before, what="a hand-off")
         marks = list(ticks)
@@ -155,22 +162,20 @@ def test_blocking_c_call_strands_nobody(waker):
             what="3 ticks of everyone",
         )
         assert not blocked.done
-        os.write(write, b"x")
+        leave.append(True)
 
     started.add(len(ticks))
     tickers = [gort.go(tick, i) for i in range(len(ticks))]
     started.wait()
     before = gort.stats()["hand_offs"]
-    blocked = gort.go(os.read, read, 1)  # holds an OS thread, on which all the others have started
+    blocked = gort.go(block)  # holds an OS thread, on which all the others have started
     if waker == "main":
         wait_and_release(blocked)
     else:
         gort.go(wait_and_release, blocked).join(timeout=LIMIT)
-    assert blocked.join(timeout=LIMIT) == b"x"
+    assert blocked.join(timeout=LIMIT) > 0
     stop.append(True)
     join_all(tickers)
-    os.close(read)
-    os.close(write)
 
 
 @pytest.mark.parametrize("place", ["main", "goroutine"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 
 import gort
+
+_usleep = ctypes.CDLL(None).usleep  # found by dlsym: no hook of the boundary sees it
 
 LIMIT = 20.0  # seconds: far above anything a test needs, below pytest-timeout's cap
 
@@ -24,6 +27,11 @@ def eventually(predicate, limit=LIMIT, what="condition"):
             gort.gosched()
         else:
             gort.sleep(0.001)
+
+
+def hold(seconds):
+    """Sleep in a C call that nobody answers but libc: a goroutine keeps its OS thread meanwhile."""
+    _usleep(int(seconds * 1e6))
 
 
 def parked(*goroutines):

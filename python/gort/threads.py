@@ -60,7 +60,7 @@ def enabled() -> bool:
     return _threads_enabled()
 
 
-class real:  # noqa: N801 - used like a function
+class real:
     """Start real threads inside the block: `with gort.threads.real(): pool = Pool()`.
 
     It counts for the goroutine or thread that enters the block. Does not park.

@@ -33,7 +33,12 @@ pub(super) unsafe extern "C" fn accept(fd: c_int, address: *mut sockaddr, size: 
 }
 
 /// `accept4`.
-pub(super) unsafe extern "C" fn accept4(fd: c_int, address: *mut sockaddr, size: *mut socklen_t, flags: c_int) -> c_int {
+pub(super) unsafe extern "C" fn accept4(
+    fd: c_int,
+    address: *mut sockaddr,
+    size: *mut socklen_t,
+    flags: c_int,
+) -> c_int {
     // SAFETY: as called, here and below.
     let ask = || unsafe { original::accept4::call(fd, address, size, flags) };
     accept_by(fd, &original::accept4::COUNTS, ask).unwrap_or_else(ask)

@@ -117,6 +117,13 @@ struct Lent<T>(T);
 // SAFETY: the lender waits until the borrower has done.
 unsafe impl<T> Sync for Lent<T> {}
 
+impl<T: Copy> Lent<T> {
+    /// A closure that used the field itself would capture the pointers, which are not for other threads.
+    fn get(&self) -> T {
+        self.0
+    }
+}
+
 /// `getaddrinfo`. What asks no server is answered at once.
 pub(super) unsafe extern "C" fn getaddrinfo(
     node: *const c_char,
@@ -128,7 +135,7 @@ pub(super) unsafe extern "C" fn getaddrinfo(
     let is_local = node.is_null() || unsafe { hints.as_ref() }.is_some_and(|h| h.ai_flags & libc::AI_NUMERICHOST != 0);
     let lent = Lent((node, service, hints, result));
     let ask = || {
-        let (node, service, hints, result) = (&lent).0;
+        let (node, service, hints, result) = lent.get();
         // SAFETY: as called.
         unsafe { original::getaddrinfo::call(node, service, hints, result) }
     };
@@ -151,7 +158,7 @@ pub(super) unsafe extern "C" fn getnameinfo(
 ) -> c_int {
     let lent = Lent((address, host, service));
     let ask = || {
-        let (address, host, service) = (&lent).0;
+        let (address, host, service) = lent.get();
         // SAFETY: as called.
         unsafe { original::getnameinfo::call(address, size, host, host_size, service, service_size, flags) }
     };

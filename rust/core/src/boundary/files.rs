@@ -163,12 +163,7 @@ pub(super) unsafe extern "C" fn writev(fd: c_int, buffers: *const iovec, count: 
 /// what does not fit is waited for on the OS thread.
 const SENDFILE_BYTES: usize = 64 << 10;
 
-fn send_file(
-    to: c_int,
-    count: size_t,
-    counts: &Counts,
-    ask: impl Fn(size_t) -> ssize_t,
-) -> ssize_t {
+fn send_file(to: c_int, count: size_t, counts: &Counts, ask: impl Fn(size_t) -> ssize_t) -> ssize_t {
     let Some(caller) = parker(to, counts) else { return ask(count) };
     let attempt = || if_ready(to, Side::Write, || ask(count.min(SENDFILE_BYTES)));
     let tried = until_done(&caller, to, Side::Write, || counts.park(), attempt);

@@ -1,13 +1,13 @@
 //! The names that are answered here: for each the function that stands in for it, where its original is, and its counts.
 
 use super::{
-    connect, descriptors, dns, files, fortified, identity, install, io, keys, poll, process, pthreads, semaphore, signals, sleep,
-    threads,
+    connect, descriptors, dns, files, fortified, identity, install, io, keys, poll, process, pthreads, semaphore,
+    signals, sleep, threads,
 };
 use libc::{
     addrinfo, c_char, c_int, c_uint, c_void, clockid_t, epoll_event, fd_set, id_t, idtype_t, iovec, mmsghdr, msghdr,
-    nfds_t, off_t, pid_t, pollfd, pthread_attr_t, pthread_key_t, rusage, sched_param, sem_t, sigaction, siginfo_t, sigset_t, sigval, size_t, sockaddr, socklen_t, ssize_t,
-    timespec, timeval, useconds_t,
+    nfds_t, off_t, pid_t, pollfd, pthread_attr_t, pthread_key_t, rusage, sched_param, sem_t, sigaction, siginfo_t,
+    sigset_t, sigval, size_t, sockaddr, socklen_t, ssize_t, timespec, timeval, useconds_t,
 };
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

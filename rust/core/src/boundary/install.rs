@@ -66,7 +66,10 @@ pub fn install(rt: &'static Runtime, interpreter: usize, parking: bool) -> Insta
     boundary.scan();
     let in_interpreter = |name: &CStr| {
         boundary.placed.iter().any(|p| {
-            p.kind == Kind::Interpreter && p.patched.as_ref().is_some_and(|patched| patched.entries().iter().any(|e| e.symbol.as_c_str() == name))
+            p.kind == Kind::Interpreter
+                && p.patched
+                    .as_ref()
+                    .is_some_and(|patched| patched.entries().iter().any(|e| e.symbol.as_c_str() == name))
         })
     };
     let identity = in_interpreter(c"pthread_self");
@@ -160,8 +163,7 @@ impl Boundary {
 
     fn place(&self, object: &Object, key: (PathBuf, usize), originals: &mut Originals<'_>) -> Placed {
         let kind = objects::kind_of(object, self.interpreter, &self.added);
-        let mut placed =
-            Placed { path: object.path.clone(), kind, patched: None, left: Vec::new(), error: None, key };
+        let mut placed = Placed { path: object.path.clone(), kind, patched: None, left: Vec::new(), error: None, key };
         if kind != Kind::Unknown {
             match self.patch(object, kind, originals, &mut placed.left) {
                 Ok(mut patched) => {

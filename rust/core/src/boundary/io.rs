@@ -77,10 +77,13 @@ fn receive_all(
 pub(super) unsafe extern "C" fn recv(fd: c_int, buffer: *mut c_void, size: size_t, flags: c_int) -> ssize_t {
     let counts = &original::recv::COUNTS;
     let now = flags | libc::MSG_DONTWAIT;
-    // SAFETY: as called, here and below; an attempt writes into the part of the buffer that is still empty.
     let done = if flags & libc::MSG_WAITALL != 0 {
-        receive_all(fd, flags, size, counts, |done| unsafe { libc::recv(fd, buffer.byte_add(done), size - done, now) })
+        receive_all(fd, flags, size, counts, |done| {
+            // SAFETY: as called; it writes into the part of the buffer that is still empty.
+            unsafe { libc::recv(fd, buffer.byte_add(done), size - done, now) }
+        })
     } else {
+        // SAFETY: as called.
         receive(fd, flags, counts, || unsafe { libc::recv(fd, buffer, size, now) })
     };
     // SAFETY: as called.
@@ -98,12 +101,13 @@ pub(super) unsafe extern "C" fn recvfrom(
 ) -> ssize_t {
     let now = flags | libc::MSG_DONTWAIT;
     let counts = &original::recvfrom::COUNTS;
-    // SAFETY: as called, here and below.
     let done = if flags & libc::MSG_WAITALL != 0 {
-        receive_all(fd, flags, size, counts, |done| unsafe {
-            libc::recvfrom(fd, buffer.byte_add(done), size - done, now, address, address_size)
+        receive_all(fd, flags, size, counts, |done| {
+            // SAFETY: as in `recv`.
+            unsafe { libc::recvfrom(fd, buffer.byte_add(done), size - done, now, address, address_size) }
         })
     } else {
+        // SAFETY: as called.
         receive(fd, flags, counts, || unsafe { libc::recvfrom(fd, buffer, size, now, address, address_size) })
     };
     // SAFETY: as called.
@@ -223,7 +227,7 @@ unsafe fn send_message(fd: c_int, message: *const msghdr, flags: c_int) -> Optio
     let now = flags | libc::MSG_DONTWAIT;
     // SAFETY: the C function's own contract: the message and its buffers are readable.
     unsafe {
-        let (buffers, count) = ((*message).msg_iov, (*message).msg_iovlen as usize);
+        let (buffers, count) = ((*message).msg_iov, (*message).msg_iovlen);
         let size = (0..count).map(|i| (*buffers.add(i)).iov_len).sum();
         through(&caller, fd, Side::Write, size, &original::sendmsg::COUNTS, |done| {
             if done == 0 {

@@ -51,8 +51,8 @@ pub mod threads;
 mod wait;
 
 pub use caller::{allow_parking, is_parking_allowed};
-pub use install::{Installed, Placed, add, each_object, install, rescan};
 pub use identity::note_main_thread;
+pub use install::{Installed, Placed, add, each_object, install, rescan};
 pub use objects::Kind;
 
 use crate::goroutine::Goroutine;

@@ -47,7 +47,12 @@ fn wait_for(
             errno::set(before);
             return None;
         };
-        places.extend(sides(events).map(|side| Place { desc, side, seen: 0, node: Node::new(ptr::null_mut(), ptr::null_mut()) }));
+        places.extend(sides(events).map(|side| Place {
+            desc,
+            side,
+            seen: 0,
+            node: Node::new(ptr::null_mut(), ptr::null_mut()),
+        }));
     }
     loop {
         for place in &mut places {
@@ -143,9 +148,8 @@ unsafe fn wanted_of(fds: *const pollfd, count: nfds_t) -> impl Iterator<Item = (
 /// `poll`, and `__poll_chk` behind its check.
 pub(super) unsafe extern "C" fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: as called, here and below.
-    let done = unsafe {
-        hooked(wanted_of(fds, count), ms(timeout), &original::poll::COUNTS, || libc::poll(fds, count, 0))
-    };
+    let done =
+        unsafe { hooked(wanted_of(fds, count), ms(timeout), &original::poll::COUNTS, || libc::poll(fds, count, 0)) };
     // SAFETY: as called.
     done.unwrap_or_else(|| unsafe { original::poll::call(fds, count, timeout) })
 }
@@ -310,7 +314,12 @@ fn epoll_by(
 }
 
 /// `epoll_wait`.
-pub(super) unsafe extern "C" fn epoll_wait(epoll: c_int, events: *mut epoll_event, size: c_int, timeout: c_int) -> c_int {
+pub(super) unsafe extern "C" fn epoll_wait(
+    epoll: c_int,
+    events: *mut epoll_event,
+    size: c_int,
+    timeout: c_int,
+) -> c_int {
     epoll_by(epoll, events, size, ms(timeout), &original::epoll_wait::COUNTS)
         // SAFETY: as called.
         .unwrap_or_else(|| unsafe { original::epoll_wait::call(epoll, events, size, timeout) })
@@ -324,11 +333,8 @@ pub(super) unsafe extern "C" fn epoll_pwait(
     timeout: c_int,
     mask: *const sigset_t,
 ) -> c_int {
-    let done = if mask.is_null() {
-        epoll_by(epoll, events, size, ms(timeout), &original::epoll_pwait::COUNTS)
-    } else {
-        None
-    };
+    let done =
+        if mask.is_null() { epoll_by(epoll, events, size, ms(timeout), &original::epoll_pwait::COUNTS) } else { None };
     // SAFETY: as called.
     done.unwrap_or_else(|| unsafe { original::epoll_pwait::call(epoll, events, size, timeout, mask) })
 }
@@ -344,9 +350,7 @@ pub(super) unsafe extern "C" fn epoll_pwait2(
     // SAFETY: as called, here and below.
     unsafe {
         let done = match timeout_of(time) {
-            Ok(timeout) if mask.is_null() => {
-                epoll_by(epoll, events, size, timeout, &original::epoll_pwait2::COUNTS)
-            }
+            Ok(timeout) if mask.is_null() => epoll_by(epoll, events, size, timeout, &original::epoll_pwait2::COUNTS),
             _ => None,
         };
         done.unwrap_or_else(|| original::epoll_pwait2::call(epoll, events, size, time, mask))

@@ -67,10 +67,10 @@ fn is_plain(options: c_int) -> bool {
 
 /// `waitpid`.
 pub(super) unsafe extern "C" fn waitpid(pid: pid_t, status: *mut c_int, options: c_int) -> pid_t {
-    // SAFETY: as called, here and in the next ones.
     let done = is_plain(options).then(|| {
-        wait_for(pid, &original::waitpid::COUNTS, |more| unsafe {
-            original::waitpid::call(pid, status, options | more)
+        wait_for(pid, &original::waitpid::COUNTS, |more| {
+            // SAFETY: as called.
+            unsafe { original::waitpid::call(pid, status, options | more) }
         })
     });
     // SAFETY: as called.
@@ -79,10 +79,10 @@ pub(super) unsafe extern "C" fn waitpid(pid: pid_t, status: *mut c_int, options:
 
 /// `wait4`.
 pub(super) unsafe extern "C" fn wait4(pid: pid_t, status: *mut c_int, options: c_int, usage: *mut rusage) -> pid_t {
-    // SAFETY: as called.
     let done = is_plain(options).then(|| {
-        wait_for(pid, &original::wait4::COUNTS, |more| unsafe {
-            original::wait4::call(pid, status, options | more, usage)
+        wait_for(pid, &original::wait4::COUNTS, |more| {
+            // SAFETY: as called.
+            unsafe { original::wait4::call(pid, status, options | more, usage) }
         })
     });
     // SAFETY: as called.

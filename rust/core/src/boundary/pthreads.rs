@@ -14,7 +14,8 @@ use std::ptr;
 
 /// Whether `thread` is a goroutine's number: the caller's own, or that of a thread that is a goroutine.
 fn is_goroutine(thread: usize) -> bool {
-    thread != main_thread() && (identity::is_on_goroutine() && thread == identity::pthread_self() || threads::is_known(thread))
+    thread != main_thread()
+        && (identity::is_on_goroutine() && thread == identity::pthread_self() || threads::is_known(thread))
 }
 
 /// The OS thread under the caller.
@@ -78,7 +79,8 @@ pub(super) unsafe extern "C" fn pthread_getname_np(thread: usize, buffer: *mut c
 /// `pthread_getattr_np`: the stack of the running goroutine. The original reads /proc/self/maps for the main thread, and
 /// knows no other stack than the OS thread's.
 pub(super) unsafe extern "C" fn pthread_getattr_np(thread: usize, attributes: *mut pthread_attr_t) -> c_int {
-    let bounds = if is_goroutine(thread) && thread == identity::pthread_self() { identity::stack_bounds() } else { None };
+    let bounds =
+        if is_goroutine(thread) && thread == identity::pthread_self() { identity::stack_bounds() } else { None };
     // SAFETY: the caller's record.
     unsafe {
         let Some((base, bytes)) = bounds else {
@@ -102,7 +104,11 @@ pub(super) unsafe extern "C" fn pthread_getcpuclockid(thread: usize, clock: *mut
 }
 
 /// `pthread_setschedparam`: a goroutine has no priority of its own; the OS thread keeps its.
-pub(super) unsafe extern "C" fn pthread_setschedparam(thread: usize, policy: c_int, param: *const sched_param) -> c_int {
+pub(super) unsafe extern "C" fn pthread_setschedparam(
+    thread: usize,
+    policy: c_int,
+    param: *const sched_param,
+) -> c_int {
     if is_goroutine(thread) {
         return libc::ENOTSUP;
     }
@@ -195,9 +201,7 @@ pub(super) unsafe extern "C" fn sched_setaffinity(pid: libc::pid_t, size: size_t
     unsafe {
         if result == 0 && pid == 0 && !m.is_null() && !(*m).in_scheduler.load(Ordering::Relaxed) {
             let bundle = (*(*m).current).bundle;
-            if (*bundle).wired < u8::MAX {
-                (*bundle).wired += 1;
-            }
+            (*bundle).wired = (*bundle).wired.saturating_add(1);
         }
     }
     result

@@ -103,7 +103,11 @@ fn wake(_rt: &'static Runtime, address: usize) {
 }
 
 /// What the three waits share; `Err` is for the original.
-unsafe fn wait_for(semaphore: *mut sem_t, counts: &Counts, until: Option<(clockid_t, *const timespec)>) -> Option<c_int> {
+unsafe fn wait_for(
+    semaphore: *mut sem_t,
+    counts: &Counts,
+    until: Option<(clockid_t, *const timespec)>,
+) -> Option<c_int> {
     let caller = caller()?;
     // SAFETY: the C functions' own contract, here and below.
     if unsafe { is_shared(semaphore) } {
@@ -147,7 +151,11 @@ pub(super) unsafe extern "C" fn sem_timedwait(semaphore: *mut sem_t, until: *con
 }
 
 /// `sem_clockwait`.
-pub(super) unsafe extern "C" fn sem_clockwait(semaphore: *mut sem_t, clock: clockid_t, until: *const timespec) -> c_int {
+pub(super) unsafe extern "C" fn sem_clockwait(
+    semaphore: *mut sem_t,
+    clock: clockid_t,
+    until: *const timespec,
+) -> c_int {
     // SAFETY: as called.
     unsafe {
         let done = wait_for(semaphore, &original::sem_clockwait::COUNTS, Some((clock, until)));

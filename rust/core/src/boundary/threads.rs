@@ -121,7 +121,8 @@ unsafe fn stack_bytes(attributes: *const pthread_attr_t) -> usize {
     unsafe {
         if attributes.is_null() || libc::pthread_attr_getstacksize(attributes, &raw mut bytes) != 0 {
             let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-            let known = libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) == 0 && limit.rlim_cur != libc::RLIM_INFINITY;
+            let known =
+                libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) == 0 && limit.rlim_cur != libc::RLIM_INFINITY;
             bytes = if known { limit.rlim_cur as usize } else { USUAL_BYTES };
         }
     }
@@ -147,7 +148,14 @@ pub(super) unsafe extern "C" fn pthread_create(
             let state_of = std::mem::transmute::<usize, StateOf>(STATE_OF.load(Ordering::Relaxed));
             let state = state_of(argument);
             if !state.is_null() {
-                return begin(rt, thread, attributes, std::mem::transmute::<*const c_void, Start>(start), argument, state);
+                return begin(
+                    rt,
+                    thread,
+                    attributes,
+                    std::mem::transmute::<*const c_void, Start>(start),
+                    argument,
+                    state,
+                );
             }
         }
         original::pthread_create::call(thread, attributes, start, argument)

@@ -29,9 +29,9 @@ pub mod inject_queue;
 pub mod local_queue;
 pub mod machine;
 mod mail;
-mod moving;
 #[cfg(all(test, loom))]
 mod model;
+mod moving;
 mod net;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod null_tests;

@@ -71,7 +71,10 @@ unsafe fn block_goroutine(
             retract(wait);
             return;
         }
-        if (*g).cancel_requested.load(Ordering::Relaxed) != 0 && wait.listens.is_for(Outcome::Cancelled) && wait.claim(Outcome::Cancelled) {
+        if (*g).cancel_requested.load(Ordering::Relaxed) != 0
+            && wait.listens.is_for(Outcome::Cancelled)
+            && wait.claim(Outcome::Cancelled)
+        {
             ready_wait(wait);
         }
         let mut heap: *const Processor = ptr::null();

@@ -41,11 +41,8 @@ unsafe fn text(text: &str) -> Object {
 unsafe fn tuple(items: &[Object]) -> Object {
     // SAFETY: GIL held; each item is owned or null.
     unsafe {
-        let out = if items.iter().any(|item| item.is_null()) {
-            ptr::null_mut()
-        } else {
-            ffi::PyTuple_New(items.len() as _)
-        };
+        let out =
+            if items.iter().any(|item| item.is_null()) { ptr::null_mut() } else { ffi::PyTuple_New(items.len() as _) };
         for (i, item) in items.iter().enumerate() {
             if out.is_null() {
                 ffi::Py_XDECREF(*item);
@@ -80,14 +77,8 @@ unsafe fn object_record(placed: &Placed) -> Object {
         names.dedup();
         let names: Vec<Object> = names.iter().map(|name| text(name)).collect();
         let left: Vec<Object> = placed.left.iter().map(|(name, why)| tuple(&[text(name), text(why)])).collect();
-        let error = placed.error.as_ref().map_or_else(|| none(), |error| text(&error.to_string()));
-        tuple(&[
-            text(&placed.path.to_string_lossy()),
-            text(placed.kind.name()),
-            tuple(&names),
-            tuple(&left),
-            error,
-        ])
+        let error = placed.error.as_ref().map_or_else(none, |error| text(&error.to_string()));
+        tuple(&[text(&placed.path.to_string_lossy()), text(placed.kind.name()), tuple(&names), tuple(&left), error])
     }
 }
 
