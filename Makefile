@@ -8,7 +8,7 @@ CARGO_LOOM = RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom LOOM_MAX_PREEMP
 timed = @start=$$(date +%s); echo "-- $(1)"; $(2) && echo "-- $(1): $$(( $$(date +%s) - start )) s"
 
 help:
-	@echo "make run | test | lint | core | loom | python | stress | wheel | bench | format | clean"
+	@echo "make run | test | lint | core | loom | python | stress | wheel | bench | compat | format | clean"
 
 check:
 	@$(PYTHON) tools/check_tools.py
@@ -49,10 +49,14 @@ wheel: check
 bench: check
 	$(PYTHON) tools/bench.py $(BENCH)
 
+# CPython's own test files, plain and under gort: docs/compat.md. FILES=test_queue MODES=goroutine: a part of it.
+compat: check
+	PY="$(PY)" FILES="$(FILES)" MODES="$(MODES)" $(PYTHON) tools/compat.py $(COMPAT)
+
 format: check-test
 	$(PYTHON) tools/lint.py --fix
 
 clean:
 	rm -rf target dist .venv .venv-* benches/.venv-bench gort-demo.html
 
-.PHONY: help check check-test run test lint core loom python stress wheel bench format clean
+.PHONY: help check check-test run test lint core loom python stress wheel bench compat format clean

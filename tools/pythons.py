@@ -69,12 +69,17 @@ class Python:
             return self.root / "work" / f"venv-{ROOT.name}-{self.tag}"
         return ROOT / (name or f".venv-{self.tag}")
 
-    def run(self, *command: object, cwd: Path, env: dict[str, str] | None = None) -> None:
-        """Run a command of this Python in `cwd`; paths are as `seen` gives them."""
+    def command(
+        self, *command: object, cwd: Path, env: dict[str, str] | None = None
+    ) -> list[object]:
+        """The argv that runs a command of this Python in `cwd`; paths are as `seen` gives them."""
         settings = [f"{key}={value}" for key, value in (env or {}).items()]
         where = ["env", "-C", self.seen(cwd), *settings]
-        prefix = [] if self.root is None else ["chroot", str(self.root)]
-        run(*prefix, *where, *command)
+        return [*([] if self.root is None else ["chroot", str(self.root)]), *where, *command]
+
+    def run(self, *command: object, cwd: Path, env: dict[str, str] | None = None) -> None:
+        """Run a command of this Python in `cwd`; end the program when it fails."""
+        run(*self.command(*command, cwd=cwd, env=env))
 
     def make_venv(self, venv: Path, *packages: object) -> str:
         """Make `venv` if it is not there, install packages into it, and give its Python."""

@@ -1,0 +1,1 @@
+"""Test files made to try the recorder with; not of CPython."""
