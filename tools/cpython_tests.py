@@ -79,11 +79,10 @@ def find(python: Python, names: Iterable[str]) -> Tests:
         shutil.rmtree(own, ignore_errors=True)
         shutil.copytree(installed, own / "test", ignore=shutil.ignore_patterns("__pycache__"))
         notes = bring_whole(python, known["version"], own / "test")
+        if lacking(own / "test", missing):
+            notes |= borrow(python, missing, own / "test")
         stamp.write_text(json.dumps(notes))
     notes = json.loads(stamp.read_text())
-    for name in lacking(own / "test", missing):
-        notes |= borrow(python, name, own / "test")
-    stamp.write_text(json.dumps(notes))
     why = "this Python came without it, and neither Debian's package, python.org nor a newer "
     absent = lacking(own / "test", missing)
     return Tests(
@@ -101,45 +100,44 @@ def bring_whole(python: Python, version: str, target: Path) -> dict[str, str]:
         return {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for bring in (from_debian, from_archive):
-            found = bring(python, version, folder)
-            if found is not None:
-                shutil.copytree(found, target, dirs_exist_ok=True)
-                return {}
+        debian = from_debian(python, folder)
+        found = debian[0] if debian and debian[1] == version else from_archive(version, folder)
+        if found is not None:
+            shutil.copytree(found, target, dirs_exist_ok=True)
     return {}
 
 
-def from_debian(python: Python, version: str, folder: Path) -> Path | None:
-    """Debian's package of tests, from the archive that this Python came from."""
-    package = f"libpython{python.tag}-testsuite"
-    options = ["-qq", "-o", "APT::Sandbox::User=root"]
-    if not python.program.startswith(("/usr/bin", f"python{python.tag}")):
-        return None
+def from_debian(python: Python, folder: Path) -> tuple[Path, str] | None:
+    """Debian's package of tests for this minor version, and the version it is of.
+
+    The lists of packages are fetched into `folder`: neither the machine's are touched, nor is a
+    root needed that has apt.
+    """
     if shutil.which("apt-get") is None:
         return None
-    if python.root is not None:  # that root has no apt: ask its archive from here
-        for part in ("lists/partial", "cache/archives/partial"):
-            (folder / part).mkdir(parents=True)
+    for part in ("lists/partial", "cache/archives/partial"):
+        (folder / part).mkdir(parents=True)
+    settings = [
+        "APT::Sandbox::User=root", "Acquire::Check-Valid-Until=false",
+        f"Dir::State::Lists={folder}/lists", f"Dir::Cache={folder}/cache",
+    ]  # fmt: skip
+    if python.root is not None:
         key = "/usr/share/keyrings/debian-archive-keyring.gpg"
         sources = (python.root / "etc/apt/sources.list").read_text()
         (folder / "list").write_text(sources.replace("deb ", f"deb [signed-by={key}] "))
-        for setting in (
-            f"Dir::Etc::sourcelist={folder}/list", "Dir::Etc::sourceparts=/dev/null",
-            f"Dir::State::Lists={folder}/lists", f"Dir::Cache={folder}/cache",
-            "Acquire::Check-Valid-Until=false",
-        ):  # fmt: skip
-            options += ["-o", setting]
-        subprocess.run(["apt-get", *options, "update"], capture_output=True, check=False)
-    subprocess.run(
-        ["apt-get", *options, "download", package], cwd=folder, capture_output=True, check=False
-    )
-    for deb in folder.glob(f"{package}_{version}*.deb"):
+        settings += [f"Dir::Etc::sourcelist={folder}/list", "Dir::Etc::sourceparts=/dev/null"]
+    apt = ["apt-get", "-qq", *(f"-o{setting}" for setting in settings)]
+    package = f"libpython{python.tag}-testsuite"
+    for rest in (["update"], ["download", package]):
+        subprocess.run([*apt, *rest], cwd=folder, capture_output=True, check=False)
+    for deb in folder.glob(f"{package}_*.deb"):
         subprocess.run(["dpkg-deb", "-x", deb, folder / "deb"], check=True)
-        return folder / "deb" / "usr" / "lib" / f"python{python.tag}" / "test"
+        version = deb.name.split("_")[1].split("-")[0]
+        return folder / "deb" / "usr" / "lib" / f"python{python.tag}" / "test", version
     return None
 
 
-def from_archive(python: Python, version: str, folder: Path) -> Path | None:
+def from_archive(version: str, folder: Path) -> Path | None:
     """The release's source archive, where python.org can be reached."""
     archive = folder / "source.tar.xz"
     try:
@@ -156,21 +154,30 @@ def from_archive(python: Python, version: str, folder: Path) -> Path | None:
     return folder / "source" / prefix
 
 
-def borrow(python: Python, name: str, target: Path) -> dict[str, str]:
-    """Copy one file or package of tests from the next newer Python that has it."""
-    for minor in range(python.minor + 1, pythons.MINORS[-1] + 1):
-        other = pythons.here(minor)
-        if other is None:
-            continue
-        known = facts(other)
-        folder = Path(known["stdlib"]) / "test"
-        if lacking(folder, [name]):
-            continue
-        place = folder / name.replace(".", "/")
-        if place.is_dir():
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(place, target / name.replace(".", "/"), ignore=ignore)
-        else:
-            shutil.copy(place.with_suffix(".py"), target)
-        return {name: f"the file of CPython {known['version']}: this Python came without it"}
-    return {}
+def borrow(python: Python, names: Iterable[str], target: Path) -> dict[str, str]:
+    """Copy single files or packages of tests of another version, and say of which.
+
+    Debian's of the same minor version come first, then those of the next newer Python here.
+    """
+    notes: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as name:
+        places = [from_debian(python, Path(name))]
+        others = (pythons.here(minor) for minor in range(python.minor + 1, pythons.MINORS[-1] + 1))
+        for other in others:
+            if other is not None:
+                known = facts(other)
+                places.append((Path(known["stdlib"]) / "test", known["version"]))
+        for folder, version in filter(None, places):
+            lent = set(lacking(target, names)) - set(lacking(folder, names))
+            for file in lent:
+                copy_tests(folder / file.replace(".", "/"), target / file.replace(".", "/"))
+                notes[file] = f"the file of CPython {version}: this Python came without it"
+    return notes
+
+
+def copy_tests(source: Path, target: Path) -> None:
+    """Copy a file of tests, given without its suffix, or a package."""
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(source.with_suffix(".py"), target.with_suffix(".py"))

@@ -15,7 +15,7 @@ from pathlib import Path
 from drive import GOOD, Outcome, Record
 
 BESIDE_MAIN = ("goroutine", "handoff")
-NEEDS_MAIN = "needs the main thread: fails in a plain thread beside it too"
+NEEDS_MAIN = "fails in a plain thread beside main too"
 LINE_CHARS = 160
 #: what counts as "failed" in the table; hang, crash, skipped and not run have columns of their own
 FAILED = ("failed", "error", "unexpected")

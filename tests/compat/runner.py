@@ -219,18 +219,28 @@ def plain(body) -> None:
     body()
 
 
+def wait_for(join) -> None:
+    """Wait on the main thread, which signals of a test beside it may interrupt."""
+    while True:
+        try:
+            join()
+        except KeyboardInterrupt:
+            continue
+        return
+
+
 def thread(body) -> None:
     """A thread beside main of such an interpreter: what a goroutine beside main compares with."""
     worker = threading.Thread(target=body, name="compat")
     worker.start()
-    worker.join()
+    wait_for(worker.join)
 
 
 def goroutine(body) -> None:
     """A goroutine beside main, which waits for it."""
     import gort
 
-    gort.go(body).join()
+    wait_for(gort.go(body).join)
 
 
 def main_goroutine(body) -> None:
