@@ -285,8 +285,8 @@ def short_of_aim(results: dict) -> list[str]:
             row = {"plain": entry["plain"]["passed"], "thread": entry["thread"], **here}
             total = {key: total[key] + row[key] for key in total}
             share = table.judged(row, mode)
-            if share < table.FILE_PERCENT or here.get("hang"):
-                short.append(f"{mode} {name}: {share} %, {here.get('hang', 0)} hang")
+            if share < table.FILE_PERCENT or here["own_hangs"]:
+                short.append(f"{mode} {name}: {share} %, {here['own_hangs']} hang")
         if table.judged(total, mode) < table.TOTAL_PERCENT:
             short.append(f"{mode}: {table.judged(total, mode)} % in total")
     return short

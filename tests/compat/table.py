@@ -42,12 +42,13 @@ def mode_rows(files: dict, mode: str) -> list[str]:
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     keys = ("passed", "failed", "hang", "crash", "skipped", "not run")
-    total = dict.fromkeys(("plain", "thread", "both", *keys), 0)
+    total = dict.fromkeys(("plain", "thread", "both", "own_hangs", *keys), 0)
     for name, entry in files.items():
         if mode not in entry["modes"] or entry["plain"].get("absent"):
             continue
         here, plain = entry["modes"][mode], entry["plain"]["passed"]
         counts = {key: here.get(key, 0) for key in keys}
+        counts["own_hangs"] = here["own_hangs"]
         row = {"plain": plain, **counts, "thread": entry["thread"], "both": here["both"]}
         total = {key: total[key] + row[key] for key in total}
         rows.append(row_text(name, row, mode))
@@ -65,7 +66,7 @@ def judged(row: dict, mode: str) -> float:
 def row_text(name: str, row: dict, mode: str) -> str:
     """One row; what falls short of the aim is bold."""
     aim = TOTAL_PERCENT if name.startswith("*") else FILE_PERCENT
-    bold = "**" if judged(row, mode) < aim or row["hang"] else ""
+    bold = "**" if judged(row, mode) < aim or row["own_hangs"] else ""
     cells = [row[key] for key in ("plain", "passed", "failed", "hang", "crash", "skipped")]
     numbers = " | ".join(f"{cell:,}" for cell in [*cells, row["not run"]])
     of_plain, of_thread = (
