@@ -169,7 +169,9 @@ class Compared:
             "passed": len(self.reference.good) - len(self.found),
             **dict(sorted(kinds.items())),
             # a test that hangs in a thread beside main as well is no hang of gort's
-            "own_hangs": sum(diff.status == "hang" and not diff.reason for diff in self.found),
+            "own_hangs": sum(
+                diff.status == "hang" and diff.reason != NEEDS_MAIN for diff in self.found
+            ),
             "seconds": self.here.seconds,
             "differs": [diff.to_json() for diff in self.found],
             "outside": [diff.to_json() for diff in self.outside],
