@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import subprocess
 import sys
 import threading
 import weakref
@@ -363,3 +365,32 @@ def test_thread_state_of_an_ended_goroutine_passes_nothing_on():
             g.join(timeout=LIMIT)
         gort.go(clean).join(timeout=LIMIT)
     assert marks == [(False, None, None, None)] * 50
+
+
+# bound to its thread while others wait
+
+
+def test_goroutine_that_blocks_signals_and_yields_lets_others_run():
+    def body():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        thread = threading.get_native_id()
+        seen = []
+        g = gort.go(lambda: seen.append(threading.get_native_id()))
+        eventually(lambda: seen)
+        assert threading.get_native_id() == thread
+        assert seen != [thread]  # nobody else runs with that mask
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        g.join()
+
+    body()
+    gort.go(body).join(timeout=LIMIT)
+
+
+def test_starting_a_process_leaves_its_goroutine_free_to_move():
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", ""], check=True)
+        thread, others = threading.get_native_id(), []
+        g = gort.go(lambda others=others: others.append(threading.get_native_id()))
+        eventually(lambda others=others: others)
+        g.join()
+        assert others == [thread]

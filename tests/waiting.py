@@ -21,7 +21,9 @@ def eventually(predicate, limit=LIMIT, what="condition"):
         value = predicate()
         if value:
             return value
-        assert time.monotonic() < end, f"{what} not reached in {limit} s"
+        assert time.monotonic() < end, (
+            f"{what} not reached in {limit} s\n{gort.dump()}{gort.stats()}"
+        )
         spins += 1
         if spins % 50:
             gort.gosched()

@@ -135,7 +135,8 @@ pub(super) unsafe extern "C" fn pthread_sigmask(how: c_int, set: *const sigset_t
         let mut before: sigset_t = std::mem::zeroed();
         let result = original::pthread_sigmask::call(how, set, &raw mut before);
         if result == 0 {
-            if !set.is_null() {
+            // Between vfork and exec a child sets its own mask in this memory.
+            if !set.is_null() && super::descriptors::is_this_process() {
                 wire_for_mask(&before);
             }
             if !old.is_null() {
@@ -199,7 +200,12 @@ pub(super) unsafe extern "C" fn sched_setaffinity(pid: libc::pid_t, size: size_t
     let m = current_machine();
     // SAFETY: as in `wire_for_mask`.
     unsafe {
-        if result == 0 && pid == 0 && !m.is_null() && !(*m).in_scheduler.load(Ordering::Relaxed) {
+        if result == 0
+            && pid == 0
+            && super::descriptors::is_this_process()
+            && !m.is_null()
+            && !(*m).in_scheduler.load(Ordering::Relaxed)
+        {
             let bundle = (*(*m).current).bundle;
             (*bundle).wired = (*bundle).wired.saturating_add(1);
         }

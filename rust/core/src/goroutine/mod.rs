@@ -14,7 +14,7 @@ mod tests;
 pub mod waiter;
 
 use crate::context::Context;
-use crate::primitive::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32};
+use crate::primitive::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 use crate::stack::Stack;
 use host::HostThread;
 use waiter::Wait;
@@ -128,6 +128,13 @@ pub struct Goroutine {
 impl Goroutine {
     /// Bit of `home`: the stack's addresses are those of another M's thread.
     pub const AWAY: usize = 1;
+
+    /// What it does, in a dump's words: why it waits, or its status. One that was woken and has not run yet is runnable.
+    pub fn word(&self) -> &'static str {
+        let status = self.status.load(Ordering::Relaxed);
+        let reason = waiter::reason_name(self.reason.load(Ordering::Relaxed));
+        if status == status::RUNNABLE || reason.is_empty() { status::name(status) } else { reason }
+    }
 
     /// The M it belongs to, null before its first run.
     #[inline]

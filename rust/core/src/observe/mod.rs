@@ -1,7 +1,5 @@
 //! Layer 10: what others may see of the runtime. Reads only.
 
-use crate::goroutine::{status, waiter};
-use crate::primitive::atomic::Ordering;
 use crate::sched::Runtime;
 use std::fmt::Write;
 
@@ -17,10 +15,7 @@ pub fn dump(rt: &Runtime) -> String {
         if count > DUMP_LIMIT {
             return;
         }
-        let reason = waiter::reason_name(g.reason.load(Ordering::Relaxed));
-        let state = status::name(g.status.load(Ordering::Relaxed));
-        let word = if reason.is_empty() { state } else { reason };
-        let _ = writeln!(text, "goroutine {} [{word}]", g.id);
+        let _ = writeln!(text, "goroutine {} [{}]", g.id, g.word());
     });
     if count > DUMP_LIMIT {
         let _ = writeln!(text, "... and {} more", count - DUMP_LIMIT);

@@ -165,12 +165,6 @@ impl Machine {
                         self.rt.enqueue(g);
                     }
                 }
-                Action::Yield if (*(*g).bundle).bound => {
-                    (*g).status.store(status::RUNNABLE, Ordering::Release); // as below
-                    let rt = self.rt;
-                    let _idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
-                    self.put_mail(g);
-                }
                 Action::Yield => {
                     // Release: pairs with the Acquire of the M that takes it from the queue.
                     (*g).status.store(status::RUNNABLE, Ordering::Release);

@@ -376,14 +376,11 @@ unsafe extern "C" fn get_done(slf: Object, _: *mut std::ffi::c_void) -> Object {
 }
 
 fn status_text(obj: &GoObject) -> &'static str {
-    use gort_core::goroutine::{status, waiter};
     if obj.has(DONE) || obj.g.is_null() {
         return "dead";
     }
     // SAFETY: `g` is set while the goroutine is alive; GIL held.
-    let g = unsafe { &*obj.g };
-    let reason = waiter::reason_name(g.reason.load(Ordering::Relaxed));
-    if reason.is_empty() { status::name(g.status.load(Ordering::Relaxed)) } else { reason }
+    unsafe { (*obj.g).word() }
 }
 
 unsafe extern "C" fn get_status(slf: Object, _: *mut std::ffi::c_void) -> Object {
