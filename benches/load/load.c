@@ -1,0 +1,236 @@
+/* The load of the served workloads: one thread, epoll, every answer compared byte by byte.
+ *
+ *     load echo PORT BYTES        a trip sends BYTES bytes and gets the same bytes back
+ *     load http PORT BYTES        a trip is GET /x on a kept connection; the body is BYTES times 'x'
+ *
+ * Commands come on stdin, one a line, each answered by one line of JSON on stdout:
+ *
+ *     open K       open K more connections, with one trip on each; few at once, for short backlogs
+ *     trips N A    N trips, always one under way on each of the first A connections
+ *     check        one trip on every connection
+ *
+ * Anything wrong (other bytes, a connection that ends, no answer for 30 s) ends it with code 1 and a line on stderr.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { OPENING = 4, EVENTS = 256, HEAD = 4096, SILENCE_MS = 30000 };
+static const char REQUEST[] = "GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+struct connection {
+    int fd;
+    uint64_t begun, trips;
+    size_t got;  /* bytes of the answer so far */
+    size_t want; /* bytes of the whole answer; 0: its head is not complete */
+    char *answer;
+};
+
+static struct connection *connections;
+static int count, room, poller, http;
+static size_t bytes;
+static struct sockaddr_in server;
+static char *pattern; /* what is sent (echo) or the body (http) */
+static uint64_t *latency; /* of the trips measured; NULL while nothing is */
+static uint64_t done, wanted;
+
+static void fail(const char *format, ...) {
+    va_list more;
+    va_start(more, format);
+    fputs("load: ", stderr);
+    vfprintf(stderr, format, more);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+static uint64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* Each trip sends other bytes: the first 16 say which connection and which trip. */
+static void mark(struct connection *c) {
+    uint64_t words[2] = {(uint64_t)(c - connections) * 0x9e3779b97f4a7c15u, c->trips};
+    memcpy(pattern, words, sizeof words);
+}
+
+static void begin(struct connection *c) {
+    const char *text = REQUEST;
+    size_t length = sizeof REQUEST - 1;
+    c->got = c->want = 0;
+    if (!http) {
+        mark(c);
+        text = pattern;
+        length = c->want = bytes;
+    }
+    c->begun = now();
+    ssize_t sent = send(c->fd, text, length, MSG_NOSIGNAL);
+    if (sent != (ssize_t)length) fail("connection %ld: sent %zd of %zu bytes: %s", (long)(c - connections), sent, length, strerror(errno));
+}
+
+static void read_head(struct connection *c) {
+    c->answer[c->got] = 0;
+    char *end = strstr(c->answer, "\r\n\r\n");
+    if (!end) {
+        if (c->got >= HEAD) fail("an answer without an end of its head");
+        return;
+    }
+    char *length = strcasestr(c->answer, "\r\nContent-Length:");
+    if (strncmp(c->answer, "HTTP/1.1 200", 12) || !length || length > end) fail("not a 200 with a length: %.80s", c->answer);
+    size_t body = strtoul(length + 17, NULL, 10);
+    if (body != bytes) fail("a body of %zu bytes instead of %zu", body, bytes);
+    c->want = (size_t)(end + 4 - c->answer) + body;
+}
+
+/* Reads what there is; 1 when the answer is complete and right. */
+static int advance(struct connection *c) {
+    size_t most = HEAD + bytes - c->got;
+    ssize_t n = recv(c->fd, c->answer + c->got, most, 0);
+    if (n < 0 && errno == EAGAIN) return 0;
+    if (n <= 0) fail("connection %ld ended in trip %llu: %s", (long)(c - connections), (unsigned long long)c->trips, n ? strerror(errno) : "end of file");
+    c->got += (size_t)n;
+    if (!c->want) read_head(c);
+    if (!c->want || c->got < c->want) return 0;
+    if (c->got > c->want) fail("connection %ld: %zu bytes too many", (long)(c - connections), c->got - c->want);
+    if (!http) mark(c);
+    if (memcmp(c->answer + c->want - bytes, pattern, bytes)) fail("connection %ld: other bytes in trip %llu", (long)(c - connections), (unsigned long long)c->trips);
+    c->trips++;
+    return 1;
+}
+
+static void connect_next(void) {
+    struct connection *c = &connections[count];
+    int on = 1;
+    memset(c, 0, sizeof *c);
+    c->answer = malloc(HEAD + bytes + 1);
+    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (c->fd < 0 || !c->answer) fail("socket %d: %s", count, strerror(errno));
+    if (connect(c->fd, (struct sockaddr *)&server, sizeof server)) fail("connect %d: %s", count, strerror(errno));
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    fcntl(c->fd, F_SETFL, O_NONBLOCK);
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)count};
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event)) fail("epoll_ctl: %s", strerror(errno));
+    count++;
+    begin(c);
+}
+
+/* Runs until `wanted` trips are done; `again` gives each connection that is done its next one. */
+static void turn(void (*again)(struct connection *)) {
+    struct epoll_event events[EVENTS];
+    while (done < wanted) {
+        int n = epoll_wait(poller, events, EVENTS, SILENCE_MS);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) fail("no answer for %d s: %llu of %llu trips done", SILENCE_MS / 1000, (unsigned long long)done, (unsigned long long)wanted);
+        for (int i = 0; i < n; i++) {
+            struct connection *c = &connections[events[i].data.u32];
+            if (!advance(c)) continue;
+            if (latency) latency[done] = now() - c->begun;
+            done++;
+            again(c);
+        }
+    }
+}
+
+static int most; /* connections wanted, while they are opened */
+static uint64_t given; /* trips begun */
+
+static void open_one(struct connection *c) {
+    (void)c;
+    if (count < most) connect_next();
+}
+
+static void trip_again(struct connection *c) {
+    if (given < wanted) {
+        given++;
+        begin(c);
+    }
+}
+
+static int next_check;
+
+static void check_next(struct connection *c) {
+    (void)c;
+    if (next_check < count) begin(&connections[next_check++]);
+}
+
+static void open_more(int more) {
+    most = count + more;
+    if (most > room) {
+        room = most;
+        connections = realloc(connections, (size_t)room * sizeof *connections);
+        if (!connections) fail("no memory");
+    }
+    done = 0;
+    wanted = (uint64_t)more;
+    for (int i = 0; i < OPENING && count < most; i++) connect_next();
+    turn(open_one);
+    printf("{\"connections\": %d}\n", count);
+}
+
+static int by_size(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void trips(uint64_t n, int active) {
+    if (active < 1 || active > count || n < (uint64_t)active) fail("trips %llu over %d of %d connections", (unsigned long long)n, active, count);
+    latency = malloc(n * sizeof *latency);
+    if (!latency) fail("no memory");
+    done = 0;
+    wanted = n;
+    given = (uint64_t)active;
+    uint64_t start = now();
+    for (int i = 0; i < active; i++) begin(&connections[i]);
+    turn(trip_again);
+    uint64_t elapsed = now() - start;
+    qsort(latency, n, sizeof *latency, by_size);
+    printf("{\"trips\": %llu, \"ns\": %llu, \"p50_ns\": %llu, \"p99_ns\": %llu, \"max_ns\": %llu}\n",
+           (unsigned long long)n, (unsigned long long)elapsed, (unsigned long long)latency[n / 2],
+           (unsigned long long)latency[n * 99 / 100], (unsigned long long)latency[n - 1]);
+    free(latency);
+    latency = NULL;
+}
+
+static void check(void) {
+    done = 0;
+    wanted = (uint64_t)count;
+    for (next_check = 0; next_check < count && next_check < EVENTS;) begin(&connections[next_check++]);
+    turn(check_next);
+    printf("{\"checked\": %d}\n", count);
+}
+
+int main(int argc, char **argv) {
+    if (argc != 4 || (strcmp(argv[1], "echo") && strcmp(argv[1], "http"))) fail("usage: load echo|http PORT BYTES");
+    http = !strcmp(argv[1], "http");
+    bytes = strtoul(argv[3], NULL, 10);
+    if (bytes < 16) fail("BYTES must be at least 16");
+    server.sin_family = AF_INET;
+    server.sin_port = htons((uint16_t)atoi(argv[2]));
+    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    pattern = malloc(bytes);
+    poller = epoll_create1(EPOLL_CLOEXEC);
+    if (!pattern || poller < 0) fail("no epoll: %s", strerror(errno));
+    for (size_t i = 0; i < bytes; i++) pattern[i] = http ? 'x' : (char)(i * 131 + 7);
+    char line[128];
+    while (fgets(line, sizeof line, stdin)) {
+        unsigned long long n;
+        int active;
+        if (sscanf(line, "open %llu", &n) == 1) open_more((int)n);
+        else if (sscanf(line, "trips %llu %d", &n, &active) == 2) trips(n, active);
+        else if (!strncmp(line, "check", 5)) check();
+        else fail("unknown command: %s", line);
+        fflush(stdout);
+    }
+    return 0;
+}
