@@ -39,7 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: Any) -> None:
         """Keep quiet."""
 
 
@@ -68,9 +68,9 @@ def os_threads() -> int:
 
 
 def run(start: Start, at_once: int, n: int) -> harness.Figures:
-    """Do n requests, by `at_once` clients that connect first and then all begin at the same moment.
+    """Do n requests, by `at_once` clients that connect first and then all begin at one moment.
 
-    The time is that of the requests; the connections with their handshakes have a figure of their own.
+    The time is that of the requests; the handshakes have a figure of their own.
     """
     served.more_files(2 * at_once + served.SPARE_FILES)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

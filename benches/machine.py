@@ -51,24 +51,32 @@ def build_go() -> str:
 class Machine:
     """The interpreters and programs found here, and why others were not."""
 
-    def __init__(self, python: str, wanted: list[str], go_program: str | None = None) -> None:
+    def __init__(
+        self, python: str, wanted: list[str], groups: list[str], go_program: str | None = None
+    ) -> None:
         """Look for `wanted` implementations; `go_program` is benches/peers/go, compiled."""
-        self.python = python
+        self.python, self.groups = python, groups
         facts = "import platform,sys;print(platform.python_version(),sys.version_info[1])"
         self.python_version, minor = self._output([python, "-c", facts]).split()
         self.tag = f"3.{minor}"
-        self.commands: dict[str, list[str]] = {}
+        self.commands: dict[str, dict[str, list[str]]] = {}  # by implementation and group
         self.environments: dict[str, dict[str, str]] = {}
         self.versions: dict[str, str] = {}
         self.missing: dict[str, str] = {}
         if "gort" in wanted:
-            self.commands["gort"] = [python, str(HERE / "ours" / "gort_bench.py")]
+            self.commands["gort"] = self._programs(python, "ours", "gort")
         if "go" in wanted or "go1" in wanted:
             self._go(wanted, go_program)
         names = [n for n in wanted if n not in ("gort", "go", "go1")]
         if names:
             self._peers(names)
         self.known = {name: self._workloads(name) for name in list(self.commands)}
+
+    def _programs(self, python: str, folder: str, name: str) -> dict[str, list[str]]:
+        """The program of an implementation for each group that it has one for."""
+        files = {"core": f"{name}_bench.py", "boundary": f"{name}_boundary.py"}
+        paths = {group: HERE / folder / files[group] for group in self.groups}
+        return {group: [python, str(path)] for group, path in paths.items() if path.exists()}
 
     @staticmethod
     def _output(command: list[str]) -> str:
@@ -85,7 +93,11 @@ class Machine:
         self.versions["go"] = self._output([program, "--version"])
         plain = {k: v for k, v in os.environ.items() if k != "GOMAXPROCS"}
         for name in names:
-            self.commands[name] = [program]
+            programs = {
+                "core": [program],
+                "boundary": [self.python, str(HERE / "peers" / "go_boundary.py"), program],
+            }
+            self.commands[name] = {group: programs[group] for group in self.groups}
             self.environments[name] = plain | ({"GOMAXPROCS": "1"} if name == "go1" else {})
 
     def _peers(self, names: list[str]) -> None:
@@ -124,21 +136,24 @@ class Machine:
             if name in reasons:
                 self.missing[name] = reasons[name]
                 continue
-            self.commands[name] = [str(python), str(HERE / "peers" / f"{name}_bench.py")]
+            self.commands[name] = self._programs(str(python), "peers", name)
             plain = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
             self.environments[name] = plain  # PYTHONPATH may name gort's own tree
 
     def _workloads(self, name: str) -> set[str]:
-        found = subprocess.run(
-            [*self.commands[name], "--list"],
-            capture_output=True, text=True, check=False, timeout=LIST_SECONDS,
-            env=self.environments.get(name),
-        )  # fmt: skip
-        if found.returncode:
-            self.missing[name] = found.stderr.strip().splitlines()[-1][:200]
-            del self.commands[name]
-            return set()
-        return set(found.stdout.split())
+        known: set[str] = set()
+        for command in self.commands[name].values():
+            found = subprocess.run(
+                [*command, "--list"],
+                capture_output=True, text=True, check=False, timeout=LIST_SECONDS,
+                env=self.environments.get(name),
+            )  # fmt: skip
+            if found.returncode:
+                self.missing[name] = found.stderr.strip().splitlines()[-1][:200]
+                del self.commands[name]
+                return set()
+            known.update(found.stdout.split())
+        return known
 
     def gort_version(self) -> str:
         """The version under test; empty when it cannot be imported."""
@@ -172,11 +187,11 @@ class Machine:
             "load_before": round(os.getloadavg()[0], 2),
         }
 
-    def measure(self, name: str, workload: str, n: int) -> dict[str, Any]:
+    def measure(self, name: str, group: str, workload: str, n: int) -> dict[str, Any]:
         """Run one program once: its JSON line, or {"error": why}."""
         try:
             done = subprocess.run(
-                [*self.commands[name], workload, str(n)],
+                [*self.commands[name][group], workload, str(n)],
                 capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS,
                 env=self.environments.get(name),
             )  # fmt: skip

@@ -1,18 +1,19 @@
 """Speed of gort beside Go, gevent and others: every workload of workloads.toml, interleaved.
 
-    python benches/run.py [--quick] [--rounds K] [--only spawn,sieve] [--impl gort,go1]
-                           [--python PATH]
+    python benches/run.py [--quick] [--rounds K] [--group boundary] [--only spawn,sieve]
+                           [--impl gort,go1] [--python PATH] [--before PATH]
 
-Prints a table of medians with the ratios of gort to Go at GOMAXPROCS=1 and to gevent, and the
-figures to reach; writes results/<python>.json and a plot beside it (with -quick and -part in the
-name for runs that are not whole). Exit code 1 when a program of gort's fails, 2 for bad arguments.
-Peers are installed into benches/.venv-bench/<python>; what cannot be had is n/a.
+Prints a table of medians with the ratios of gort to Go at GOMAXPROCS=1, to gevent and to threads,
+and the figures to reach; writes results/<python>.json and a plot beside it (with the group, -quick
+and -part in the name for runs that are not whole). Exit code 1 when a program of gort's fails, 2
+for bad arguments. Peers are installed into benches/.venv-bench/<python>; what cannot be had is n/a.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -25,7 +26,10 @@ from plot import plot
 # Figures to reach that are gort's own: name in workloads.toml -> (what it is, key of the results,
 # factor, whether more is better).
 OWN = {
-    "kb": ("KB per goroutine", "bytes", 1e-3, False),
+    "kb": ("KB each", "bytes", 1e-3, False),
+    "os_threads": ("OS threads", "os_threads", 1.0, False),
+    "extra_ns": ("ns more", "extra_ns", 1.0, False),
+    "share": ("of time without", "share", 1.0, False),
     "ms": ("ms", "median", 1e-6, False),
     "seconds": ("s together", "seconds", 1.0, False),
     "lone_share": ("of lone speed", "lone_share", 1.0, True),
@@ -33,6 +37,9 @@ OWN = {
 # Others that no figure is measured against run fewer rounds, so that a whole run stays short.
 FEWER_ROUNDS = 3
 COMPARED = ("gort", "go1", "go", "gevent", "runloom")
+GROUPS = ("core", "boundary")
+# What the JSON line of a program says beside further figures.
+FRAME = ("workload", "n", "ns_per_op")
 
 
 def size_of(work: dict[str, Any], name: str, quick: bool) -> int:
@@ -52,6 +59,7 @@ def run_all(
         if turn < work.get("rounds", rounds)
         for name in IMPLEMENTATIONS
         if turn < FEWER_ROUNDS or name in COMPARED
+        if turn < work.get("turns", {}).get(name, rounds)
         if work["name"] in machine.known.get(name, ())
     ]
     found: dict[str, dict[str, Any]] = {w["name"]: {} for w in works}
@@ -65,15 +73,17 @@ def run_all(
             print(f"\r[{bar:<24}] {i}/{len(plan)} {label:<40}", end="", file=sys.stderr, flush=True)
         elif i % 20 == 1:
             say(f"[{bar:<24}] {i}/{len(plan)} {label}")
-        line = machine.measure(name, work["name"], entry["n"])
+        line = machine.measure(name, work["group"], work["name"], entry["n"])
         if "error" in line:
             entry["error"] = line["error"]
             say(f"\n{name} {work['name']} failed: {line['error']}")
             continue
+        entry["n"] = line[
+            "n"
+        ]  # less than was asked for where a limit of the system stands against it
         entry["runs"].append(line["ns_per_op"])
-        for key in ("bytes", "seconds", "lone_share"):
-            if key in line:
-                entry.setdefault(f"{key}_runs", []).append(line[key])
+        for key in line.keys() - set(FRAME):
+            entry.setdefault(f"{key}_runs", []).append(line[key])
     if sys.stderr.isatty():
         say("")
     for entries in found.values():
@@ -86,9 +96,9 @@ def run_all(
     return found
 
 
-def ratio(entries: dict[str, Any], other: str) -> float | None:
-    """Divide gort's median by another's."""
-    ours, theirs = entries.get("gort", {}).get("median"), entries.get(other, {}).get("median")
+def ratio(entries: dict[str, Any], other: str, key: str = "median") -> float | None:
+    """Divide gort's median by another's, of the time or of a further figure."""
+    ours, theirs = entries.get("gort", {}).get(key), entries.get(other, {}).get(key)
     return ours / theirs if ours and theirs else None
 
 
@@ -98,13 +108,16 @@ def reached(works: list[dict[str, Any]], found: dict[str, Any], tag: str) -> lis
     for work in works:
         entries = found[work["name"]]
         ours = entries.get("gort", {})
-        for other, bounds in work.get("reach", {}).items():
+        for name, bounds in work.get("reach", {}).items():
             bound = bounds.get(tag, bounds["default"])
-            title, key, factor, more = OWN.get(other, (other, "median", 1.0, False))
+            other, _, figure = name.partition(".")  # "threads.p99_ms": that figure over threads'
+            title, key, factor, more = OWN.get(
+                other, (f"{other} {figure}".strip(), figure or "median", 1.0, False)
+            )
             if other in OWN:
                 measured = ours[key] * factor if key in ours else None
             else:
-                measured = ratio(entries, other)
+                measured = ratio(entries, other, key)
             met = None if measured is None else (bound <= measured if more else measured <= bound)
             rows.append(
                 {
@@ -125,6 +138,11 @@ def number(value: float | None, digits: int = 0) -> str:
     return "n/a" if value is None else f"{value:,.{digits}f}"
 
 
+def further(value: float | None) -> str:
+    """Write a further figure of a workload, whose size may be any; empty when there is none."""
+    return "" if value is None else f"{value:,.{0 if abs(value) >= 100 else 2}f}"
+
+
 def report(
     header: dict[str, Any], found: dict[str, Any], rows: list[dict[str, Any]], names: list[str]
 ) -> str:
@@ -138,24 +156,28 @@ def report(
         *(f"n/a: {name}: {why}" for name, why in header["missing"].items()),
         "",
         "ns per operation, medians; spread is (highest - lowest) / median of gort (of go1 without)",
-        f"{'workload':<11}" + "".join(f"{n:>10}" for n in names)
-        + f"{'spread':>8}{'/go1':>7}{'/gevent':>9}",
+        f"{'workload':<15}" + "".join(f"{n:>12}" for n in names)
+        + f"{'spread':>8}{'/go1':>7}{'/gevent':>9}{'/threads':>10}",
     ]  # fmt: skip
     for name, entries in found.items():
-        cells = "".join(f"{number(entries.get(n, {}).get('median')):>10}" for n in names)
+        cells = "".join(f"{number(entries.get(n, {}).get('median')):>12}" for n in names)
         base = next((entries[k] for k in ("gort", "go1") if entries.get(k, {}).get("median")), None)
         spread = f"{(base['max'] - base['min']) / base['median']:.0%}" if base else "n/a"
-        against = number(ratio(entries, "go1"), 2), number(ratio(entries, "gevent"), 3)
-        lines.append(f"{name:<11}{cells}{spread:>8}{against[0]:>7}{against[1]:>9}")
-        if any("bytes" in e for e in entries.values()):
-            cells = "".join(f"{number(entries.get(n, {}).get('bytes')):>10}" for n in names)
-            lines.append(f"{'  bytes':<11}{cells}")
+        against = (
+            number(ratio(entries, o), d) for o, d in (("go1", 2), ("gevent", 3), ("threads", 3))
+        )
+        columns = "".join(f"{text:>{w}}" for text, w in zip(against, (7, 9, 10), strict=True))
+        lines.append(f"{name:<15}{cells}{spread:>8}{columns}")
+        keys = {k.removesuffix("_runs") for e in entries.values() for k in e if k.endswith("_runs")}
+        for key in sorted(keys):
+            cells = "".join(f"{further(entries.get(n, {}).get(key)):>12}" for n in names)
+            lines.append(f"  {key:<13}{cells}".rstrip())
     lines += ["", "figures to reach (gort's median over the other's, or gort's own)"]
     for row in rows:
         verdict = {None: "n/a", True: "met", False: "MISSED"}[row["met"]]
         note = "" if row["same_n"] or row["met"] is None else "  (different n)"
         lines.append(
-            f"{row['workload']:<11}{row['against']:>17}  {row['limit']:<8} {row['bound']:<7g}"
+            f"{row['workload']:<15}{row['against']:>18}  {row['limit']:<8} {row['bound']:<7g}"
             f" measured {number(row['measured'], 3):>8}  {verdict}{note}"
         )
     return "\n".join(lines)
@@ -186,6 +208,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Speed of gort beside Go, gevent and others.")
     parser.add_argument("--quick", action="store_true", help="small sizes, two rounds")
     parser.add_argument("--rounds", type=positive, help="runs of each program (default 5)")
+    parser.add_argument("--group", choices=GROUPS, help="only the workloads of one group")
     parser.add_argument("--only", help="workloads, separated by commas")
     parser.add_argument("--impl", help="implementations, separated by commas")
     parser.add_argument(
@@ -194,9 +217,17 @@ def main() -> int:
         help="the Python that has gort (default: that of .venv, else this one)",
     )
     parser.add_argument("--go-program", help="benches/peers/go, already compiled")
+    parser.add_argument("--load-program", help="benches/load/load.c, already compiled")
+    parser.add_argument(
+        "--before", help="a Python with a gort of before, which boundary_off is measured against"
+    )
     options = parser.parse_args()
     rounds = options.rounds or (2 if options.quick else 5)
+    for name, value in (("BENCH_LOAD", options.load_program), ("BENCH_BEFORE", options.before)):
+        if value:
+            os.environ[name] = value
     works = tomllib.loads((HERE / "workloads.toml").read_text())["workload"]
+    works = [w for w in works if options.group in (None, w["group"])]
     only = chosen(options.only, [w["name"] for w in works], "workload")
     wanted = chosen(options.impl, list(IMPLEMENTATIONS), "implementation")
     works = [w for w in works if w["name"] in only]
@@ -204,14 +235,17 @@ def main() -> int:
         say(f"run.py: no Python at {options.python}")
         return 2
 
-    machine = Machine(options.python, wanted, options.go_program)
+    groups = [g for g in GROUPS if any(w["group"] == g for w in works)]
+    machine = Machine(options.python, wanted, groups, options.go_program)
     header = machine.header() | {"rounds": rounds, "quick": options.quick}
     found = run_all(machine, works, rounds, options.quick)
     rows = reached(works, found, machine.tag)
-    names = [n for n in IMPLEMENTATIONS if n in wanted]
+    listed = {w["name"] for w in works}
+    names = [n for n in IMPLEMENTATIONS if n in wanted and listed & machine.known.get(n, set())]
     print(report(header, found, rows, names))
 
-    name = machine.tag + ("-quick" if options.quick else "")
+    name = machine.tag + (f"-{options.group}" if options.group else "")
+    name += "-quick" if options.quick else ""
     name += "-part" if options.only or options.impl else ""
     path = HERE / "results" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)

@@ -67,7 +67,10 @@ def load_program() -> str:
     program.parent.mkdir(exist_ok=True)
     fresh = program.with_name(f"load.{os.getpid()}")
     built = subprocess.run(
-        [compiler, "-O2", "-o", str(fresh), str(source)], capture_output=True, text=True, check=False
+        [compiler, "-O2", "-o", str(fresh), str(source)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if built.returncode:
         raise RuntimeError(f"{compiler} load.c: {built.stderr.strip()[-200:]}")

@@ -21,7 +21,9 @@ sys.path.insert(0, str(HERE / "ours"))
 import gort_bench
 
 WORKLOADS = {
-    work["name"]: work for work in tomllib.loads((HERE / "workloads.toml").read_text())["workload"]
+    work["name"]: work
+    for work in tomllib.loads((HERE / "workloads.toml").read_text())["workload"]
+    if work["group"] == "core"
 }
 MOST = {"parked": 1, "import": 1, "blocking": 3, "sleepers": 3, "skynet": 3}  # rounds, default 5
 

@@ -1,8 +1,9 @@
 """`make bench`: gort beside Go and the others, for one Python or for those of PY.
 
 Builds and installs gort, then runs benches/run.py with that Python. Without PY it is the Python
-that runs this, in .venv. In another root the Go program is compiled here and copied there, and the
-results are brought back. Arguments go on to benches/run.py (make bench BENCH="--quick").
+that runs this, in .venv. For another root the Go program and the load are compiled here and copied
+there, and the results are brought back. Arguments go on to benches/run.py (make bench
+BENCH="--quick").
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pythons import ROOT, Python
 
 sys.path.insert(0, str(ROOT / "benches"))
 import machine
+import served
 
 MATPLOTLIB = "matplotlib>=3.8"
 
@@ -30,6 +32,14 @@ def go_program(python: Python) -> list[str]:
         return []  # benches/run.py says why
 
 
+def load_program(python: Python) -> list[str]:
+    """The arguments that name the load program; none where it cannot be compiled."""
+    try:
+        return ["--load-program", python.place(Path(served.load_program()))]
+    except RuntimeError:
+        return []  # the workloads that need it say why
+
+
 def bench(python: Python, venv: Path, arguments: list[str]) -> None:
     """Install gort for one Python, run the benches, and bring the results here."""
     program, _ = matrix.install(python, venv)
@@ -38,8 +48,9 @@ def bench(python: Python, venv: Path, arguments: list[str]) -> None:
     # run.py answers 1 when a program of gort's fails: the results are brought here all the same.
     try:
         python.run(
-            program, runner, "--python", program, *go_program(python), *arguments, cwd=python.work
-        )
+            program, runner, "--python", program, *go_program(python), *load_program(python),
+            *arguments, cwd=python.work,
+        )  # fmt: skip
     finally:
         results = python.work / "benches" / "results"
         if python.root is not None and results.exists():

@@ -1,4 +1,4 @@
-"""The boundary workloads of benches/workloads.toml on plain threads: `threads_boundary.py NAME N`."""
+"""The boundary workloads of workloads.toml on plain threads: `threads_boundary.py NAME N`."""
 
 from __future__ import annotations
 

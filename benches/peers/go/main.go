@@ -372,6 +372,10 @@ func main() {
 		fmt.Println(runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == "serve" {
+		serve(os.Args[2])
+		return
+	}
 	if len(os.Args) != 3 {
 		fail("usage: go-bench WORKLOAD N")
 	}

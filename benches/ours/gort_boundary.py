@@ -1,4 +1,4 @@
-"""The boundary workloads of benches/workloads.toml on gort: `boundary_bench.py NAME N`.
+"""The boundary workloads of benches/workloads.toml on gort: `gort_boundary.py NAME N`.
 
 What they run is ordinary code for threads and sockets; only the way to start a task is gort's.
 """

@@ -1,0 +1,60 @@
+// The servers of the boundary workloads: `go-bench serve NAME` prints its port and serves.
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+)
+
+func listen() net.Listener {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fail(err.Error())
+	}
+	fmt.Println(l.Addr().(*net.TCPAddr).Port)
+	return l
+}
+
+func talk(conn net.Conn) {
+	defer conn.Close()
+	buffer := make([]byte, 4096)
+	for {
+		n, err := conn.Read(buffer)
+		if err != nil {
+			return
+		}
+		if _, err := conn.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+func serveEcho() {
+	l := listen()
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			fail(err.Error())
+		}
+		go talk(conn)
+	}
+}
+
+func serveHTTP() {
+	body := []byte(strings.Repeat("x", 120))
+	handler := func(w http.ResponseWriter, r *http.Request) { w.Write(body) }
+	fail(http.Serve(listen(), http.HandlerFunc(handler)).Error())
+}
+
+func serve(name string) {
+	switch name {
+	case "echo", "idle":
+		serveEcho()
+	case "http_2000":
+		serveHTTP()
+	default:
+		fail("unknown server " + name)
+	}
+}
