@@ -14,7 +14,7 @@ from pathlib import Path
 
 import gort
 import pytest
-from gort.cli import _report, demo
+from gort.cli import _report, _unchanged, demo
 
 GORT = (sys.executable, "-m", "gort")
 
@@ -216,14 +216,19 @@ def test_demo_runs_and_its_page_has_the_figures_of_the_table(tree, tmp_path):
     assert f"page: {out}" in text
     page = Page(out.read_text())
     assert page.outside == []
-    assert page.pictures == 5
+    assert page.pictures == 7
     rows = dict(re.findall(r"^(\S.*?)  +(\S.*)$", text, re.M))
-    for title in ("files", "tokens", "parked at once", "released and counted"):
+    for title in (
+        "files", "tokens", "parked at once", "released and counted",
+        "an unchanged threaded program, seconds", "the same, at most, OS threads",
+    ):  # fmt: skip
         figures = rows[title].split()
         at = page.cells.index(title)
         assert page.cells[at + 1 : at + 4] == figures
     assert rows["files"].split() == ["20", "20", "20"]
     assert rows["released and counted"].split() == ["3,000", "1,000", "-"]
+    ours, plain, _ = rows["the same, at most, OS threads"].replace(",", "").split()
+    assert int(ours) <= 20 < 500 < int(plain)
 
 
 @pytest.mark.parametrize("rich", [True, False])
@@ -298,6 +303,39 @@ def test_demo_fails_when_a_way_finds_something_else(tree, tmp_path):
     assert done.returncode == 1
     assert "FAILED, the results differ: one thread per file has" in done.stdout
     assert not (tmp_path / "p.html").exists()
+
+
+def test_unchanged_program_knows_nothing_of_gort():
+    text = Path(_unchanged.PROGRAM).read_text()
+    assert "import gort" not in text
+    assert text.count("\n") < 60
+
+
+@pytest.mark.parametrize("as_goroutines", [True, False])
+def test_unchanged_program_is_watched_to_its_end(app, as_goroutines):
+    body = "import sys, threading\nt = threading.Thread(target=print, args=(sys.argv[1:],))\n"
+    found = _unchanged.run(as_goroutines, str(app(body + "t.start(); t.join()\n")))
+    assert found["output"] == "[]\n"
+    assert found["os_threads"] > 0
+    with pytest.raises(subprocess.CalledProcessError):
+        _unchanged.run(as_goroutines, str(app("raise SystemExit(3)")))
+
+
+def test_demo_fails_when_the_program_prints_something_else(tree, tmp_path):
+    code = (
+        "import sys, gort.cli, gort.cli.demo as d\n"
+        "task = d._task\n"
+        "def wrong(name, *a):\n"
+        "    return {**task(name, *a), 'output': a[0]} if name == 'unchanged' else task(name, *a)\n"
+        "d._task = wrong\n"
+        "sys.exit(gort.cli.main(sys.argv[1:]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, small_demo(tree, tmp_path / "p.html"))],
+        capture_output=True, text=True, timeout=50, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "FAILED, the threaded program printed True instead of False" in done.stdout
 
 
 @pytest.mark.parametrize("most", [1e-9, 0.7, 1.0, 3.14, 99.0, 100.0, 12_345.0, 7e9])

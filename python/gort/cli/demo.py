@@ -3,7 +3,8 @@
 A walker goroutine sends paths over a channel; thousands of worker goroutines open, read, hash and
 tokenise the files; results come back over a channel; a ticker goroutine drives the progress bar.
 The same files then go through one thread per file and through concurrent.futures, and the results
-must be equal. See `gort.cli._work` for the three ways and `gort.cli._measure` for the figures.
+must be equal. An unchanged threaded program then runs plain and with its threads as goroutines.
+See `gort.cli._work` for the three ways and `gort.cli._measure` for the figures.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import gort
 from gort.cli import _report
 from gort.cli._output import say
 from gort.cli._report import Row
+from gort.cli._unchanged import PROGRAM
 
 __all__ = ["add_arguments", "affordable", "disagreement", "main"]
 
@@ -103,6 +105,7 @@ def _rows(
     parked: dict[str, Any],
     threads: dict[str, Any],
     small: dict[str, Any],
+    unchanged: list[dict[str, Any]],
 ) -> list[Row]:
     """Arrange all figures as the lines of the table."""
 
@@ -115,6 +118,9 @@ def _rows(
 
     def both(figures: str) -> tuple[float, float, None]:
         return parked[figures], threads[figures], None
+
+    def program(figures: str) -> tuple[float, float, None]:
+        return unchanged[0][figures], unchanged[1][figures], None
 
     return [
         Row("files", job([len(way["found"]) for way in ways])),
@@ -135,6 +141,8 @@ def _rows(
             0,
             "ns",
         ),
+        Row("an unchanged threaded program", program("seconds"), 2, "seconds"),
+        Row("the same, at most", program("os_threads"), 0, "OS threads"),
     ]
 
 
@@ -179,6 +187,17 @@ def _job(top: str, limit: int) -> list[dict[str, Any]] | None:
     return ways
 
 
+def _unchanged_program() -> list[dict[str, Any]] | None:
+    """Run it as goroutines and plain; None, and said, when it does not print the same."""
+    say("Running an unchanged threaded program, plain and with its threads as goroutines")
+    both = [_task("unchanged", True), _task("unchanged", False)]
+    if both[0]["output"] != both[1]["output"]:
+        outputs = " instead of ".join(repr(one["output"]) for one in both)
+        say(f"gort demo: FAILED, the threaded program printed {outputs}")
+        return None
+    return both
+
+
 def main(options: argparse.Namespace) -> int:
     """Run the demo: 0 when all three ways agree and no goroutine is lost, 1 when not."""
     top = os.path.abspath(options.dir or sysconfig.get_path("stdlib"))
@@ -200,7 +219,11 @@ def main(options: argparse.Namespace) -> int:
         parked = _task("park_goroutines", count)
         say(f"Parking {_PARKED_THREADS:,} threads, and the small figures")
         threads = _task("park_threads", _PARKED_THREADS)
-        rows = _rows(ways, parked, threads, _task("small"))
+        small = _task("small")
+        unchanged = _unchanged_program()
+        if unchanged is None:
+            return 1
+        rows = _rows(ways, parked, threads, small, unchanged)
     except KeyboardInterrupt:
         return 130
     except subprocess.CalledProcessError as error:
@@ -218,6 +241,10 @@ def main(options: argparse.Namespace) -> int:
             "three share one GIL and the job mostly computes, so that their times should be close."
         ),
         f"Parked: {count:,} goroutines on a channel{fewer} against {_PARKED_THREADS:,} threads.",
+        (
+            f"The unchanged program, {PROGRAM}, knows nothing of gort: sockets, queues, threads. "
+            f"Both ways printed: {unchanged[0]['output'].strip()}."
+        ),
     ]
     say("\n" + _report.table(rows) + "\n\n" + "\n".join(notes))
     out = os.path.abspath(options.out)
