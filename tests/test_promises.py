@@ -1,15 +1,17 @@
 """What was promised of goroutines as such: depth, number, cost in system calls, overlap of
-blocking calls.
+blocking calls, requests by the thousand.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 import sys
 
 import gort
 import pytest
-from children import check, child
+from children import HERE, check, child
 from waiting import LIMIT, eventually, in_goroutine, join_all, parked
 
 
@@ -198,8 +200,76 @@ def test_blocking_calls_of_50_goroutines_overlap_while_another_computes():
         assert len(started) == 50
         assert max(seen) >= 10, seen  # the worker went on beside many that slept
         assert gort.stats()["hand_offs"] >= 10
-        """
+        """,
+        GORT_BOUNDARY="0",
     )
+
+
+BLOCK_50_MS = """
+    import os, time, gort
+
+    def main(n):
+        pipes = [os.pipe() for _ in range(n)]
+        start = time.monotonic()
+        sleepers = [gort.go(time.sleep, 0.05) for _ in range(n)]
+        readers = [gort.go(os.read, near, 1) for near, _ in pipes]
+        for g in sleepers:
+            g.join()
+        with open("/proc/self/status") as file:
+            threads = next(int(line.split()[1]) for line in file if line.startswith("Threads"))
+        for _, far in pipes:
+            os.write(far, b"x")
+        assert [g.join() for g in readers] == [b"x"] * n
+        return time.monotonic() - start, threads
+    """
+
+
+def test_100_sleeps_and_reads_at_two_processors_take_the_time_of_one():
+    check(
+        BLOCK_50_MS
+        + """
+    took, threads = gort.go(main, 100).join()
+    assert took < 100 * 0.05 / 2, took  # 0.2 s on a quiet machine; one after the other 5 s
+    assert gort.stats()["hand_offs"] < 10
+    assert threads <= 12, threads
+    """,
+        GORT_MAXPROCS="2",
+    )
+
+
+def test_without_the_boundary_50_blocking_calls_have_a_thread_each():
+    check(
+        BLOCK_50_MS
+        + """
+    took, threads = gort.go(main, 50).join()
+    assert took < 50 * 0.05 / 2, took
+    assert threads >= 50, threads
+    assert gort.stats()["hand_offs"] >= 50
+    """,
+        GORT_MAXPROCS="2",
+        GORT_BOUNDARY="0",
+    )
+
+
+def gets(*arguments):
+    """Run promised_gets.py; what it printed."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "promised_gets.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), f"{done.stdout}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def test_2000_gets_through_a_semaphore_are_all_answered():
+    assert gets(2000, 500).startswith("2000 answered of 2000, 0 refused")
+
+
+def test_gets_without_limit_fail_cleanly_when_descriptors_run_out():
+    assert re.match(r"\d+ answered of 300, [1-9]\d* refused", gets(300, 0, 100))
 
 
 def test_object_held_over_a_sleep_survives_collection():

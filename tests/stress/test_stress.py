@@ -30,3 +30,25 @@ def test_mix_of_everything_ends_with_nothing_lost(processors):
         f"seed {seed}, code {done.returncode}\n{done.stdout}\n{done.stderr[-6000:]}"
     )
     assert done.stderr == ""
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(3600)
+def test_a_million_gets_through_a_semaphore_are_all_answered():
+    """At most 9,000 at once: each needs two descriptors here. GETS sets another number."""
+    count = os.environ.get("GETS", "1000000")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            str(HERE.parent / "promised_gets.py"),
+            count,
+            "9000",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=3500,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-6000:]}"
+    assert done.stdout.startswith(f"{count} answered of {count}, 0 refused")
