@@ -2,8 +2,8 @@
 
 A difference of 5 ns is far below what a system call varies by from one moment to the next, so every
 figure is the lowest of many short batches, before and after in the same process and on the same
-thread. A call that is not replaced (`os.getppid`) goes through the same two measurements: what it
-seems to have gained is the drift, and is taken off. The median over several processes is given.
+thread. A like call that is not replaced goes through the same two measurements: what it seems to
+have gained is drift, and is taken off. The median over several processes is given.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ import harness
 
 BATCH = 500  # calls: some 0.2 ms, shorter than what else runs on a CPU takes
 CHILDREN = 5
-CONTROL = "getppid"
-PAIRS = 8
+# Calls that are not replaced, one that keeps the GIL and one that lets go of it: each other call is
+# measured against the one it is like.
+KEEPING, RELEASING = "getppid", "lseek"
+CONTROLS = {"get_ident": KEEPING, "locked": KEEPING}
+PAIRS = 6
 Times = dict[str, float]
 Calls = dict[str, tuple[Callable[..., object], tuple[object, ...]]]
 
@@ -43,9 +46,11 @@ def _calls() -> Calls:
     waiting.register(far, select.POLLIN)
     _kept.extend((near, far))
     lock = threading.Lock()
+    zero = os.open("/dev/zero", os.O_RDONLY)
     return {
-        CONTROL: (os.getppid, ()),
-        "read": (os.read, (os.open("/dev/zero", os.O_RDONLY), 1)),
+        KEEPING: (os.getppid, ()),
+        RELEASING: (os.lseek, (zero, 0, os.SEEK_SET)),
+        "read": (os.read, (zero, 1)),
         "recv": (near.recv, (1, socket.MSG_PEEK)),
         "poll": (waiting.poll, (0,)),
         "get_ident": (threading.get_ident, ()),
@@ -59,17 +64,8 @@ def _lowest(calls: Calls, n: int) -> Times:
     for _ in range(n):
         for name, (call, arguments) in calls.items():
             start = now()
-            if len(arguments) == 2:
-                first, second = arguments
-                for _ in repeat(None, BATCH):
-                    call(first, second)
-            elif arguments:
-                first = arguments[0]
-                for _ in repeat(None, BATCH):
-                    call(first)
-            else:
-                for _ in repeat(None, BATCH):
-                    call()
+            for _ in repeat(None, BATCH):
+                call(*arguments)
             spent = (now() - start) / BATCH
             lowest[name] = min(spent, lowest.get(name, spent))
     return lowest
@@ -114,13 +110,13 @@ def plain_call(n: int) -> harness.Figures:
             [sys.executable, __file__, str(n)], check=True, capture_output=True, text=True
         )
         before, after = json.loads(done.stdout)
-        drift = after[CONTROL] - before[CONTROL]
-        more.setdefault(CONTROL, []).append(drift)
-        for name in before.keys() - {CONTROL}:
-            more.setdefault(name, []).append(after[name] - before[name] - drift)
+        drift = {name: after[name] - before[name] for name in before}
+        for name, value in drift.items():
+            control = 0.0 if name in (KEEPING, RELEASING) else drift[CONTROLS.get(name, RELEASING)]
+            more.setdefault(name, []).append(value - control)
         after_all.append(sum(after.values()) / len(after))
     medians = {name: median(values) for name, values in more.items()}
-    worst = max((name for name in medians if name != CONTROL), key=lambda name: medians[name])
+    worst = max(medians.keys() - {KEEPING, RELEASING}, key=lambda name: medians[name])
     figures = {f"more_{name}_ns": value for name, value in sorted(medians.items())}
     figures["extra_ns"] = medians[worst]
     figures["extra_spread_ns"] = max(more[worst]) - min(more[worst])
