@@ -4,6 +4,9 @@
 //! claimed it: that caller, and nobody else, readies the waiter. A [`Node`] links a wait into one queue; select has
 //! several nodes for one wait. Nodes are linked and unlinked under the lock of the object that owns the queue, and a
 //! claim by that object is made under the same lock, so a node it finds linked is alive.
+//!
+//! Whoever waited when the process forked does not exist in the child, and the memory of its wait may be anybody's there.
+//! So nodes and queues are of an epoch, which a fork ends: a queue of another one is empty, a node of another one unlinked.
 
 use super::Goroutine;
 use crate::primitive::atomic::{AtomicU32, Ordering};
@@ -11,6 +14,21 @@ use crate::primitive::exclusive::change_u32;
 use crate::timer::Timer;
 use std::marker::PhantomPinned;
 use std::ptr;
+use std::sync::atomic::AtomicU32 as StdAtomicU32;
+
+/// Forks that led to this process, and one: nothing is of epoch 0. Of std: a static, which loom's cannot be.
+static EPOCH: StdAtomicU32 = StdAtomicU32::new(1);
+
+/// The epoch of this process; changes in a forked child only.
+#[inline(always)]
+pub fn epoch() -> u32 {
+    EPOCH.load(Ordering::Relaxed) // written while there is only one thread
+}
+
+/// Forgets, in a forked child, everybody who waits.
+pub fn begin_epoch() {
+    EPOCH.fetch_add(1, Ordering::Relaxed);
+}
 
 /// How a wait ended.
 #[repr(u32)]
@@ -205,7 +223,8 @@ pub struct Node {
     pub wait: *mut Wait,
     next: *mut Node,
     prev: *mut Node,
-    linked: bool,
+    /// The epoch in which it was linked; 0: it is not.
+    linked: u32,
     /// Which case of a select; in netpoll, which file of the descriptor.
     pub case: usize,
     /// Where the value is, to take from or give to; the queue's owner knows its type.
@@ -218,13 +237,13 @@ impl Node {
     /// An unlinked node.
     #[inline]
     pub fn new(wait: *mut Wait, slot: *mut u8) -> Self {
-        Self { wait, next: ptr::null_mut(), prev: ptr::null_mut(), linked: false, case: 0, slot, amount: 0 }
+        Self { wait, next: ptr::null_mut(), prev: ptr::null_mut(), linked: 0, case: 0, slot, amount: 0 }
     }
 
     /// Whether it stands in a queue. Under that queue's lock.
     #[inline]
     pub fn is_linked(&self) -> bool {
-        self.linked
+        self.linked == epoch()
     }
 }
 
@@ -232,6 +251,8 @@ impl Node {
 pub struct WaitQueue {
     head: *mut Node,
     tail: *mut Node,
+    /// Of its nodes; another one than the process's: there are none.
+    epoch: u32,
 }
 
 // SAFETY: the owner's lock serialises every access; nodes outlive their time in the queue (see the module text).
@@ -246,18 +267,26 @@ impl Default for WaitQueue {
 impl WaitQueue {
     /// An empty queue.
     pub const fn new() -> Self {
-        Self { head: ptr::null_mut(), tail: ptr::null_mut() }
+        Self { head: ptr::null_mut(), tail: ptr::null_mut(), epoch: 0 }
     }
 
     /// Whether nobody stands in it.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.head.is_null()
+        self.head.is_null() || self.epoch != epoch()
+    }
+
+    /// Drops who waited before a fork, without a look at them.
+    #[inline]
+    fn refresh(&mut self) {
+        if self.epoch != epoch() {
+            *self = Self { epoch: epoch(), ..Self::new() };
+        }
     }
 
     /// How many stand in it. Counts them: for tests and dumps, so that every queue need not keep the number.
     pub fn len(&self) -> usize {
-        let (mut count, mut node) = (0, self.head);
+        let (mut count, mut node) = (0, self.front());
         while !node.is_null() {
             count += 1;
             // SAFETY: a linked node is live.
@@ -268,7 +297,7 @@ impl WaitQueue {
 
     /// The first node, or null.
     pub fn front(&self) -> *mut Node {
-        self.head
+        if self.is_empty() { ptr::null_mut() } else { self.head }
     }
 
     /// Appends.
@@ -277,11 +306,12 @@ impl WaitQueue {
     /// `node` is live, unlinked, and stays in place until it is unlinked.
     #[inline]
     pub unsafe fn push_back(&mut self, node: *mut Node) {
+        self.refresh();
         // SAFETY: the caller's promise; `tail`, when not null, is a linked and therefore live node.
         unsafe {
             (*node).next = ptr::null_mut();
             (*node).prev = self.tail;
-            (*node).linked = true;
+            (*node).linked = epoch();
             if self.tail.is_null() {
                 self.head = node;
             } else {
@@ -296,11 +326,12 @@ impl WaitQueue {
     /// # Safety
     /// As for `push_back`.
     pub unsafe fn push_front(&mut self, node: *mut Node) {
+        self.refresh();
         // SAFETY: the caller's promise; `head`, when not null, is a linked and therefore live node.
         unsafe {
             (*node).prev = ptr::null_mut();
             (*node).next = self.head;
-            (*node).linked = true;
+            (*node).linked = epoch();
             if self.head.is_null() {
                 self.tail = node;
             } else {
@@ -318,8 +349,8 @@ impl WaitQueue {
     pub unsafe fn remove(&mut self, node: *mut Node) {
         // SAFETY: the caller's promise; neighbours of a linked node are linked and live.
         unsafe {
-            if !(*node).linked {
-                return;
+            if !(*node).is_linked() {
+                return; // and if it was before a fork, this queue has no such node any more
             }
             let (prev, next) = ((*node).prev, (*node).next);
             if prev.is_null() {
@@ -332,13 +363,14 @@ impl WaitQueue {
             } else {
                 (*next).prev = prev;
             }
-            (*node).linked = false;
+            (*node).linked = 0;
         }
     }
 
     /// Unlinks and returns the first node whose wait this call could claim with `outcome`; null if there is none.
     #[inline]
     pub fn claim_front(&mut self, outcome: Outcome) -> *mut Node {
+        self.refresh();
         while !self.head.is_null() {
             let node = self.head;
             // SAFETY: a linked node is live, and so is its wait.
@@ -355,7 +387,7 @@ impl WaitQueue {
 
     /// The same for the first node with this `amount`.
     pub fn claim_amount(&mut self, amount: u64, outcome: Outcome) -> *mut Node {
-        let mut node = self.head;
+        let mut node = self.front();
         while !node.is_null() {
             // SAFETY: a linked node is live, and so is its wait; `next` is read before the node goes.
             unsafe {

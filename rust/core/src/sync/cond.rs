@@ -96,9 +96,12 @@ impl NotifyList {
         // SAFETY: the ticket is this caller's; claims happen under the list's lock until `PARKED` is written under it.
         unsafe {
             {
-                let _list = self.waiters.lock();
+                let mut list = self.waiters.lock();
                 if (*ticket).wait.outcome() != Outcome::Pending {
                     return Outcome::Delivered;
+                }
+                if !(*ticket).node.is_linked() {
+                    list.push_back(&raw mut (*ticket).node); // the process has forked since it joined
                 }
                 sched::announce(&mut (*ticket).wait);
                 (*ticket).node.amount = PARKED;
