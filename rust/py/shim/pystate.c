@@ -35,6 +35,11 @@ static unsigned long main_identity;
 static unsigned long *main_thread_word;
 
 #if PY_VERSION_HEX >= 0x030D0000
+/* Where the interpreter keeps the state whose evaluator signals stop, behind the id of its thread; NULL if unknown. */
+static PyThreadState **main_state_word;
+#endif
+
+#if PY_VERSION_HEX >= 0x030D0000
 /* _PyRuntime.main_thread. Its offset moves between patch releases, so it is looked for: the first word of _PyRuntime that
  * holds this thread's id (the main thread state, which holds it too, lies behind it), and believed only if signal.c
  * refuses what belongs to the main thread while the word is 0. */
@@ -72,7 +77,12 @@ static unsigned long *find_main_thread_word(void) {
 int gort_set_main(PyThreadState *t) {
     main_state = t;
 #if PY_VERSION_HEX >= 0x030D0000
-    main_thread_word = find_main_thread_word();
+    if (main_thread_word == NULL)
+        main_thread_word = find_main_thread_word();
+    if (main_thread_word != NULL && (PyThreadState *)main_thread_word[1] == t)
+        main_state_word = (PyThreadState **)&main_thread_word[1];
+    if (main_state_word != NULL)
+        *main_state_word = t; /* in a child that a plain thread forked it is still the parent's */
 #else
     main_thread_word = &_PyRuntime.main_thread;
 #endif
@@ -86,6 +96,44 @@ void gort_set_identity(unsigned long identity) {
         *main_thread_word = identity;
 }
 
+/* Whether the calling thread has the GIL. */
+int gort_holds_gil(void) {
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyThreadState_GetUnchecked() != NULL;
+#elif PY_VERSION_HEX >= 0x030C0000
+    return _PyThreadState_UncheckedGet() != NULL;
+#else
+    return PyGILState_Check(); /* the current state of 3.11 is that of any thread */
+#endif
+}
+
+/* In a forked child, before PyOS_AfterFork_Child: `t` is the main goroutine's state, NULL if there is none (yet). Its
+ * `identity` is 0 where goroutines have none. Returns whether it may go on on another OS thread. */
+int gort_forked(PyThreadState *t, unsigned long identity) {
+    main_state = t;
+    main_identity = identity;
+    if (t != NULL) {
+        if (identity == 0)
+            t->thread_id = PyThread_get_thread_ident();
+#if PY_VERSION_HEX >= 0x030D0000
+        /* CPython leaves it at the state of the parent's main thread, which it then deletes. */
+        if (main_state_word != NULL)
+            *main_state_word = t;
+#endif
+    }
+    return t != NULL && main_thread_word != NULL;
+}
+
+/* Whether there are states beside `besides` that are not made here: those of plain threads, and of threads that are
+ * goroutines. */
+int gort_has_threads(PyThreadState *besides) {
+    PyThreadState *t = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    for (; t != NULL; t = PyThreadState_Next(t))
+        if (t != besides && t->thread_id != (unsigned long)(uintptr_t)t)
+            return 1;
+    return 0;
+}
+
 /* C recursion a stack of `bytes` is let in for: half a KiB a level. What takes more meets the soft guard. */
 static int c_levels(size_t bytes) { return (int)(bytes / 512); }
 
@@ -94,6 +142,18 @@ static void mark_as_ours(PyThreadState *t) { t->thread_id = (unsigned long)(uint
 
 /* The state an M idles on. Needs no GIL. */
 PyThreadState *gort_new_home(void) {
+#if PY_VERSION_HEX < 0x030D0000
+    /* The first state of a list lies in the interpreter; these versions do not take it twice. In a forked child the list is
+     * empty when the only thread has ended. */
+    PyInterpreterState *main = PyInterpreterState_Main();
+    if (PyInterpreterState_ThreadHead(main) == NULL) {
+#if PY_VERSION_HEX >= 0x030C0000
+        memset(&main->_initial_thread._status, 0, sizeof(main->_initial_thread._status));
+#else
+        main->_initial_thread._initialized = 0;
+#endif
+    }
+#endif
     PyThreadState *t = PyThreadState_New(PyInterpreterState_Main());
     if (t != NULL)
         mark_as_ours(t);

@@ -1,6 +1,6 @@
 //! The host table over CPython: one `PyThreadState` per goroutine, the GIL as the host's lock.
 
-use crate::{frames, task};
+use crate::{fork, frames, task};
 use gort_core::context;
 use gort_core::goroutine::host::{Host, HostThread, Standing};
 use pyo3::ffi;
@@ -76,7 +76,7 @@ unsafe extern "C" {
 }
 
 /// Thread states made here, for telling plain threads' from ours. GIL held at every change.
-static OUR_STATES: AtomicIsize = AtomicIsize::new(0);
+pub(crate) static OUR_STATES: AtomicIsize = AtomicIsize::new(0);
 
 unsafe fn new_thread(base: usize, top: usize) -> HostThread {
     // SAFETY: GIL held by the core's contract.
@@ -238,6 +238,9 @@ pub(crate) static HOST: Host = Host {
     signals_pending,
     main_moved,
     is_alone,
+    holds_lock: fork::holds_lock,
+    forked: fork::forked,
+    has_threads: fork::has_threads,
     leave_thread,
     return_thread,
 };

@@ -5,6 +5,7 @@
 mod doc;
 mod entry;
 mod error;
+mod fork;
 mod frames;
 mod host;
 mod task;

@@ -3,6 +3,7 @@
 use crate::error;
 use crate::host;
 use gort_core::goroutine::Goroutine;
+use gort_core::goroutine::waiter::epoch;
 use gort_core::sched::Runtime;
 use gort_core::sync::NotifyList;
 use pyo3::ffi;
@@ -14,6 +15,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 pub(crate) struct GoObject {
     pub(crate) ob_base: ffi::PyObject,
     pub(crate) g: *mut Goroutine,
+    /// The process it runs in: `waiter::epoch`. In a child forked since there is no such goroutine.
+    pub(crate) epoch: u32,
     pub(crate) id: u64,
     pub(crate) function: *mut ffi::PyObject,
     pub(crate) args: *mut ffi::PyObject,
@@ -55,6 +58,16 @@ pub(crate) fn set_runtime(rt: &'static Runtime) {
 impl GoObject {
     pub(crate) fn has(&self, bit: u32) -> bool {
         self.state.load(Ordering::Relaxed) & bit != 0
+    }
+
+    /// Whether it stayed behind when this process was forked.
+    pub(crate) fn is_left_behind(&self) -> bool {
+        !self.g.is_null() && self.epoch != epoch()
+    }
+
+    /// Its goroutine; null before it starts, once it has ended, and in a child forked since.
+    pub(crate) fn goroutine(&self) -> *mut Goroutine {
+        if self.epoch == epoch() { self.g } else { ptr::null_mut() }
     }
 
     pub(crate) fn set(&self, bit: u32) {
@@ -109,6 +122,7 @@ pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_bytes
         ffi::Py_INCREF(obj.cast());
         rt.spawn(obj.cast(), |g| {
             (*obj).g = g;
+            (*obj).epoch = epoch();
             (*obj).id = (*g).id;
             (*g).stack_bytes = stack_bytes;
         });
@@ -151,8 +165,10 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
         drop_call(obj);
         (*obj).joiners.broadcast();
         host::gort_set_context(ptr::null_mut());
-        // Nobody else can ever join it: say now what happened. Otherwise the object's end says it.
-        if !(*obj).exception.is_null() && ffi::Py_REFCNT(obj.cast()) == 1 {
+        // Nobody else can ever join it: say now what happened. Otherwise the object's end says it, which does not come where
+        // the process ends with its main goroutine.
+        let is_last = ptr::eq(g, (*runtime_or_null()).main.load(Ordering::Relaxed));
+        if !(*obj).exception.is_null() && (is_last || ffi::Py_REFCNT(obj.cast()) == 1) {
             report(obj);
         }
         if ffi::Py_REFCNT(obj.cast()) > 1 {

@@ -20,6 +20,7 @@ pub(super) fn note_process() {
     PROCESS.store(unsafe { libc::getpid() }, Ordering::Relaxed); // known before the first hook is in place
 }
 
+/// `false` in a child between vfork and exec.
 pub(super) fn is_this_process() -> bool {
     // SAFETY: no arguments. The system call itself: a C library may remember the number over vfork.
     unsafe { libc::syscall(libc::SYS_getpid) as pid_t == PROCESS.load(Ordering::Relaxed) }

@@ -10,7 +10,7 @@ use libc::{addrinfo, c_char, c_int, sockaddr, socklen_t};
 use std::collections::VecDeque;
 use std::ptr;
 use std::sync::atomic::Ordering;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 /// Threads at most. Resolvers wait for answers most of the time; C libraries lock some of their state.
 const THREADS: usize = 16;
@@ -23,7 +23,7 @@ struct Question<'a> {
     wait: *mut Wait,
 }
 
-struct Pool {
+pub(super) struct Pool {
     questions: VecDeque<usize>,
     threads: usize,
     idle: usize,
@@ -66,6 +66,20 @@ fn answered(_rt: &'static Runtime, address: usize) {
             sched::ready_wait(&*wait);
         }
     }
+}
+
+/// The pool's lock, held over a fork.
+pub(super) type Held = MutexGuard<'static, Pool>;
+
+pub(super) fn hold() -> Held {
+    POOL.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// In a forked child: who asked is gone, and so are the threads that answer.
+pub(super) fn forget(pool: &mut Held) {
+    pool.questions.clear();
+    pool.threads = 0;
+    pool.idle = 0;
 }
 
 /// Hands a question to the pool. `false`: no thread could be had.

@@ -3,7 +3,7 @@
 use super::elf::{self, LeftAlone, Loads, Object, Originals, Patched};
 use super::hooks::{HOOKS, Hook};
 use super::objects::{self, Kind};
-use super::{caller, descriptors, signals};
+use super::{caller, descriptors, fork, signals};
 use crate::sched::Runtime;
 use libc::{c_char, c_void};
 use std::collections::HashSet;
@@ -28,7 +28,7 @@ pub struct Placed {
 }
 
 /// Where everything is. The hooks themselves never take its lock.
-struct Boundary {
+pub(super) struct Boundary {
     interpreter: usize,
     parking: bool,
     added: Vec<String>,
@@ -40,7 +40,7 @@ static BOUNDARY: Mutex<Option<Boundary>> = Mutex::new(None);
 /// `Loads` of the last scan, for a look without the lock.
 static SCANNED_LOADS: AtomicU64 = AtomicU64::new(0);
 
-fn lock() -> MutexGuard<'static, Option<Boundary>> {
+pub(super) fn lock() -> MutexGuard<'static, Option<Boundary>> {
     BOUNDARY.lock().unwrap_or_else(|e| e.into_inner())
 }
 
@@ -60,8 +60,7 @@ pub fn install(rt: &'static Runtime, interpreter: usize, parking: bool) -> Insta
     crate::context::set_filter(super::threads::before_exit);
     rt.at_end.store(super::at_end as *mut (), Ordering::Relaxed); // no goroutine runs yet
     descriptors::note_process();
-    // SAFETY: the handlers only store. A refusal (no memory) would leave hooks parking in a forked child.
-    let watched = unsafe { libc::pthread_atfork(None, None, Some(in_child)) } == 0;
+    let watched = fork::watch(); // or hooks would park in a forked child that has no scheduler
     let mut boundary = Boundary { interpreter, parking, added: Vec::new(), loads: elf::loads(), placed: Vec::new() };
     boundary.scan();
     let in_interpreter = |name: &CStr| {
@@ -87,11 +86,6 @@ pub fn install(rt: &'static Runtime, interpreter: usize, parking: bool) -> Insta
     *lock() = Some(boundary);
     caller::allow_parking(parking);
     Installed { identity, parking }
-}
-
-/// In a forked child nothing of the scheduler is there until the runtime has seen to it.
-unsafe extern "C" fn in_child() {
-    caller::allow_parking(false);
 }
 
 /// Looks at what was loaded since the last look.

@@ -11,7 +11,7 @@ use crate::sched::current_machine;
 use libc::{c_int, c_void, pthread_key_t};
 use std::collections::HashMap;
 use std::ptr;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 /// How often the destructors run when they set values anew. POSIX's least.
 const ROUNDS: usize = 4;
@@ -19,10 +19,18 @@ const ROUNDS: usize = 4;
 type Destructor = unsafe extern "C" fn(*mut c_void);
 
 /// Destructors of keys made since the hooks are in place.
-static DESTRUCTORS: Mutex<Option<HashMap<pthread_key_t, Destructor>>> = Mutex::new(None);
+static DESTRUCTORS: Mutex<Destructors> = Mutex::new(None);
 
 /// Functions that end a thread's part of a library whose keys are older than the hooks (`OPENSSL_thread_stop`).
 static THREAD_STOPS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+type Destructors = Option<HashMap<pthread_key_t, Destructor>>;
+
+/// Both tables' locks, held over a fork.
+pub(super) fn hold() -> (MutexGuard<'static, Destructors>, MutexGuard<'static, Vec<usize>>) {
+    let destructors = DESTRUCTORS.lock().unwrap_or_else(|e| e.into_inner());
+    (destructors, THREAD_STOPS.lock().unwrap_or_else(|e| e.into_inner()))
+}
 
 /// What one goroutine has set; a handful of keys.
 #[derive(Default)]

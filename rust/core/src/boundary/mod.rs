@@ -34,6 +34,7 @@ pub mod elf;
 #[path = "elf_unsupported.rs"]
 pub mod elf;
 mod files;
+mod fork;
 mod fortified;
 pub mod hooks;
 mod identity;

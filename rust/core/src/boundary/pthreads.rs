@@ -14,8 +14,8 @@ use std::ptr;
 
 /// Whether `thread` is a goroutine's number: the caller's own, or that of a thread that is a goroutine.
 fn is_goroutine(thread: usize) -> bool {
-    thread != main_thread()
-        && (identity::is_on_goroutine() && thread == identity::pthread_self() || threads::is_known(thread))
+    let is_caller = || identity::is_on_goroutine() && thread == identity::pthread_self();
+    thread != main_thread() && (is_caller() || threads::is_known(thread) || identity::is_main_goroutine(thread))
 }
 
 /// The OS thread under the caller.
@@ -135,7 +135,7 @@ pub(super) unsafe extern "C" fn pthread_sigmask(how: c_int, set: *const sigset_t
         let mut before: sigset_t = std::mem::zeroed();
         let result = original::pthread_sigmask::call(how, set, &raw mut before);
         if result == 0 {
-            // Between vfork and exec a child sets its own mask in this memory.
+            // A child after vfork sets its own mask, and would change the parent's notes.
             if !set.is_null() && super::descriptors::is_this_process() {
                 wire_for_mask(&before);
             }

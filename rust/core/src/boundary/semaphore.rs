@@ -30,6 +30,11 @@ static COUNTS: [AtomicU32; BUCKETS] = [const { AtomicU32::new(0) }; BUCKETS];
 static QUEUES: LazyLock<Box<[ShortLock<WaitQueue>]>> =
     LazyLock::new(|| (0..BUCKETS).map(|_| ShortLock::new(WaitQueue::new())).collect());
 
+/// In a forked child nobody stands in the table; its queues know that.
+pub(super) fn forget() {
+    COUNTS.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+}
+
 fn bucket(address: usize) -> usize {
     // Fibonacci hashing: the low bits of addresses are alike.
     ((address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize % BUCKETS

@@ -11,8 +11,8 @@ use crate::sys::errno;
 use libc::{c_int, c_void, sigaction as Action, siginfo_t};
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicUsize};
+use std::sync::{Mutex, MutexGuard};
 
 /// One more than the greatest signal number of Linux.
 const SIGNALS: usize = 65;
@@ -22,6 +22,11 @@ static HANDLERS: [AtomicUsize; SIGNALS] = [const { AtomicUsize::new(0) }; SIGNAL
 static FLAGS: [AtomicI32; SIGNALS] = [const { AtomicI32::new(0) }; SIGNALS];
 /// Held while a handler is exchanged, so that what is kept here and what the system has agree.
 static EXCHANGE: Mutex<()> = Mutex::new(());
+
+/// Keeps others from exchanging handlers, over a fork.
+pub(super) fn hold() -> MutexGuard<'static, ()> {
+    EXCHANGE.lock().unwrap_or_else(|e| e.into_inner())
+}
 
 fn is_handler(handler: usize) -> bool {
     handler != libc::SIG_DFL && handler != libc::SIG_IGN
@@ -72,7 +77,7 @@ pub(super) unsafe extern "C" fn sigaction(signal: c_int, new: *const Action, old
 }
 
 /// No handler may come to wait for the lock its own thread holds.
-fn block_signals() -> libc::sigset_t {
+pub(super) fn block_signals() -> libc::sigset_t {
     let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
     // SAFETY: both sets are filled in here; blocking signals on one's own thread cannot fail.
     unsafe {

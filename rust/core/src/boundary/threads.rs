@@ -72,6 +72,27 @@ fn records() -> MutexGuard<'static, Option<Records>> {
     RECORDS.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// Both lists' locks, held over a fork.
+pub(super) struct Held {
+    records: MutexGuard<'static, Option<Records>>,
+    real: MutexGuard<'static, Vec<(usize, u32)>>,
+}
+
+pub(super) fn hold() -> Held {
+    Held { records: records(), real: REAL.lock().unwrap_or_else(|e| e.into_inner()) }
+}
+
+/// In a forked child: of all threads and goroutines only `me` is left. Records of others stay in memory, so that their
+/// numbers, which Python code may know, are not those of new threads.
+pub(super) fn forget(held: &mut Held, me: usize) {
+    let mut all = held.records.take().unwrap_or_default();
+    *held.records = all.remove_entry(&me).map(|entry| Records::from([entry]));
+    std::mem::forget(all);
+    COUNT.store(usize::from(held.records.is_some()), Ordering::Relaxed);
+    held.real.retain(|(who, _)| *who == me);
+    REAL_COUNT.store(held.real.len() as u32, Ordering::Relaxed);
+}
+
 /// The record of a thread that is a goroutine.
 fn with_record<R>(thread: usize, see: impl FnOnce(&mut Record) -> R) -> Option<R> {
     if COUNT.load(Ordering::Relaxed) == 0 {

@@ -60,6 +60,13 @@ pub struct Host {
     pub main_moved: unsafe fn(),
     /// Whether no plain thread of the host could wake a goroutine. Host attached.
     pub is_alone: unsafe fn(blocked_threads: usize) -> bool,
+    /// Whether the calling thread, which runs no goroutine, holds the host's lock.
+    pub holds_lock: unsafe fn() -> bool,
+    /// In a forked child, host attached: its only thread runs `survivor`, the main goroutine from now on, or none if that is
+    /// null. All other states are gone, or will be. Returns whether that goroutine may go on on another thread.
+    pub forked: unsafe fn(survivor: *mut Goroutine) -> bool,
+    /// Whether plain threads of the host, or threads that are goroutines, exist beside the state given. Host attached.
+    pub has_threads: unsafe fn(HostThread) -> bool,
     /// Lets go of the host's lock on a plain thread; returns a token.
     pub leave_thread: unsafe fn() -> *mut u8,
     /// Takes it back.
@@ -98,6 +105,15 @@ unsafe fn null_false() -> bool {
 unsafe fn null_alone(_blocked: usize) -> bool {
     false
 }
+unsafe fn null_true() -> bool {
+    true
+}
+unsafe fn null_forked(_survivor: *mut Goroutine) -> bool {
+    false
+}
+unsafe fn null_has_threads(_besides: HostThread) -> bool {
+    false
+}
 unsafe fn null_leave() -> *mut u8 {
     ptr::null_mut()
 }
@@ -133,6 +149,9 @@ pub const fn null_host() -> Host {
         signals_pending: null_false,
         main_moved: null_moved,
         is_alone: null_alone,
+        holds_lock: null_true,
+        forked: null_forked,
+        has_threads: null_has_threads,
         leave_thread: null_leave,
         return_thread: null_thread,
     }

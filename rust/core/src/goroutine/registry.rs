@@ -19,6 +19,8 @@ pub struct Registry {
     slabs: Mutex<Vec<Box<[Goroutine]>>>,
     next_id: AtomicU64,
     live: AtomicU64,
+    /// The one goroutine older than the last fork, or null.
+    survivor: AtomicPtr<Goroutine>,
 }
 
 // SAFETY: slabs are behind a mutex; descriptors follow the status protocol.
@@ -40,6 +42,7 @@ impl Registry {
             slabs: Mutex::new(Vec::new()),
             next_id: AtomicU64::new(1),
             live: AtomicU64::new(0),
+            survivor: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
@@ -102,12 +105,24 @@ impl Registry {
     /// Calls `f` for each live descriptor. A snapshot only under an exclusive host.
     pub fn for_each(&self, mut f: impl FnMut(&Goroutine)) {
         let slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
-        for g in slabs.iter().flat_map(|slab| slab.iter()) {
+        // SAFETY: null or a descriptor, which is never freed. Relaxed: written while there was one thread.
+        let survivor = unsafe { self.survivor.load(Ordering::Relaxed).as_ref() };
+        for g in survivor.into_iter().chain(slabs.iter().flat_map(|slab| slab.iter())) {
             let s = g.status.load(Ordering::Acquire); // pairs with the Release stores of the status protocol
             if s != status::FREE && s != status::DEAD {
                 f(g);
             }
         }
+    }
+
+    /// In a forked child: there is no goroutine but `survivor`, which may be null. Descriptors of the others stay where they
+    /// are and serve nobody again: who knew them still does. The host's lock is held, and there is one thread.
+    pub fn keep_only(&self, survivor: *mut Goroutine) {
+        let mut slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
+        std::mem::forget(std::mem::take(&mut *slabs));
+        self.free.lock().0 = ptr::null_mut();
+        self.live.store(u64::from(!survivor.is_null()), Ordering::Relaxed);
+        self.survivor.store(survivor, Ordering::Relaxed);
     }
 
     #[cold]

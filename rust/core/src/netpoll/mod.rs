@@ -22,8 +22,8 @@ pub use crate::sys::poller::{BATCH, Error, Event};
 pub use poll_desc::{PollDesc, Side};
 
 use crate::goroutine::waiter::{Node, WaitQueue};
-use crate::primitive::Mutex;
 use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::primitive::{Mutex, MutexGuard};
 use crate::sys::poller::Poller;
 use std::collections::VecDeque;
 use std::ptr;
@@ -43,6 +43,13 @@ pub(crate) struct Watched {
     fd: i32,
     since_ns: u64,
     events: u32,
+}
+
+/// The table's locks, held; see [`NetPoll::hold`].
+pub struct Held<'a> {
+    _control: MutexGuard<'a, ()>,
+    to_verify: MutexGuard<'a, VecDeque<Watched>>,
+    pending: MutexGuard<'a, Vec<Event>>,
 }
 
 /// Counts for `stats`.
@@ -105,7 +112,7 @@ impl NetPoll {
     }
 
     fn poller(&self) -> Option<&Poller> {
-        // SAFETY: once set it stays, and is never freed. Acquire: pairs with the Release in `made_poller`.
+        // SAFETY: once set it stays, and is freed in a forked child only. Acquire: pairs with the Release in `made_poller`.
         unsafe { self.poller.load(Ordering::Acquire).as_ref() }
     }
 
@@ -407,6 +414,33 @@ impl NetPoll {
     pub fn claim_pending(&self, claimed: &mut WaitQueue) {
         let events = std::mem::take(&mut *self.pending.lock().unwrap_or_else(|e| e.into_inner()));
         self.claim(&events, claimed);
+    }
+
+    /// Keeps everybody else out, for a fork.
+    pub fn hold(&self) -> Held<'_> {
+        Held {
+            _control: self.control.lock().unwrap_or_else(|e| e.into_inner()),
+            to_verify: self.to_verify.lock().unwrap_or_else(|e| e.into_inner()),
+            pending: self.pending.lock().unwrap_or_else(|e| e.into_inner()),
+        }
+    }
+
+    /// In a forked child: nobody waits and nothing is registered. The poller is the parent's, whose registrations it shares;
+    /// its descriptors are closed here. Places stay where they are, for those on whose stacks their waiters lie.
+    pub fn begin_anew(&self, held: &mut Held<'_>) {
+        let poller = self.poller.swap(ptr::null_mut(), Ordering::Relaxed); // there is one thread
+        if !poller.is_null() {
+            // SAFETY: made by `made_poller`; who used it is gone.
+            let poller = unsafe { Box::from_raw(poller) };
+            if self.is_abandoned.swap(false, Ordering::Relaxed) {
+                std::mem::forget(poller); // its numbers may be anybody's by now
+            }
+        }
+        self.root.store(ptr::null_mut(), Ordering::Relaxed);
+        self.waiting.store(0, Ordering::Relaxed);
+        self.seat.store(false, Ordering::Relaxed);
+        held.to_verify.clear();
+        held.pending.clear();
     }
 
     /// The poller, for a model to make events.

@@ -40,7 +40,8 @@ impl Machine {
                     return g;
                 }
             }
-            self.settle(self.home);
+            let home = self.home();
+            self.settle(home);
             self.search(polled)
         }
     }
@@ -125,6 +126,9 @@ impl Machine {
     /// The long way: takes a P if there is none, looks everywhere, sleeps. `polled`: the poller was looked at just now.
     unsafe fn search(&mut self, mut polled: bool) -> *mut Goroutine {
         let rt = self.rt;
+        if !rt.sysmon_started.load(Ordering::Relaxed) {
+            rt.start_sysmon(); // a forked child that has started nothing yet
+        }
         // SAFETY: on g0 with the home state current; P ownership is checked at each use.
         unsafe {
             self.is_stuck.store(false, Ordering::Relaxed);

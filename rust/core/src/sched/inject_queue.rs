@@ -1,10 +1,11 @@
 //! The global queue: a FIFO under a lock, its length readable without it.
 
-use crate::primitive::Mutex;
 use crate::primitive::atomic::{AtomicUsize, Ordering};
+use crate::primitive::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 
-struct Items<T>(VecDeque<*mut T>);
+/// What a queue holds; see `hold`.
+pub struct Items<T>(VecDeque<*mut T>);
 // SAFETY: the queue owns what is in it; pushes and pops hand ownership over under the lock.
 unsafe impl<T> Send for Items<T> {}
 
@@ -43,6 +44,17 @@ impl<T> InjectQueue<T> {
         let result = f(&mut items.0);
         self.len.store(items.0.len(), Ordering::Relaxed);
         result
+    }
+
+    /// Keeps everybody else out.
+    pub fn hold(&self) -> MutexGuard<'_, Items<T>> {
+        self.items.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Drops everything that `hold` gave.
+    pub fn forget(&self, items: &mut Items<T>) {
+        items.0.clear();
+        self.len.store(0, Ordering::Relaxed);
     }
 
     /// Appends.

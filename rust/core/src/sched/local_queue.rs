@@ -132,6 +132,12 @@ impl<T> LocalQueue<T> {
         self.len() == 0
     }
 
+    /// Drops everything. No other thread knows the queue.
+    pub fn forget(&self) {
+        self.next.store(ptr::null_mut(), Ordering::Relaxed);
+        self.head.store(self.tail.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// Moves half of this queue (rounded up) to `thief` and returns one of them to run. Called by the thief's owner,
     /// whose ring is empty.
     pub fn steal_into(&self, thief: &LocalQueue<T>, take_next: bool) -> Option<*mut T> {

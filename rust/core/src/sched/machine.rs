@@ -30,7 +30,7 @@ pub struct Machine {
     pub id: u32,
     /// Where its scheduler left off.
     pub g0: Context,
-    /// The host state it idles on.
+    /// The host state it idles on; null in a forked child until `home` is called.
     pub home: HostThread,
     /// The host state current on this thread.
     pub current_host: HostThread,
@@ -124,6 +124,19 @@ impl Machine {
     pub fn p(&self) -> *mut Processor {
         // Relaxed: written by this thread, or by another under the host's lock, which this thread has taken since.
         self.processor.load(Ordering::Relaxed)
+    }
+
+    /// The host state it idles on, made anew if a fork has taken it away.
+    ///
+    /// # Safety
+    /// On this M's thread.
+    #[inline]
+    pub(super) unsafe fn home(&mut self) -> HostThread {
+        if self.home.is_null() {
+            // SAFETY: this M's thread.
+            unsafe { self.new_home() };
+        }
+        self.home
     }
 
     /// Makes `to` the current host state and then finishes what the previous goroutine came for.
@@ -242,8 +255,9 @@ impl Machine {
     unsafe fn start_detached(&mut self, g: *mut Goroutine) {
         // SAFETY: on g0, attached; `g` belongs to this M.
         unsafe {
-            self.settle(self.home);
-            (self.rt.host.detach)(self.home);
+            let home = self.home();
+            self.settle(home);
+            (self.rt.host.detach)(home);
             (*g).home = ptr::from_mut(self).cast();
             (*(*g).bundle).starts_detached = false;
             self.current_host = (*(*g).bundle).host;
@@ -261,7 +275,8 @@ impl Machine {
             }
             let bundle = self.rt.take_bundle((*g).stack_bytes);
             if bundle.is_null() {
-                self.settle(self.home);
+                let home = self.home();
+                self.settle(home);
                 (self.rt.host.start_failed)(g);
                 self.rt.registry.give_back(g);
                 return false;
@@ -349,9 +364,10 @@ pub unsafe fn attach_home() -> &'static Runtime {
     let m = current_machine();
     // SAFETY: this thread's M; nobody else uses its home state.
     unsafe {
-        ((*m).rt.host.attach)((*m).home);
-        (*m).current_host = (*m).home;
-        (*m).visible_host.store((*m).home, Ordering::Relaxed);
+        let home = (*m).home();
+        ((*m).rt.host.attach)(home);
+        (*m).current_host = home;
+        (*m).visible_host.store(home, Ordering::Relaxed);
         (*(*(*m).current).bundle).host = ptr::null_mut();
         (*(*(*m).current).bundle).is_thread = false;
         (*m).rt

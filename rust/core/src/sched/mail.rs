@@ -80,6 +80,10 @@ impl Machine {
             }
         }
         if self.action != Action::Park {
+            if self.action == Action::Exit && ptr::eq(self.previous, self.rt.main.load(Ordering::Relaxed)) {
+                // SAFETY: the caller's promise.
+                unsafe { self.end_process() };
+            }
             return;
         }
         // SAFETY: `previous` just left its stack on this M, which owns it until it is published.
@@ -173,7 +177,8 @@ impl Machine {
             (*p).machine.store(owner, Ordering::Release); // pairs with sysmon's Acquire
             (*owner).handed.store(p, Ordering::Relaxed); // published by the note
             // The P is this M's no more: look for another one, or sleep.
-            self.settle(self.home);
+            let home = self.home();
+            self.settle(home);
             super::idle::notify(owner);
         }
     }

@@ -24,6 +24,7 @@
 pub mod blocking;
 pub mod config;
 pub mod find_work;
+pub mod fork;
 pub mod idle;
 pub mod inject_queue;
 pub mod local_queue;

@@ -109,6 +109,11 @@ pub fn stuck_threads() -> usize {
     STUCK_THREADS.load(Ordering::Relaxed)
 }
 
+/// In a forked child there are no such threads.
+pub(super) fn forget_threads() {
+    STUCK_THREADS.store(0, Ordering::Relaxed);
+}
+
 #[cold]
 unsafe fn block_thread(rt: &'static Runtime, wait: &mut Wait, deadline_ns: Option<u64>) {
     let mut expected = WAITS;

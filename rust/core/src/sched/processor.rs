@@ -107,6 +107,21 @@ impl Processor {
         self.timers.lock().len()
     }
 
+    /// What a forked child begins with: nothing queued, nothing timed, nobody's. One thread only.
+    ///
+    /// # Safety
+    /// Whoever is queued or timed here does not exist any more, but his memory.
+    pub(super) unsafe fn forget(&self) {
+        self.queue.forget();
+        self.machine.store(std::ptr::null_mut(), Ordering::Relaxed);
+        self.taker_sent.store(false, Ordering::Relaxed);
+        self.inherited.store(0, Ordering::Relaxed);
+        let mut heap = self.timers.lock();
+        // SAFETY: the caller's promise.
+        unsafe { heap.forget() };
+        self.publish_next(&heap);
+    }
+
     fn publish_next(&self, heap: &TimerHeap) {
         // Release: pairs with the Acquire reads of `next_when` by idle Ms.
         self.next_when.store(heap.peek_when().unwrap_or(NEVER), Ordering::Release);

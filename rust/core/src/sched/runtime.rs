@@ -91,7 +91,7 @@ pub struct Runtime {
     /// Held while a host state is deleted and while sysmon looks at one.
     pub(super) state_delete: Mutex<()>,
     pub(super) bundles: ShortLock<BundlePool>,
-    random: AtomicU64,
+    pub(super) random: AtomicU64,
     pub(super) sysmon_started: AtomicBool,
 }
 

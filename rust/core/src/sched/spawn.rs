@@ -7,7 +7,7 @@ use super::runtime::{REQUEST_STOP, Runtime};
 use super::{current_machine, idle};
 use crate::context;
 use crate::goroutine::host::HostThread;
-use crate::goroutine::{Bundle, Goroutine, status};
+use crate::goroutine::{Bundle, Goroutine, status, waiter};
 use crate::primitive::atomic::Ordering;
 use crate::stack::{Stack, StackDepot};
 use crate::sys::thread;
@@ -155,6 +155,9 @@ impl Runtime {
     /// # Safety
     /// On the host's main thread, not yet an M, host attached with `state`; called once.
     pub unsafe fn adopt_main(&'static self, state: HostThread, may_move: bool) -> bool {
+        // Whoever returns from the first function of a thread must do so there; only the process's first thread has none. In a
+        // forked child this may be another one.
+        let may_move = may_move && waiter::epoch() == 1;
         self.main_may_move.store(may_move, Ordering::Relaxed); // published with `main`
         // SAFETY: the caller's promise.
         unsafe {

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::ptr;
+use std::sync::OnceLock;
 
 /// Names the calling thread (15 bytes are kept).
 pub fn set_name(name: &str) {
@@ -28,6 +29,28 @@ pub fn identity() -> usize {
 pub fn is_main() -> bool {
     // SAFETY: no arguments, cannot fail.
     unsafe { tid() == libc::getpid() as u32 }
+}
+
+/// Has `end` called, once, when the calling thread returns or is ended by pthread_exit. `false`: the system refuses.
+pub fn at_thread_end(end: fn()) -> bool {
+    static KEY: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
+    unsafe extern "C" fn destructor(end: *mut libc::c_void) {
+        // SAFETY: the value is the function set below.
+        unsafe { std::mem::transmute::<*mut libc::c_void, fn()>(end)() };
+    }
+    let key = KEY.get_or_init(|| {
+        let mut key = 0;
+        // SAFETY: the key is ours, and its values are functions.
+        (unsafe { libc::pthread_key_create(&raw mut key, Some(destructor)) } == 0).then_some(key)
+    });
+    // SAFETY: our own key.
+    key.is_some_and(|key| unsafe { libc::pthread_setspecific(key, end as *const libc::c_void) } == 0)
+}
+
+/// Ends the process as the end of its last thread does: with code 0.
+pub fn exit_process() -> ! {
+    // SAFETY: what C code left for the end runs, as it does then.
+    unsafe { libc::exit(0) }
 }
 
 // linux/membarrier.h; not in libc 0.2.191.

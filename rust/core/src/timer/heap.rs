@@ -96,6 +96,21 @@ impl TimerHeap {
         Some(first)
     }
 
+    /// Drops all timers. Only those with an event can be told: who sleeps by one of the others must be gone.
+    ///
+    /// # Safety
+    /// The memory of all timers is still there.
+    pub unsafe fn forget(&mut self) {
+        for timer in self.heap.drain(..) {
+            // SAFETY: the caller's promise. The others are not written to: their stacks stay shared with the parent.
+            unsafe {
+                if (*timer).is_event {
+                    (*timer).index = NOT_QUEUED;
+                }
+            }
+        }
+    }
+
     fn key(&self, i: usize) -> (u64, u64) {
         // SAFETY: queued timers are alive.
         unsafe { ((*self.heap[i]).when_ns, (*self.heap[i]).seq) }

@@ -31,6 +31,11 @@ pub(crate) fn adopt_identity() {
     }
 }
 
+/// Whether goroutines are told apart by identity.
+pub(crate) fn has_identity() -> bool {
+    HAS_IDENTITY.load(Ordering::Relaxed)
+}
+
 /// A str. Null with an exception set on failure.
 unsafe fn text(text: &str) -> Object {
     // SAFETY: GIL held; the text is UTF-8.
@@ -89,10 +94,15 @@ unsafe extern "C-unwind" fn status(_m: Object, _: Object) -> Object {
     // SAFETY: GIL held; lists are ours.
     unsafe {
         let (objects, calls) = (ffi::PyList_New(0), ffi::PyList_New(0));
+        // A collection could run code that forks, and the fork would wait for the list that is held here.
+        let collects = ffi::PyGC_Disable();
         let mut ok = !objects.is_null() && !calls.is_null();
         boundary::each_object(|placed| {
             ok = ok && (placed.kind == Kind::Unknown || append(objects, object_record(placed)));
         });
+        if collects != 0 {
+            ffi::PyGC_Enable();
+        }
         for hook in HOOKS {
             let (parked, handed) = (&hook.counts.parked, &hook.counts.handed_off);
             let (parked, handed) = (parked.load(Ordering::Relaxed), handed.load(Ordering::Relaxed));

@@ -127,10 +127,16 @@ unsafe extern "C-unwind" fn join(slf: Object, args: *const Object, nargs: ffi::P
         let Ok(until) = deadline(timeout) else { return ptr::null_mut() };
         let Some(rt) = runtime() else { return ptr::null_mut() };
         let obj = slf.cast::<GoObject>();
-        if !(*obj).has(DONE) && (*obj).g == sched::current_goroutine() {
+        if !(*obj).has(DONE) && !(*obj).g.is_null() && (*obj).goroutine() == sched::current_goroutine() {
             return error::set(ffi::PyExc_RuntimeError, "a goroutine cannot join itself");
         }
         while !(*obj).has(DONE) {
+            if (*obj).is_left_behind() {
+                return error::set(
+                    error::runtime_stopped(),
+                    "the goroutine stayed in the process that forked this one",
+                );
+            }
             let outcome = (*obj).joiners.wait(rt, Reason::Join, until, || {});
             if outcome != Outcome::Delivered && !(*obj).has(DONE) && !error::ended(rt, outcome) {
                 return ptr::null_mut();
@@ -157,7 +163,7 @@ unsafe extern "C-unwind" fn cancel(slf: Object, _: Object) -> Object {
     // SAFETY: GIL held; `slf` is a Goroutine.
     unsafe {
         let obj = slf.cast::<GoObject>();
-        let g = (*obj).g;
+        let g = (*obj).goroutine();
         if g.is_null() {
             return boolean(false);
         }
@@ -274,6 +280,11 @@ unsafe fn outlive_all(rt: &'static sched::Runtime) {
     }
 }
 
+/// In a child that another goroutine than main forked: whoever called `run` stayed behind.
+pub(crate) fn forget_run() {
+    RUNNING_MAIN.store(false, Ordering::Relaxed);
+}
+
 /// Set while `run` is in progress. GIL held at every change.
 static RUNNING_MAIN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
@@ -372,11 +383,11 @@ unsafe extern "C" fn get_name(slf: Object, _: *mut std::ffi::c_void) -> Object {
 
 unsafe extern "C" fn get_done(slf: Object, _: *mut std::ffi::c_void) -> Object {
     // SAFETY: `slf` is a Goroutine; GIL held.
-    unsafe { boolean((*slf.cast::<GoObject>()).has(DONE)) }
+    unsafe { boolean((*slf.cast::<GoObject>()).has(DONE) || (*slf.cast::<GoObject>()).is_left_behind()) }
 }
 
 fn status_text(obj: &GoObject) -> &'static str {
-    if obj.has(DONE) || obj.g.is_null() {
+    if obj.has(DONE) || obj.goroutine().is_null() {
         return "dead";
     }
     // SAFETY: `g` is set while the goroutine is alive; GIL held.

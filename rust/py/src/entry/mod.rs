@@ -36,6 +36,11 @@ pub(crate) type FastCall = unsafe extern "C-unwind" fn(
 
 static ADOPTED: AtomicBool = AtomicBool::new(false);
 
+/// In a forked child: whether its thread is an M already.
+pub(crate) fn set_adopted(adopted: bool) {
+    ADOPTED.store(adopted, Ordering::Relaxed);
+}
+
 /// The runtime, made on first use; the main thread becomes M 0 on its first use. `None`: an exception is set.
 #[inline(always)]
 pub(crate) fn runtime() -> Option<&'static Runtime> {

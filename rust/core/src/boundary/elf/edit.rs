@@ -22,7 +22,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Who makes pages writable. Two at once could take each other's permission away between it and the store.
 static EDITING: Mutex<()> = Mutex::new(());
 
-fn editing() -> MutexGuard<'static, ()> {
+/// Keeps others from it; also over a fork.
+pub(in crate::boundary) fn editing() -> MutexGuard<'static, ()> {
     EDITING.lock().unwrap_or_else(|e| e.into_inner())
 }
 

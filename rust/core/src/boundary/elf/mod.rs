@@ -43,6 +43,7 @@ mod symbols;
 mod tables;
 
 pub use crate::sys::loader::{Loads, loads};
+pub(super) use edit::editing as hold;
 pub use edit::{Edit, Entry, LeftAlone, Patched, Undone};
 pub use object::{Held, Object, Page, Role, objects};
 pub use symbols::{Original, Originals};
