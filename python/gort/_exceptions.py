@@ -9,7 +9,7 @@ The whole tree::
         ├── Cancelled          what join() raises for a goroutine that cancel() ended
         └── RuntimeError
             ├── DeadlockError  all goroutines are asleep and nothing can wake them
-            └── RuntimeStopped the runtime is shutting down and starts nothing any more
+            └── RuntimeStopped the runtime is shutting down, or the goroutine is another process's
 
 Time-outs are the built-in TimeoutError; wrong arguments are the built-in TypeError and ValueError.
 The compiled core takes these classes from here by name.
@@ -81,4 +81,7 @@ class DeadlockError(RuntimeError):
 
 
 class RuntimeStopped(RuntimeError):
-    """The runtime has shut down (the interpreter is ending): nothing can be started or awaited."""
+    """The runtime has shut down (the interpreter is ending): nothing can be started or awaited.
+
+    Also what join() raises in a forked child for a goroutine that stayed in the parent.
+    """
