@@ -17,6 +17,7 @@ const FEW: usize = 8;
 
 /// A side of a descriptor that a poll stands at.
 struct Place {
+    fd: c_int,
     desc: &'static PollDesc,
     side: Side,
     seen: u32,
@@ -48,6 +49,7 @@ fn wait_for(
             return None;
         };
         places.extend(sides(events).map(|side| Place {
+            fd,
             desc,
             side,
             seen: 0,
@@ -56,7 +58,13 @@ fn wait_for(
     }
     loop {
         for place in &mut places {
-            place.seen = place.desc.seq(place.side);
+            // Anew each time: the number may have become another file's since the last look.
+            let Ok(desc) = caller.net().desc(place.fd) else {
+                errno::set(before);
+                return None;
+            };
+            place.desc = desc;
+            place.seen = desc.seq(place.side);
         }
         let found = look();
         if found != 0 {

@@ -39,11 +39,11 @@ fn wait_for(pid: pid_t, counts: &Counts, mut ask: impl FnMut(c_int) -> pid_t) ->
 }
 
 fn until_ended(caller: &Caller, fd: c_int, before: c_int, mut ask: impl FnMut() -> pid_t) -> Option<pid_t> {
-    let Ok(desc) = caller.net().desc(fd) else {
-        errno::set(before);
-        return None;
-    };
     loop {
+        let Ok(desc) = caller.net().desc(fd) else {
+            errno::set(before);
+            return None;
+        };
         let seen = desc.seq(Side::Read);
         let done = ask();
         if done != 0 {
