@@ -1,6 +1,9 @@
 //! Descriptors that end: what is registered for them goes, and who waits at them hears EBADF. A number may be somebody
 //! else's the moment the kernel has closed it, so all this comes before the call itself.
 //!
+//! The poller's own descriptors are no program's to close: "close everything from 3 on" leaves them out, and to put a file
+//! in their place is refused.
+//!
 //! A child between vfork and exec shares this memory and closes its own descriptors: nothing here is for it.
 
 use super::caller::{attached_runtime, caller};
@@ -60,15 +63,29 @@ fn close_waiters(rt: &'static Runtime, fd: usize) {
     }
 }
 
-/// `close`.
+/// Whether `fd` is the poller's, in this process.
+fn is_ours(fd: c_int) -> bool {
+    super::runtime().is_some_and(|rt| rt.net.owns(fd)) && is_this_process()
+}
+
+/// `close`. To the program the poller's descriptors are not open.
 pub(super) unsafe extern "C" fn close(fd: c_int) -> c_int {
+    if is_ours(fd) {
+        errno::set(libc::EBADF);
+        return -1;
+    }
     forget(fd);
     // SAFETY: as called.
     unsafe { original::close::call(fd) }
 }
 
-/// `dup2`: the second descriptor ends if it was open, and the first is.
+/// `dup2`: the second descriptor ends if it was open, and the first is. EBUSY is Linux's word for a number that the
+/// kernel is about to give to somebody.
 pub(super) unsafe extern "C" fn dup2(from: c_int, to: c_int) -> c_int {
+    if is_ours(to) {
+        errno::set(libc::EBUSY);
+        return -1;
+    }
     forget_replaced(from, to);
     // SAFETY: as called.
     unsafe { original::dup2::call(from, to) }
@@ -76,6 +93,10 @@ pub(super) unsafe extern "C" fn dup2(from: c_int, to: c_int) -> c_int {
 
 /// `dup3`.
 pub(super) unsafe extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
+    if is_ours(to) {
+        errno::set(libc::EBUSY);
+        return -1;
+    }
     forget_replaced(from, to);
     // SAFETY: as called.
     unsafe { original::dup3::call(from, to, flags) }
@@ -92,18 +113,51 @@ fn forget_replaced(from: c_int, to: c_int) {
 
 /// `close_range`. With CLOSE_RANGE_CLOEXEC nothing is closed.
 pub(super) unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-    if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 {
-        forget_range(first, last);
+    if flags & libc::CLOSE_RANGE_CLOEXEC as c_int != 0 || first > last {
+        // SAFETY: as called.
+        return unsafe { original::close_range::call(first, last, flags) };
     }
-    // SAFETY: as called.
-    unsafe { original::close_range::call(first, last, flags) }
+    forget_range(first, last);
+    // SAFETY: as called, but for the poller's descriptors.
+    around_ours(first, last, |first, last| unsafe { original::close_range::call(first, last, flags) })
 }
 
 /// `closefrom`.
 pub(super) unsafe extern "C" fn closefrom(first: c_int) {
-    forget_range(first.max(0) as c_uint, c_uint::MAX);
-    // SAFETY: as called.
-    unsafe { original::closefrom::call(first) }
+    let first = first.max(0) as c_uint;
+    forget_range(first, c_uint::MAX);
+    // SAFETY: numbers only; what lies behind the last one of ours is closed as called.
+    let close = |first: c_uint, last: c_uint| unsafe {
+        if last == c_uint::MAX {
+            original::closefrom::call(first as c_int);
+        } else {
+            // As glibc does it, which has no other call for a range where the kernel has none.
+            for fd in first..=last {
+                libc::close(fd as c_int);
+            }
+        }
+        0
+    };
+    around_ours(first, c_uint::MAX, close);
+}
+
+/// Calls `close` for the parts of the range between the poller's descriptors, until one fails.
+fn around_ours(mut first: c_uint, last: c_uint, close: impl Fn(c_uint, c_uint) -> c_int) -> c_int {
+    let mut ours = super::runtime().map_or([-1; 2], |rt| rt.net.own_descriptors());
+    if ours != [-1; 2] && !is_this_process() {
+        ours = [-1; 2];
+    }
+    ours.sort_unstable();
+    for fd in ours.into_iter().filter_map(|fd| c_uint::try_from(fd).ok()) {
+        if !(first..=last).contains(&fd) {
+            continue;
+        }
+        if fd > first && close(first, fd - 1) != 0 {
+            return -1;
+        }
+        first = fd + 1;
+    }
+    if first > last { 0 } else { close(first, last) }
 }
 
 fn forget_range(first: c_uint, last: c_uint) {

@@ -214,7 +214,12 @@ impl NetPoll {
 
     /// Whether `fd` is one of the poller's own: closing it would leave everybody waiting.
     pub fn owns(&self, fd: i32) -> bool {
-        self.poller().is_some_and(|poller| poller.owns(fd))
+        self.own_descriptors().contains(&fd) && fd >= 0
+    }
+
+    /// The poller's own descriptors; -1 for none.
+    pub fn own_descriptors(&self) -> [i32; 2] {
+        self.poller().map_or([-1; 2], Poller::own_descriptors)
     }
 
     /// Puts `node` into the queue of `side`; `false`: something happened since `seen` was read, try again. After the

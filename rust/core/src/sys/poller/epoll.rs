@@ -23,6 +23,26 @@ pub(super) fn rounds_to_ms() -> bool {
     NO_PWAIT2.load(Ordering::Relaxed)
 }
 
+/// The least number of an instance's descriptors, where the limit allows it: programs count on small ones, and put files
+/// of their own at them.
+const LEAST_NUMBER: libc::c_int = 64;
+
+/// The same file at a number that programs do not ask for; or where it was.
+fn out_of_the_way(fd: libc::c_int) -> libc::c_int {
+    if !(0..LEAST_NUMBER).contains(&fd) {
+        return fd;
+    }
+    // SAFETY: the descriptor was made just now, and nobody else knows it.
+    unsafe {
+        let moved = libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, LEAST_NUMBER);
+        if moved < 0 {
+            return fd;
+        }
+        libc::close(fd);
+        moved
+    }
+}
+
 /// One epoll instance.
 pub struct Poller {
     epoll: libc::c_int,
@@ -36,12 +56,12 @@ impl Poller {
     /// EMFILE, ENFILE, ENOMEM.
     pub fn new() -> Result<Self, Error> {
         // SAFETY: no pointers.
-        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        let epoll = out_of_the_way(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) });
         if epoll < 0 {
             return Err(Error::last());
         }
         // SAFETY: no pointers.
-        let wake = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        let wake = out_of_the_way(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) });
         if wake < 0 {
             let error = Error::last();
             // SAFETY: made above, nobody else knows it.
@@ -155,9 +175,9 @@ impl Poller {
         unsafe { libc::read(self.wake, (&raw mut count).cast(), 8) };
     }
 
-    /// Whether `fd` is one of the instance's own, which no program may close.
-    pub fn owns(&self, fd: i32) -> bool {
-        fd == self.epoll || fd == self.wake
+    /// The instance's own descriptors, which no program may close.
+    pub fn own_descriptors(&self) -> [i32; 2] {
+        [self.epoll, self.wake]
     }
 }
 

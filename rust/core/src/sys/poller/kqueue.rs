@@ -130,9 +130,9 @@ impl Poller {
         let _ = self.apply(&[change(WAKE_IDENT, libc::EVFILT_USER, 0, libc::NOTE_TRIGGER, WAKE_TAG)]);
     }
 
-    /// Whether `fd` is the instance's own, which no program may close.
-    pub fn owns(&self, fd: i32) -> bool {
-        fd == self.queue
+    /// The instance's own descriptor, which no program may close.
+    pub fn own_descriptors(&self) -> [i32; 2] {
+        [self.queue, -1]
     }
 }
 
