@@ -100,6 +100,14 @@ impl Caller {
         }
     }
 
+    /// Runs `ask`, which may turn out to wait on the OS thread after all: sysmon has to see that.
+    pub(super) fn may_block<R>(&self, ask: impl FnOnce() -> R) -> R {
+        set_in_hook(false);
+        let result = ask();
+        set_in_hook(true);
+        result
+    }
+
     /// Waits until `deadline_ns`. `false`: a signal for the main goroutine came first.
     pub(super) fn sleep_until(&self, deadline_ns: u64) -> bool {
         self.attached(|rt| {

@@ -8,15 +8,26 @@ use crate::netpoll::Side;
 use crate::sys::errno;
 use libc::{c_int, c_void, sockaddr, socklen_t};
 
-/// Accepts by `ask` once there is somebody. Another thread may be faster: `ask` then waits, on the OS thread.
+/// Whether connections come to the socket at all.
+fn is_listener(fd: c_int) -> bool {
+    let mut listens: c_int = 0;
+    let mut size = size_of::<c_int>() as socklen_t;
+    // SAFETY: the record and its size are ours.
+    let rc = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut listens).cast::<c_void>(), &raw mut size)
+    };
+    rc == 0 && listens != 0
+}
+
+/// Accepts by `ask` once there is somebody. Another thread or process may be faster: `ask` then waits, on the OS thread.
 fn accept_by(fd: c_int, counts: &Counts, ask: impl Fn() -> c_int) -> Option<c_int> {
     let caller = caller()?;
     let attempt = || {
-        if !is_ready(fd, libc::POLLIN) && !super::wait::is_nonblocking(fd) {
+        if !is_ready(fd, libc::POLLIN) && !super::wait::is_nonblocking(fd) && is_listener(fd) {
             errno::set(libc::EAGAIN);
             return -1;
         }
-        ask() as isize
+        caller.may_block(&ask) as isize
     };
     match until_done(&caller, fd, Side::Read, || counts.park(), attempt) {
         Tried::Done(new) => Some(new as c_int),

@@ -7,7 +7,7 @@
 use super::caller::{Caller, caller};
 use super::hooks::{Counts, original};
 use super::io::rest_of;
-use super::wait::{Tried, until_done};
+use super::wait::{Tried, until_done, until_done_in};
 use crate::netpoll::Side;
 use crate::sys::errno;
 use libc::{c_int, c_short, c_void, iovec, off_t, pollfd, size_t, ssize_t};
@@ -22,11 +22,12 @@ pub(super) fn is_ready(fd: c_int, events: c_short) -> bool {
     unsafe { libc::poll(&raw mut one, 1, 0) == 1 }
 }
 
-/// `ask` if poll says it does not wait; else EAGAIN.
-fn if_ready(fd: c_int, side: Side, ask: impl FnOnce() -> isize) -> isize {
+/// `ask` if poll says it does not wait; else EAGAIN. It may wait all the same: somebody else was faster, or a terminal has
+/// room for a part.
+fn if_ready(caller: &Caller, fd: c_int, side: Side, ask: impl FnOnce() -> isize) -> isize {
     let events = if side == Side::Read { libc::POLLIN } else { libc::POLLOUT };
     if is_ready(fd, events) {
-        return ask();
+        return caller.may_block(ask);
     }
     errno::set(libc::EAGAIN);
     -1
@@ -37,25 +38,25 @@ fn is_unsupported() -> bool {
     matches!(errno::get(), libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)
 }
 
-unsafe fn read_now(fd: c_int, buffers: *const iovec, count: c_int) -> isize {
+unsafe fn read_now(caller: &Caller, fd: c_int, buffers: *const iovec, count: c_int) -> isize {
     // SAFETY: the caller's buffers.
     unsafe {
         let n = libc::preadv2(fd, buffers, count, -1, libc::RWF_NOWAIT);
         if n < 0 && is_unsupported() {
-            return if_ready(fd, Side::Read, || libc::readv(fd, buffers, count));
+            return if_ready(caller, fd, Side::Read, || libc::readv(fd, buffers, count));
         }
         n
     }
 }
 
-unsafe fn write_now(fd: c_int, buffers: *const iovec, count: c_int) -> isize {
+unsafe fn write_now(caller: &Caller, fd: c_int, buffers: *const iovec, count: c_int) -> isize {
     // SAFETY: the caller's buffers.
     unsafe {
         let n = libc::pwritev2(fd, buffers, count, -1, libc::RWF_NOWAIT);
         if n < 0 && is_unsupported() {
-            return if_ready(fd, Side::Write, || {
-                let first = *buffers;
-                libc::write(fd, first.iov_base, first.iov_len.min(PIPE_BUF))
+            return if_ready(caller, fd, Side::Write, || {
+                let some = (0..count as usize).map(|i| *buffers.add(i)).find(|buffer| buffer.iov_len != 0);
+                some.map_or(0, |some| libc::write(fd, some.iov_base, some.iov_len.min(PIPE_BUF)))
             });
         }
         n
@@ -79,7 +80,7 @@ fn parker(fd: c_int, counts: &Counts) -> Option<Caller> {
 unsafe fn read_into(fd: c_int, buffers: *const iovec, count: c_int, counts: &Counts) -> Option<ssize_t> {
     let caller = parker(fd, counts)?;
     // SAFETY: the caller's promise.
-    match until_done(&caller, fd, Side::Read, || counts.park(), || unsafe { read_now(fd, buffers, count) }) {
+    match until_done(&caller, fd, Side::Read, || counts.park(), || unsafe { read_now(&caller, fd, buffers, count) }) {
         Tried::Done(n) => Some(n),
         Tried::Failed => Some(-1),
         Tried::Unpolled => None,
@@ -93,7 +94,7 @@ unsafe fn read_into(fd: c_int, buffers: *const iovec, count: c_int, counts: &Cou
 unsafe fn write_from(fd: c_int, buffers: *const iovec, count: c_int, counts: &Counts) -> Option<ssize_t> {
     let caller = parker(fd, counts)?;
     let before = errno::get();
-    let mut done = 0usize;
+    let (mut done, mut waits) = (0usize, None);
     // SAFETY: the caller's promise.
     let size: usize = (0..count as usize).map(|i| unsafe { (*buffers.add(i)).iov_len }).sum();
     loop {
@@ -101,19 +102,19 @@ unsafe fn write_from(fd: c_int, buffers: *const iovec, count: c_int, counts: &Co
             // SAFETY: the caller's promise.
             unsafe {
                 if done == 0 {
-                    return write_now(fd, buffers, count);
+                    return write_now(&caller, fd, buffers, count);
                 }
                 let rest = rest_of(buffers, count as usize, done);
-                write_now(fd, rest.as_ptr(), rest.len() as c_int)
+                write_now(&caller, fd, rest.as_ptr(), rest.len() as c_int)
             }
         };
-        match until_done(&caller, fd, Side::Write, || counts.park(), attempt) {
+        match until_done_in(&mut waits, &caller, fd, Side::Write, || counts.park(), attempt) {
             Tried::Done(n) => done += n as usize,
             Tried::Failed if done == 0 => return Some(-1),
             Tried::Unpolled if done == 0 => return None,
             _ => break,
         }
-        if done >= size || super::wait::is_nonblocking(fd) {
+        if done >= size || waits.is_none() && super::wait::is_nonblocking(fd) {
             break; // O_NONBLOCK takes a part
         }
     }
@@ -165,7 +166,7 @@ const SENDFILE_BYTES: usize = 64 << 10;
 
 fn send_file(to: c_int, count: size_t, counts: &Counts, ask: impl Fn(size_t) -> ssize_t) -> ssize_t {
     let Some(caller) = parker(to, counts) else { return ask(count) };
-    let attempt = || if_ready(to, Side::Write, || ask(count.min(SENDFILE_BYTES)));
+    let attempt = || if_ready(&caller, to, Side::Write, || ask(count.min(SENDFILE_BYTES)));
     let tried = until_done(&caller, to, Side::Write, || counts.park(), attempt);
     drop(caller);
     match tried {

@@ -3,7 +3,7 @@
 
 use super::caller::{Caller, caller};
 use super::hooks::{Counts, original};
-use super::wait::{Tried, until_done};
+use super::wait::{Tried, until_done, until_done_in};
 use crate::netpoll::Side;
 use crate::sys::errno;
 use libc::{c_int, c_uint, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
@@ -43,9 +43,10 @@ fn through(
     mut attempt: impl FnMut(usize) -> isize,
 ) -> Option<ssize_t> {
     let mut done = 0;
+    let mut waits = None;
     let before = errno::get();
     loop {
-        let tried = until_done(caller, fd, side, || counts.park(), || attempt(done));
+        let tried = until_done_in(&mut waits, caller, fd, side, || counts.park(), || attempt(done));
         match tried {
             Tried::Done(n) => done += n as usize,
             Tried::Failed if done != 0 => {}
@@ -56,6 +57,22 @@ fn through(
             return Some(done as ssize_t);
         }
     }
+}
+
+/// Whether MSG_WAITALL means anything: messages come one at a time.
+fn is_stream(fd: c_int) -> bool {
+    let mut kind: c_int = 0;
+    let mut size = size_of::<c_int>() as socklen_t;
+    // SAFETY: the record and its size are ours.
+    let rc = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast::<c_void>(), &raw mut size)
+    };
+    rc == 0 && kind == libc::SOCK_STREAM
+}
+
+/// Flags for the part of a send that follows `done` bytes: what is through is the answer, and no signal.
+fn now_after(flags: c_int, done: usize) -> c_int {
+    flags | libc::MSG_DONTWAIT | if done == 0 { 0 } else { libc::MSG_NOSIGNAL }
 }
 
 /// Receives with MSG_WAITALL.
@@ -77,7 +94,7 @@ fn receive_all(
 pub(super) unsafe extern "C" fn recv(fd: c_int, buffer: *mut c_void, size: size_t, flags: c_int) -> ssize_t {
     let counts = &original::recv::COUNTS;
     let now = flags | libc::MSG_DONTWAIT;
-    let done = if flags & libc::MSG_WAITALL != 0 {
+    let done = if flags & libc::MSG_WAITALL != 0 && is_stream(fd) {
         receive_all(fd, flags, size, counts, |done| {
             // SAFETY: as called; it writes into the part of the buffer that is still empty.
             unsafe { libc::recv(fd, buffer.byte_add(done), size - done, now) }
@@ -101,7 +118,7 @@ pub(super) unsafe extern "C" fn recvfrom(
 ) -> ssize_t {
     let now = flags | libc::MSG_DONTWAIT;
     let counts = &original::recvfrom::COUNTS;
-    let done = if flags & libc::MSG_WAITALL != 0 {
+    let done = if flags & libc::MSG_WAITALL != 0 && is_stream(fd) {
         receive_all(fd, flags, size, counts, |done| {
             // SAFETY: as in `recv`.
             unsafe { libc::recvfrom(fd, buffer.byte_add(done), size - done, now, address, address_size) }
@@ -116,7 +133,7 @@ pub(super) unsafe extern "C" fn recvfrom(
 
 /// `recvmsg`. MSG_WAITALL into several buffers is left to the kernel, on the OS thread.
 pub(super) unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
-    let done = if flags & libc::MSG_WAITALL != 0 {
+    let done = if flags & libc::MSG_WAITALL != 0 && is_stream(fd) {
         None
     } else {
         // SAFETY: as called.
@@ -189,9 +206,7 @@ unsafe fn send_to(
     }
     through(&caller, fd, Side::Write, size, counts, |done| {
         // SAFETY: the caller's promise; what is sent already is left out.
-        unsafe {
-            libc::sendto(fd, buffer.byte_add(done), size - done, flags | libc::MSG_DONTWAIT, address, address_size)
-        }
+        unsafe { libc::sendto(fd, buffer.byte_add(done), size - done, now_after(flags, done), address, address_size) }
     })
 }
 
@@ -240,7 +255,7 @@ unsafe fn send_message(fd: c_int, message: *const msghdr, flags: c_int) -> Optio
             part.msg_iovlen = rest.len() as _;
             part.msg_control = ptr::null_mut();
             part.msg_controllen = 0;
-            libc::sendmsg(fd, &raw const part, now)
+            libc::sendmsg(fd, &raw const part, now_after(flags, done))
         })
     }
 }

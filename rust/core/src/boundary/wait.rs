@@ -53,9 +53,18 @@ pub(super) fn error_of(outcome: Outcome) -> c_int {
     }
 }
 
+/// What a call learns when it would wait for the first time: that it may, and when it gives up.
+pub(super) type MayWait = Option<Option<u64>>;
+
 /// Does `attempt`, which never waits, until it does not end with EAGAIN; parks between attempts. A descriptor with
 /// O_NONBLOCK gets its EAGAIN. `parked` is called once, before the first park. On success errno is as before.
-pub(super) fn until_done(
+pub(super) fn until_done(caller: &Caller, fd: c_int, side: Side, parked: impl Fn(), attempt: impl Attempt) -> Tried {
+    until_done_in(&mut None, caller, fd, side, parked, attempt)
+}
+
+/// One part of a call that has several: what a socket's options and flags say is asked once.
+pub(super) fn until_done_in(
+    waits: &mut MayWait,
     caller: &Caller,
     fd: c_int,
     side: Side,
@@ -63,7 +72,6 @@ pub(super) fn until_done(
     mut attempt: impl Attempt,
 ) -> Tried {
     let before = errno::get();
-    let mut waits: Option<Option<u64>> = None;
     loop {
         let known = caller.net().registered(fd);
         let seen = known.map(|desc| desc.seq(side));
@@ -75,7 +83,7 @@ pub(super) fn until_done(
         if errno::get() != libc::EAGAIN {
             return Tried::Failed;
         }
-        let deadline = match waits {
+        let deadline = match *waits {
             Some(deadline) => deadline,
             None => {
                 if is_nonblocking(fd) {
