@@ -197,6 +197,40 @@ unsafe fn main_moved() {
     }
 }
 
+/// Drops the object that `threading` made for the goroutine of this identity, which ends. Until 3.13 it kept such objects
+/// for ever, and the next goroutine of the same identity would find this one's.
+///
+/// # Safety
+/// GIL held on the goroutine's stack, where Python code may run; no exception is set.
+pub(crate) unsafe fn forget_thread_object(identity: usize) {
+    if cfg!(Py_3_13) {
+        return;
+    }
+    // SAFETY: each reference is checked and let go.
+    unsafe {
+        let name = ffi::PyUnicode_InternFromString(c"threading".as_ptr());
+        let module = if name.is_null() { ptr::null_mut() } else { ffi::PyImport_GetModule(name) };
+        ffi::Py_XDECREF(name);
+        if !module.is_null() {
+            let active = ffi::PyObject_GetAttrString(module, c"_active".as_ptr());
+            let ident = ffi::PyLong_FromSize_t(identity);
+            if !active.is_null() && !ident.is_null() && ffi::PyDict_Check(active) != 0 {
+                let object = ffi::PyDict_GetItemWithError(active, ident);
+                // A Thread object proper is its own thread's to drop.
+                let dummy = ffi::PyObject_GetAttrString(module, c"_DummyThread".as_ptr());
+                if !object.is_null() && ffi::Py_TYPE(object).cast() == dummy {
+                    ffi::PyDict_DelItem(active, ident);
+                }
+                ffi::Py_XDECREF(dummy);
+            }
+            ffi::Py_XDECREF(ident);
+            ffi::Py_XDECREF(active);
+            ffi::Py_DECREF(module);
+        }
+        ffi::PyErr_Clear(); // a `threading` that is built otherwise keeps nothing by identity
+    }
+}
+
 unsafe fn is_alone(blocked_threads: usize) -> bool {
     // Ours first: a new M makes its home state without the GIL, and must not count here and be missed there.
     let ours = OUR_STATES.load(Ordering::Acquire); // pairs with the Release in `new_home`

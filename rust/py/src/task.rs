@@ -175,6 +175,9 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
             ffi::PyObject_GC_Track(obj.cast());
         }
         ffi::Py_DECREF(obj.cast());
+        if std::mem::take(&mut (*(*g).bundle).identity_asked) {
+            host::forget_thread_object((*(*g).bundle).identity);
+        }
         let rt = &*runtime_or_null();
         let state = ffi::PyThreadState_Get();
         host::gort_set_context(ptr::null_mut());

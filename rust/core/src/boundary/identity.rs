@@ -68,6 +68,8 @@ pub(super) extern "C" fn pthread_self() -> usize {
         if m.is_null() || (*m).in_scheduler.load(Ordering::Relaxed) {
             return original::pthread_self::call();
         }
-        (*(*(*m).current).bundle).identity
+        let bundle = (*(*m).current).bundle;
+        (*bundle).identity_asked = true;
+        (*bundle).identity
     }
 }

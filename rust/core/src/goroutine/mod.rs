@@ -40,6 +40,8 @@ pub struct Bundle {
     pub top: usize,
     /// Who the goroutine is to C code that asks for its thread (`boundary::identity`): unlike any thread's id.
     pub identity: usize,
+    /// Somebody has asked for it since the goroutine began: there may be something that is kept by it.
+    pub identity_asked: bool,
     /// See [`SoftGuard`].
     pub soft_guard: SoftGuard,
     /// The depth of stack, in bytes, at which no foreign frames were found last.
@@ -71,6 +73,7 @@ impl Bundle {
             host,
             top,
             identity: crate::sys::thread::identity(),
+            identity_asked: false,
             soft_guard: SoftGuard::default(),
             movable_at: 0,
             away_on: std::ptr::null_mut(),
