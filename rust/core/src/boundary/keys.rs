@@ -11,7 +11,19 @@ use crate::sched::current_machine;
 use libc::{c_int, c_void, pthread_key_t};
 use std::collections::HashMap;
 use std::ptr;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex, MutexGuard};
+
+/// More keys than any C library has (glibc: PTHREAD_KEYS_MAX is 1,024).
+const KEYS: usize = 4096;
+
+/// How often each key was deleted: a value set before that belongs to another key of the same number.
+static DELETED: [AtomicU32; KEYS] = [const { AtomicU32::new(0) }; KEYS];
+
+fn deletions(key: pthread_key_t) -> u32 {
+    // Using a key while another thread deletes it is the caller's mistake, so nothing is ordered by it.
+    DELETED.get(key as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+}
 
 /// How often the destructors run when they set values anew. POSIX's least.
 const ROUNDS: usize = 4;
@@ -32,9 +44,29 @@ pub(super) fn hold() -> (MutexGuard<'static, Destructors>, MutexGuard<'static, V
     (destructors, THREAD_STOPS.lock().unwrap_or_else(|e| e.into_inner()))
 }
 
+/// A value that a goroutine has set.
+struct Entry {
+    key: pthread_key_t,
+    /// `deletions` of the key when it was set.
+    since: u32,
+    value: *mut c_void,
+}
+
+impl Entry {
+    fn is_of(&self, key: pthread_key_t) -> bool {
+        self.key == key && self.since == deletions(key)
+    }
+}
+
 /// What one goroutine has set; a handful of keys.
 #[derive(Default)]
-struct Table(Vec<(pthread_key_t, *mut c_void)>);
+struct Table(Vec<Entry>);
+
+impl Table {
+    fn find(&mut self, key: pthread_key_t) -> Option<&mut Entry> {
+        self.0.iter_mut().find(|entry| entry.is_of(key))
+    }
+}
 
 /// Adds a function that is called at the end of each goroutine that has set a key.
 pub(super) fn add_thread_stop(function: usize) {
@@ -63,9 +95,9 @@ pub(super) unsafe extern "C" fn pthread_getspecific(key: pthread_key_t) -> *mut 
     // SAFETY: the table is this goroutine's; the original as called.
     unsafe {
         let Some((g, has_thread)) = running() else { return original::pthread_getspecific::call(key) };
-        let table = (*g).locals.cast::<Table>().as_ref();
-        match table.and_then(|table| table.0.iter().find(|(k, _)| *k == key)) {
-            Some((_, value)) => *value,
+        let table = (*g).locals.cast::<Table>().as_mut();
+        match table.and_then(|table| table.find(key)) {
+            Some(entry) => entry.value,
             None if has_thread => original::pthread_getspecific::call(key),
             None => ptr::null_mut(),
         }
@@ -80,14 +112,15 @@ pub(super) unsafe extern "C" fn pthread_setspecific(key: pthread_key_t, value: *
         if (*g).locals.is_null() {
             (*g).locals = Box::into_raw(Box::new(Table::default())).cast();
         }
-        let table = &mut (*(*g).locals.cast::<Table>()).0;
-        if let Some(place) = table.iter_mut().find(|(k, _)| *k == key) {
-            place.1 = value.cast_mut();
+        let table = &mut *(*g).locals.cast::<Table>();
+        if let Some(entry) = table.find(key) {
+            entry.value = value.cast_mut();
         } else {
-            if table.try_reserve(1).is_err() {
+            if table.0.try_reserve(1).is_err() {
                 return libc::ENOMEM;
             }
-            table.push((key, value.cast_mut()));
+            table.0.retain(|entry| entry.key != key); // of a key that is gone
+            table.0.push(Entry { key, since: deletions(key), value: value.cast_mut() });
         }
         0
     }
@@ -113,8 +146,15 @@ pub(super) unsafe extern "C" fn pthread_key_delete(key: pthread_key_t) -> c_int 
     if let Some(all) = DESTRUCTORS.lock().unwrap_or_else(|e| e.into_inner()).as_mut() {
         all.remove(&key);
     }
+    if let Some(count) = DELETED.get(key as usize) {
+        count.fetch_add(1, Ordering::Relaxed); // see `deletions`
+    }
     // SAFETY: as called.
     unsafe { original::pthread_key_delete::call(key) }
+}
+
+fn destructor_of(key: pthread_key_t) -> Option<Destructor> {
+    DESTRUCTORS.lock().unwrap_or_else(|e| e.into_inner()).as_ref().and_then(|all| all.get(&key).copied())
 }
 
 /// The end of a goroutine that has set keys: what POSIX does at a thread's.
@@ -128,18 +168,26 @@ pub(super) unsafe fn drop_table(g: *mut Goroutine) {
         unsafe { std::mem::transmute::<usize, unsafe extern "C" fn()>(stop)() };
     }
     for _ in 0..ROUNDS {
-        // SAFETY: the table is this goroutine's; destructors may set keys again.
-        let values = unsafe { std::mem::take(&mut (*(*g).locals.cast::<Table>()).0) };
-        if values.iter().all(|(_, value)| value.is_null()) {
-            break;
-        }
-        for (key, value) in values.into_iter().filter(|(_, value)| !value.is_null()) {
-            let destructor =
-                DESTRUCTORS.lock().unwrap_or_else(|e| e.into_inner()).as_ref().and_then(|all| all.get(&key).copied());
+        let mut called = false;
+        // Destructors find the values of all keys but their own, and may set more.
+        for at in 0.. {
+            // SAFETY: the table is this goroutine's, and is not borrowed while a destructor runs.
+            let table = unsafe { &mut *(*g).locals.cast::<Table>() };
+            let Some(entry) = table.0.get_mut(at) else { break };
+            let key = entry.key;
+            if entry.value.is_null() || !entry.is_of(key) {
+                continue;
+            }
+            let destructor = destructor_of(key);
+            let value = std::mem::replace(&mut entry.value, ptr::null_mut());
             if let Some(destructor) = destructor {
+                called = true;
                 // SAFETY: the key's own destructor with a value of the key.
                 unsafe { destructor(value) };
             }
+        }
+        if !called {
+            break;
         }
     }
     // SAFETY: made by `pthread_setspecific`; nobody else has it.
