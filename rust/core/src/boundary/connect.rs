@@ -6,7 +6,7 @@ use super::hooks::{Counts, original};
 use super::wait::{Tried, until_done};
 use crate::netpoll::Side;
 use crate::sys::errno;
-use libc::{c_int, c_void, sockaddr, socklen_t};
+use libc::{c_int, sockaddr, socklen_t};
 
 /// Whether connections come to the socket at all.
 fn is_listener(fd: c_int) -> bool {
@@ -71,17 +71,6 @@ unsafe fn connect_now(fd: c_int, address: *const sockaddr, size: socklen_t) -> c
     }
 }
 
-/// What became of a connection in progress: its error number, 0 when it stands.
-fn socket_error(fd: c_int) -> c_int {
-    let mut error: c_int = 0;
-    let mut size = size_of::<c_int>() as socklen_t;
-    // SAFETY: the record and its size are ours.
-    let rc = unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut error).cast::<c_void>(), &raw mut size)
-    };
-    if rc == 0 { error } else { errno::get() }
-}
-
 /// `connect`. Interrupted, the connection is made all the same, as the kernel does it.
 pub(super) unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, size: socklen_t) -> c_int {
     // SAFETY: as called.
@@ -116,10 +105,15 @@ unsafe fn connect_parked(fd: c_int, address: *const sockaddr, size: socklen_t) -
             errno::set(libc::EAGAIN);
             return -1;
         }
-        match socket_error(fd) {
+        // Asked again the kernel tells the outcome, and the socket is what it is after a connect that waited: connected, or
+        // fit for another try. SO_ERROR would leave it between the two.
+        // SAFETY: as called.
+        match unsafe { connect_now(fd, address, size) } {
             0 => 0,
-            error => {
-                errno::set(error);
+            _ => {
+                if errno::get() == libc::EALREADY {
+                    errno::set(libc::EAGAIN);
+                }
                 -1
             }
         }

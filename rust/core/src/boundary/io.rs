@@ -81,11 +81,14 @@ fn receive_all(
     flags: c_int,
     wanted: usize,
     counts: &Counts,
-    attempt: impl FnMut(usize) -> isize,
+    mut attempt: impl FnMut(usize) -> isize,
 ) -> Option<ssize_t> {
     let caller = caller()?;
     if flags & (NEVER_PARKS | libc::MSG_PEEK) != 0 {
         return None;
+    }
+    if !is_stream(fd) {
+        return finish(until_done(&caller, fd, Side::Read, || counts.park(), || attempt(0)), counts);
     }
     through(&caller, fd, Side::Read, wanted, counts, attempt)
 }
