@@ -101,7 +101,7 @@ pub fn add(name: &str) -> usize {
     let Some(boundary) = guard.as_mut() else { return 0 };
     boundary.added.push(name.to_owned());
     boundary.placed.retain(|placed| placed.kind != Kind::Unknown); // look at them again
-    boundary.scan();
+    boundary.scan_all();
     boundary.placed.iter().filter(|placed| placed.kind == Kind::Added).count()
 }
 
@@ -134,11 +134,15 @@ fn hook_for(name: &CStr) -> Option<&'static Hook> {
 }
 
 impl Boundary {
+    /// Looks at what is new, if anything was loaded or unloaded since the last look.
     fn scan(&mut self) {
-        let loads = elf::loads();
-        if loads == self.loads && !self.placed.is_empty() {
-            return;
+        if elf::loads() != self.loads || self.placed.is_empty() {
+            self.scan_all();
         }
+    }
+
+    fn scan_all(&mut self) {
+        let loads = elf::loads();
         self.loads = loads;
         SCANNED_LOADS.store(loads.added, Ordering::Relaxed); // a hint
         let all = elf::objects();
