@@ -78,6 +78,8 @@ pub struct Runtime {
     pub main: AtomicPtr<Goroutine>,
     /// Whether the host lets the main goroutine go on on another thread.
     pub(super) main_may_move: AtomicBool,
+    /// There are goroutines that are threads: who computes shares its time with those that wait (`sysmon`).
+    pub(super) shares_time: AtomicBool,
     /// Set at exit: no M takes the host's lock again.
     pub stopping: AtomicBool,
     /// Called with a goroutine that ends and has `locals` or is wired, on its stack; null: nobody.
@@ -125,6 +127,7 @@ impl Runtime {
             requests: AtomicU32::new(0),
             main: AtomicPtr::new(ptr::null_mut()),
             main_may_move: AtomicBool::new(false),
+            shares_time: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             at_end: AtomicPtr::new(ptr::null_mut()),
             errands: Mutex::new(Vec::new()),

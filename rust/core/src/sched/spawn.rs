@@ -93,6 +93,7 @@ impl Runtime {
         bundle.is_thread = true;
         bundle.starts_detached = true;
         let bundle = Box::into_raw(Box::new(bundle));
+        self.shares_time.store(true, Ordering::Relaxed); // a hint for sysmon
         self.spawn(task, |g| {
             // SAFETY: new, and nobody else's yet.
             unsafe {

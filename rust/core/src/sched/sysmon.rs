@@ -20,12 +20,16 @@ const WAITING_PAUSE_NS: u64 = 500_000;
 const QUIET_ROUNDS: u32 = 50;
 /// A P out for this long is handed off even if nobody waits, so that the next to come finds it idle, ns.
 const HAND_OFF_NS: u64 = 1_000_000;
+/// How long a goroutine may compute while others wait for its P, where threads are goroutines, ns. Go's 10 ms.
+const SLICE_NS: u64 = 10_000_000;
 
 #[derive(Clone)]
 struct Seen {
     host: *mut u8,
     ticks: u32,
     since_ns: u64,
+    /// When the goroutine that runs was first seen.
+    begun_ns: u64,
 }
 
 /// What a look at a P found; the most urgent of all Ps decides when to look again.
@@ -88,8 +92,15 @@ impl Runtime {
             }
         };
         let ticks = p.ticks.load(Ordering::Relaxed);
+        if ticks != seen.ticks {
+            seen.begun_ns = now;
+        }
+        // SAFETY: Ms are never freed.
+        if unsafe { self.computes_too_long(p, &*m, seen, now) } && self.send_taker(p) {
+            return Look::HandedOff;
+        }
         if out.is_null() || out != seen.host || ticks != seen.ticks {
-            *seen = Seen { host: out, ticks, since_ns: now };
+            *seen = Seen { host: out, ticks, since_ns: now, begun_ns: seen.begun_ns };
             return match (out.is_null(), p.queue.is_empty()) {
                 (false, _) => Look::Out,
                 (true, false) => Look::Waiting,
@@ -103,6 +114,15 @@ impl Runtime {
             return Look::HandedOff;
         }
         Look::Out
+    }
+
+    /// Whether the goroutine on `p` and `m` keeps others waiting that would run if all were threads. It goes on without
+    /// a P, as after a call that lasted, and the host's lock changes hands between it and the others.
+    fn computes_too_long(&self, p: &Processor, m: &Machine, seen: &Seen, now: u64) -> bool {
+        self.shares_time.load(Ordering::Relaxed)
+            && now.saturating_sub(seen.begun_ns) >= SLICE_NS
+            && !m.in_scheduler.load(Ordering::Acquire) // pairs with the Release in `execute`
+            && (self.is_wanted(p, now) || m.mail_count.load(Ordering::Relaxed) != 0)
     }
 
     /// Whether the main goroutine is on an M.
@@ -148,7 +168,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
     let rt: &'static Runtime = unsafe { &*argument.cast::<Runtime>() };
     thread::set_name("gort-sysmon");
     let pause = AtomicU32::new(0);
-    let mut seen = vec![Seen { host: ptr::null_mut(), ticks: 0, since_ns: 0 }; rt.processors.len()];
+    let mut seen = vec![Seen { host: ptr::null_mut(), ticks: 0, since_ns: 0, begun_ns: 0 }; rt.processors.len()];
     let (mut pause_ns, mut quiet) = (MIN_PAUSE_NS, 0u32);
     let (mut asleep_rounds, mut asked_at_ticks) = (0u32, u64::MAX);
     let mut net = NetWatch::default();
