@@ -17,6 +17,9 @@ use std::ops::Range;
 
 /// Slots reserved at a time.
 const SLAB_SLOTS: usize = 64;
+
+/// Slabs of large slots have fewer: most bytes of a slab of more than one slot.
+const SLAB_BYTES: usize = 64 << 20;
 /// Bytes below each slot that fault, rounded up to a page. C compilers do not probe frames, so a frame larger than the
 /// guard could step over it; 16 KiB is twice the buffers C code usually keeps on its stack (BUFSIZ, PATH_MAX twice).
 const GUARD_BYTES: usize = 16 << 10;
@@ -265,13 +268,21 @@ impl StackDepot {
         if self.mode == GuardMode::Protect && state.split >= SPLIT_CAP {
             return Err(refused());
         }
+        let slots = (SLAB_BYTES / self.slot_bytes).clamp(1, SLAB_SLOTS);
+        match self.grow_by(state, slots) {
+            Err(_) if slots > 1 => self.grow_by(state, 1), // near a limit on address space
+            result => result,
+        }
+    }
+
+    fn grow_by(&self, state: &mut DepotState, slots: usize) -> io::Result<()> {
         // One slot more than is used, so that the slab can start at a multiple of the stride.
-        let bytes = (SLAB_SLOTS + 1) * self.slot_bytes;
+        let bytes = (slots + 1) * self.slot_bytes;
         match memory::reserve(bytes) {
-            Ok(start) => self.guard_slab(state, start.next_multiple_of(self.slot_bytes)),
+            Ok(start) => self.guard_slab(state, start.next_multiple_of(self.slot_bytes), slots),
             Err(_) => {
                 let start = memory::reserve_inaccessible(bytes)?.next_multiple_of(self.slot_bytes);
-                state.cold.extend((0..SLAB_SLOTS).rev().map(|i| start + i * self.slot_bytes));
+                state.cold.extend((0..slots).rev().map(|i| start + i * self.slot_bytes));
                 Ok(())
             }
         }
@@ -279,14 +290,14 @@ impl StackDepot {
 
     /// Guards the slots of a fresh slab, from the top. When a guard is refused, the slots above stay in use and the
     /// rest of the slab goes back to the system; it is an error only if there is no slot at all.
-    fn guard_slab(&self, state: &mut DepotState, start: usize) -> io::Result<()> {
-        for i in (0..SLAB_SLOTS).rev() {
+    fn guard_slab(&self, state: &mut DepotState, start: usize, slots: usize) -> io::Result<()> {
+        for i in (0..slots).rev() {
             let slot = start + i * self.slot_bytes;
             // SAFETY: inside the slab just reserved, untouched yet.
             if !unsafe { self.guard(slot, self.guard_bytes + self.soft_bytes) } {
                 // SAFETY: `[start, slot + slot_bytes)` is of this slab and in nobody's hands.
                 unsafe { memory::unmap(start, (i + 1) * self.slot_bytes) };
-                return if i + 1 == SLAB_SLOTS { Err(refused()) } else { Ok(()) };
+                return if i + 1 == slots { Err(refused()) } else { Ok(()) };
             }
             state.split += usize::from(self.mode == GuardMode::Protect);
             state.free.push(slot);
