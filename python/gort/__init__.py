@@ -6,14 +6,16 @@
     >>> ch.recv()
     'hello'
 
-Importing gort starts no thread and patches nothing. The names here are the compiled objects
-themselves wherever that matters for speed; gort.sync and gort.time hold the rest of Go's sync and
-time packages, whose names are importable from here as well.
+Importing gort starts no thread and patches nothing, except that GORT_THREADS=1 makes threads
+goroutines from the import on. The names here are the compiled objects themselves wherever that
+matters for speed; gort.sync and gort.time hold the rest of Go's sync and time packages, whose names
+are importable from here as well.
 """
 
 from __future__ import annotations
 
 from gort._supported import complaint as _complaint
+from gort._supported import threads_wanted as _threads_wanted
 
 if _problem := _complaint():
     raise ImportError(_problem)
@@ -106,3 +108,6 @@ __all__ = [
     "time",
     "wait",
 ]
+
+if _threads_wanted():
+    threads.enable()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["ENVIRONMENT", "complaint"]
+__all__ = ["ENVIRONMENT", "complaint", "threads_wanted"]
 
 ENVIRONMENT = (
     "GORT_BOUNDARY",
@@ -48,6 +48,15 @@ def complaint() -> str:
         )
     if os.environ.get("GORT_BOUNDARY", "1") not in ("0", "1"):
         return "GORT_BOUNDARY must be 0 (blocking calls keep their OS thread) or 1 (the default)"
+    if os.environ.get("GORT_THREADS", "0") not in ("0", "1"):
+        return "GORT_THREADS must be 1 (threads become goroutines) or 0 (the default)"
+    if os.environ.get("GORT_THREADS") == "1" and os.environ.get("GORT_BOUNDARY") == "0":
+        return "GORT_THREADS=1 needs calls that park: unset GORT_BOUNDARY or GORT_THREADS"
     if os.environ.get("GORT_PANIC", "") not in ("", "report", "exit"):
         return "GORT_PANIC must be report (the default) or exit"
     return ""
+
+
+def threads_wanted() -> bool:
+    """Tell whether GORT_THREADS asks for threads as goroutines."""
+    return os.environ.get("GORT_THREADS") == "1"

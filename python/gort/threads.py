@@ -34,6 +34,8 @@ def enable() -> None:
         RuntimeError: this interpreter's threads cannot be taken over (no import table to patch,
             GORT_BOUNDARY=0, or an interpreter that starts threads in an unknown way).
     """
+    if _threads_mode(1):
+        return
     _threads_mode(2)
     try:
         # One real thread shows which of the interpreter's start routines is the one of `_thread`.

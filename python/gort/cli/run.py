@@ -1,4 +1,4 @@
-"""`gort run app.py [arguments]`: a script whose module body is the main goroutine."""
+"""`gort run [--threads] app.py [arguments]`: a script whose module body is the main goroutine."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ __all__ = ["add_arguments", "main"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gort run`."""
+    parser.add_argument(
+        "--threads", action="store_true", help="make the threads that the script starts goroutines"
+    )
     parser.add_argument("script", help="a Python file, or a directory or zip with __main__.py")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to the script")
 
@@ -25,6 +28,8 @@ def main(options: argparse.Namespace) -> int:
     if not os.path.exists(script):
         complain(f"gort run: no such file: {script}")
         return 2
+    if options.threads:
+        gort.threads.enable()
     sys.argv = [script, *options.arguments]
     if not sys.flags.safe_path:
         # As `python app.py` has it; for a directory or zip file run_path puts that in front.

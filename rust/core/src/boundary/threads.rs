@@ -129,7 +129,17 @@ pub fn want_real(more: bool) {
     REAL_COUNT.store(all.len() as u32, Ordering::Relaxed); // read by the same thread, or as a hint
 }
 
-fn wants_real() -> bool {
+/// A thread that has ended wants nothing any more.
+fn forget_real(thread: usize) {
+    if REAL_COUNT.load(Ordering::Relaxed) != 0 {
+        let mut all = REAL.lock().unwrap_or_else(|e| e.into_inner());
+        all.retain(|(who, _)| *who != thread);
+        REAL_COUNT.store(all.len() as u32, Ordering::Relaxed); // as in `want_real`
+    }
+}
+
+/// Whether threads that the caller starts stay real.
+pub fn wants_real() -> bool {
     let me = super::identity::pthread_self();
     REAL_COUNT.load(Ordering::Relaxed) != 0
         && REAL.lock().unwrap_or_else(|e| e.into_inner()).iter().any(|(who, _)| *who == me)
@@ -245,6 +255,7 @@ unsafe fn end(g: *mut Goroutine, result: *mut c_void) {
     // SAFETY: on the goroutine's stack, detached. The M is asked for anew: the thread may have moved.
     unsafe {
         super::at_end(g);
+        forget_real((*g).task.addr());
         let rt = sched::machine::attach_home();
         let identity = (*g).task.addr();
         let joiners = with_record(identity, |record| {

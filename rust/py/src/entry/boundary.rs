@@ -166,7 +166,7 @@ unsafe extern "C-unwind" fn threads_mode(_m: Object, mode: Object) -> Object {
 }
 
 unsafe extern "C-unwind" fn threads_enabled(_m: Object, _: Object) -> Object {
-    boolean(threads::is_enabled())
+    boolean(threads::is_enabled() && !threads::wants_real())
 }
 
 /// Adds the functions.

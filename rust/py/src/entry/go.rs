@@ -213,9 +213,9 @@ unsafe extern "C-unwind" fn sleep(_m: Object, value: Object) -> Object {
 
 unsafe extern "C-unwind" fn current(_m: Object, _: Object) -> Object {
     let g = sched::current_goroutine();
-    // SAFETY: GIL held; the running goroutine's object is alive. The main goroutine has none.
+    // SAFETY: GIL held; the running goroutine's object is alive. The main goroutine and threads have none.
     unsafe {
-        if g.is_null() || (*g).task.is_null() {
+        if g.is_null() || (*g).task.is_null() || (*g).body.is_some() {
             return none();
         }
         let obj = (*g).task.cast::<ffi::PyObject>();
@@ -236,7 +236,7 @@ unsafe extern "C-unwind" fn goroutines(_m: Object, _: Object) -> Object {
     unsafe {
         let list = ffi::PyList_New(0);
         rt.registry.for_each(|g| {
-            if !list.is_null() && !g.task.is_null() {
+            if !list.is_null() && !g.task.is_null() && g.body.is_none() {
                 ffi::PyList_Append(list, g.task.cast());
             }
         });
