@@ -17,7 +17,7 @@ fn who_waited_before_a_fork_does_not_wait_after_it() {
         elsewhere.push_back(&raw mut other);
         assert!(!queue.is_empty() && old.is_linked());
         begin_epoch();
-        assert!(queue.is_empty() && queue.front().is_null() && queue.len() == 0);
+        assert!(queue.is_empty() && queue.front().is_null());
         assert!(!old.is_linked() && elsewhere.claim_front(Outcome::Delivered).is_null());
         queue.remove(&raw mut old);
         queue.push_back(&raw mut new);

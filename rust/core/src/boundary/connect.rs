@@ -6,7 +6,7 @@ use super::hooks::{Counts, original};
 use super::wait::{Tried, until_done};
 use crate::netpoll::Side;
 use crate::sys::errno;
-use libc::{c_int, sockaddr, socklen_t};
+use libc::{c_int, c_void, sockaddr, socklen_t};
 
 /// Whether connections come to the socket at all.
 fn is_listener(fd: c_int) -> bool {
