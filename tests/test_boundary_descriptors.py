@@ -93,3 +93,20 @@ for fd in ours:
 receive()
 """
     )
+
+
+def test_program_that_closes_everything_still_hears_of_its_child():
+    check(
+        CLOSERS
+        + """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=-3)
+os.dup2(child.stdin.fileno(), 902, inheritable=False)
+g = waiter(os.waitpid, child.pid, 0)
+gort.go(os.closerange, 3, 900).join(timeout=LIMIT)
+os.close(902)
+assert g.join(timeout=LIMIT)[0] == child.pid
+child.returncode = 0
+os._exit(0)
+"""
+    )

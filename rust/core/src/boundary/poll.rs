@@ -257,7 +257,7 @@ pub(super) unsafe extern "C" fn select(
         let timeout = match time.as_ref() {
             None => Some(None),
             Some(t) if t.tv_sec >= 0 && (0..1_000_000).contains(&t.tv_usec) => {
-                Some(Some(t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1_000))
+                Some(Some((t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_usec as u64 * 1_000)))
             }
             Some(_) => None,
         };

@@ -29,33 +29,46 @@ fn wait_for(pid: pid_t, counts: &Counts, mut ask: impl FnMut(c_int) -> pid_t) ->
         return None;
     }
     counts.park();
-    let done = until_ended(&caller, fd, before, || ask(libc::WNOHANG));
-    let error = errno::get();
-    super::descriptors::forget(fd);
-    // SAFETY: opened above.
-    unsafe { libc::close(fd) };
+    let (done, is_open) = match until_ended(&caller, fd, || ask(libc::WNOHANG)) {
+        Ended::Said(done) => (Some(done), true),
+        Ended::Closed => (None, false),
+        Ended::Unpolled => (None, true),
+    };
+    let error = if matches!(done, Some(..0)) { errno::get() } else { before };
+    if is_open {
+        super::descriptors::forget(fd);
+        // SAFETY: opened above.
+        unsafe { libc::close(fd) };
+    }
     errno::set(error);
     done
 }
 
-fn until_ended(caller: &Caller, fd: c_int, before: c_int, mut ask: impl FnMut() -> pid_t) -> Option<pid_t> {
+/// How the wait for a process' descriptor ended.
+enum Ended {
+    /// What the caller gets; errno stands.
+    Said(pid_t),
+    /// The program closed the descriptor, as it closed all: the number is not ours any more.
+    Closed,
+    /// It cannot be waited for.
+    Unpolled,
+}
+
+fn until_ended(caller: &Caller, fd: c_int, mut ask: impl FnMut() -> pid_t) -> Ended {
     loop {
-        let Ok(desc) = caller.net().desc(fd) else {
-            errno::set(before);
-            return None;
-        };
+        let Ok(desc) = caller.net().desc(fd) else { return Ended::Unpolled };
         let seen = desc.seq(Side::Read);
         let done = ask();
         if done != 0 {
-            if done > 0 {
-                errno::set(before);
-            }
-            return Some(done);
+            return Ended::Said(done);
         }
-        let outcome = park(caller, desc, Side::Read, seen, None);
-        if outcome != Outcome::Delivered {
-            errno::set(error_of(outcome));
-            return Some(-1);
+        match park(caller, desc, Side::Read, seen, None) {
+            Outcome::Delivered => {}
+            Outcome::Closed => return Ended::Closed,
+            outcome => {
+                errno::set(error_of(outcome));
+                return Ended::Said(-1);
+            }
         }
     }
 }
