@@ -61,6 +61,13 @@ def test_writers_of_small_parts_do_not_mix_them(pipe):
     join_all(gs)
 
 
+def test_wrong_call_is_told_at_once(pipe):
+    with pytest.raises(OSError, match="Invalid argument"):
+        gort.go(os.readv, pipe[0], [bytearray(1)] * 2000).join(timeout=LIMIT)
+    with pytest.raises(OSError, match="Invalid argument"):
+        gort.go(os.writev, pipe[1], [b"x"] * 2000).join(timeout=LIMIT)
+
+
 def test_terminal_is_read_and_written_by_goroutines(terminal):
     master, slave = terminal
     for reader, writer in ((master, slave), (slave, master)):

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import re
+import struct
 import subprocess
 import sys
 import zipfile
@@ -110,3 +111,34 @@ def test_wheel_in_an_empty_environment_uninstalls_without_rest(empty, wheel):
     run(python, "-m", "pip", "install", "-q", "--no-index", wheel, cwd=empty)
     code = "import gort; print(gort.go(pow, 2, 5).join())"
     assert run(python, "-c", code, cwd=empty) == "32\n"
+
+
+def imports(binary: bytes) -> list[tuple[str, bool]]:
+    """Names that an ELF file must find elsewhere, and whether each asks for a version."""
+    (table,) = struct.unpack_from("<Q", binary, 0x28)
+    size, count = struct.unpack_from("<HH", binary, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", binary, table + i * size) for i in range(count)]
+    names = versions = symbols = b""
+    found = []
+    for kind, at, length, link in ((s[1], s[4], s[5], s[6]) for s in sections):
+        if kind == 11:  # SHT_DYNSYM; `link` is its string table
+            symbols = binary[at : at + length]
+            names = binary[sections[link][4] :]
+        elif kind == 0x6FFFFFFF:  # SHT_GNU_versym
+            versions = binary[at : at + length]
+    for i in range(1, len(symbols) // 24):
+        name, info, _, section = struct.unpack_from("<IBBH", symbols, i * 24)
+        if section == 0 and info >> 4 == 1:  # undefined and not weak
+            text = names[name : names.index(b"\0", name)].decode()
+            found.append((text, struct.unpack_from("<H", versions, i * 2)[0] & 0x7FFF > 1))
+    return found
+
+
+def test_extension_asks_the_c_library_for_nothing_newer_than_its_tag(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".so"))
+        found = imports(archive.read(name))
+    assert "read" in dict(found)
+    # What the linker did not find in the C library of the tag has no version.
+    unknown = [name for name, versioned in found if not versioned]
+    assert [name for name in unknown if not name.startswith(("Py", "_Py"))] == []

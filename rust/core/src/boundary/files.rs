@@ -10,7 +10,8 @@ use super::io::rest_of;
 use super::wait::{Tried, until_done, until_done_in};
 use crate::netpoll::Side;
 use crate::sys::errno;
-use libc::{c_int, c_short, c_void, iovec, off_t, pollfd, size_t, ssize_t};
+use libc::{c_int, c_long, c_short, c_void, iovec, off_t, pollfd, size_t, ssize_t};
+use std::mem::MaybeUninit;
 
 /// Bytes that a pipe takes whole, without waiting, once poll(2) says it can be written to.
 const PIPE_BUF: usize = libc::PIPE_BUF;
@@ -35,31 +36,61 @@ fn if_ready(caller: &Caller, fd: c_int, side: Side, ask: impl FnOnce() -> isize)
 
 /// Whether the kernel or the file does not know RWF_NOWAIT.
 fn is_unsupported() -> bool {
-    matches!(errno::get(), libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)
+    matches!(errno::get(), libc::EOPNOTSUPP | libc::ENOSYS)
+}
+
+/// Does `ask`, the plain call, where RWF_NOWAIT came to nothing: once it would not wait, or at once if it is wrong anyway.
+fn plainly(caller: &Caller, fd: c_int, side: Side, ask: impl FnOnce() -> isize) -> isize {
+    match errno::get() {
+        _ if is_unsupported() => if_ready(caller, fd, side, ask),
+        libc::EINVAL => caller.may_block(ask),
+        _ => -1,
+    }
+}
+
+/// preadv2 or pwritev2 at the file's own position, by number: the C library this is linked against may be older.
+unsafe fn without_waiting(call: c_long, fd: c_int, buffers: *const iovec, count: c_int) -> isize {
+    // SAFETY: the caller's buffers. The position is in two halves, of which a 64-bit kernel takes the first.
+    unsafe {
+        let (fd, count, flags) = (c_long::from(fd), c_long::from(count), c_long::from(libc::RWF_NOWAIT));
+        libc::syscall(call, fd, buffers, count, -1 as c_long, 0 as c_long, flags) as isize
+    }
 }
 
 unsafe fn read_now(caller: &Caller, fd: c_int, buffers: *const iovec, count: c_int) -> isize {
     // SAFETY: the caller's buffers.
     unsafe {
-        let n = libc::preadv2(fd, buffers, count, -1, libc::RWF_NOWAIT);
-        if n < 0 && is_unsupported() {
-            return if_ready(caller, fd, Side::Read, || libc::readv(fd, buffers, count));
-        }
-        n
+        let n = without_waiting(libc::SYS_preadv2, fd, buffers, count);
+        if n < 0 { plainly(caller, fd, Side::Read, || libc::readv(fd, buffers, count)) } else { n }
     }
+}
+
+/// Whether a write to the file may be cut in parts: a pipe's or a terminal's. A device may take one write for one message.
+fn takes_parts(fd: c_int) -> bool {
+    let mut file = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the record is ours.
+    let known = unsafe { libc::fstat(fd, file.as_mut_ptr()) } == 0;
+    // SAFETY: zeroed, or filled in by the kernel.
+    let kind = unsafe { file.assume_init() }.st_mode & libc::S_IFMT;
+    // SAFETY: no pointers.
+    known && (kind == libc::S_IFIFO || kind == libc::S_IFCHR && unsafe { libc::isatty(fd) } == 1)
 }
 
 unsafe fn write_now(caller: &Caller, fd: c_int, buffers: *const iovec, count: c_int) -> isize {
     // SAFETY: the caller's buffers.
     unsafe {
-        let n = libc::pwritev2(fd, buffers, count, -1, libc::RWF_NOWAIT);
-        if n < 0 && is_unsupported() {
-            return if_ready(caller, fd, Side::Write, || {
-                let some = (0..count as usize).map(|i| *buffers.add(i)).find(|buffer| buffer.iov_len != 0);
-                some.map_or(0, |some| libc::write(fd, some.iov_base, some.iov_len.min(PIPE_BUF)))
-            });
+        let n = without_waiting(libc::SYS_pwritev2, fd, buffers, count);
+        if n >= 0 {
+            return n;
         }
-        n
+        let is_right = errno::get() != libc::EINVAL;
+        plainly(caller, fd, Side::Write, || {
+            let some = (0..count as usize).map(|i| *buffers.add(i)).find(|buffer| buffer.iov_len != 0);
+            match some.filter(|_| is_right && takes_parts(fd)) {
+                Some(some) => libc::write(fd, some.iov_base, some.iov_len.min(PIPE_BUF)),
+                None => libc::writev(fd, buffers, count),
+            }
+        })
     }
 }
 
