@@ -68,6 +68,8 @@ def missing(test: bool) -> list[str]:
         lines.append("a C compiler: apt-get install gcc libc6-dev")
     if test and shutil.which("strace") is None:
         lines.append("strace, which a test counts system calls with: apt-get install strace")
+    if test and shutil.which("objdump") is None:
+        lines.append("objdump, which looks into compiled code: apt-get install binutils")
     return lines
 
 
