@@ -117,7 +117,7 @@ signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
 pairs = [socket.socketpair() for _ in range(20)]
 def body(a, b):
     start = time.monotonic()
-    time.sleep(0.05)
+    time.sleep(0.05)  # the subject
     assert time.monotonic() - start >= 0.05
     r, _, _ = select.select([b], [], [], 0.03)
     assert not r
