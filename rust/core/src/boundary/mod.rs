@@ -48,6 +48,8 @@ mod pthreads;
 mod semaphore;
 mod signals;
 mod sleep;
+#[cfg(all(test, target_os = "linux", not(loom)))]
+mod tests;
 pub mod threads;
 mod wait;
 
