@@ -201,8 +201,8 @@ def positive(text: str) -> int:
     return value
 
 
-def main() -> int:
-    """Run what the command line asks for."""
+def read_options() -> argparse.Namespace:
+    """Read the command line; the programs it names go into the environment of the workloads."""
     venv = HERE.parent / ".venv" / "bin" / "python"
     ours = str(venv) if venv.exists() else sys.executable
     parser = argparse.ArgumentParser(description="Speed of gort beside Go, gevent and others.")
@@ -222,10 +222,16 @@ def main() -> int:
         "--before", help="a Python with a gort of before, which boundary_off is measured against"
     )
     options = parser.parse_args()
-    rounds = options.rounds or (2 if options.quick else 5)
     for name, value in (("BENCH_LOAD", options.load_program), ("BENCH_BEFORE", options.before)):
         if value:
             os.environ[name] = value
+    return options
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    options = read_options()
+    rounds = options.rounds or (2 if options.quick else 5)
     works = tomllib.loads((HERE / "workloads.toml").read_text())["workload"]
     works = [w for w in works if options.group in (None, w["group"])]
     only = chosen(options.only, [w["name"] for w in works], "workload")

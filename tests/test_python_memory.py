@@ -117,8 +117,8 @@ def test_gc_in_every_goroutine_at_once():
             watch = weakref.ref(loop)
             del loop
             gort.gosched()
-            gc.collect()
-            assert watch() is None
+            # A pass that another goroutine is in the middle of makes this one return at once.
+            eventually(lambda watch=watch: gc.collect() >= 0 and watch() is None)
         return i
 
     assert join_all([gort.go(body, i) for i in range(20)]) == list(range(20))

@@ -198,6 +198,27 @@ def _unchanged_program() -> list[dict[str, Any]] | None:
     return both
 
 
+def _notes(top: str, parked: str, printed: str) -> list[str]:
+    """Say under the table what it was measured on."""
+    return [
+        (
+            f"gort {gort.__version__}, {platform.python_implementation()} "
+            f"{platform.python_version()}, {platform.system()} {platform.release()}, "
+            f"{os.cpu_count()} CPUs."
+        ),
+        (
+            f"The job: {_WORKERS:,} worker goroutines against threads, {_THREADS_ALIVE} alive at "
+            f"most, on the files under {top}; each way in a process of its own, results equal. All "
+            "three share one GIL and the job mostly computes, so that their times should be close."
+        ),
+        f"Parked: {parked} against {_PARKED_THREADS:,} threads.",
+        (
+            f"The unchanged program, {PROGRAM}, knows nothing of gort: sockets, queues, threads. "
+            f"Both ways printed: {printed}."
+        ),
+    ]
+
+
 def main(options: argparse.Namespace) -> int:
     """Run the demo: 0 when all three ways agree and no goroutine is lost, 1 when not."""
     top = os.path.abspath(options.dir or sysconfig.get_path("stdlib"))
@@ -229,23 +250,8 @@ def main(options: argparse.Namespace) -> int:
     except subprocess.CalledProcessError as error:
         say(f"gort demo: FAILED, a part of it ended with status {error.returncode}")
         return 1
-    notes = [
-        (
-            f"gort {gort.__version__}, {platform.python_implementation()} "
-            f"{platform.python_version()}, {platform.system()} {platform.release()}, "
-            f"{os.cpu_count()} CPUs."
-        ),
-        (
-            f"The job: {_WORKERS:,} worker goroutines against threads, {_THREADS_ALIVE} alive at "
-            f"most, on the files under {top}; each way in a process of its own, results equal. All "
-            "three share one GIL and the job mostly computes, so that their times should be close."
-        ),
-        f"Parked: {count:,} goroutines on a channel{fewer} against {_PARKED_THREADS:,} threads.",
-        (
-            f"The unchanged program, {PROGRAM}, knows nothing of gort: sockets, queues, threads. "
-            f"Both ways printed: {unchanged[0]['output'].strip()}."
-        ),
-    ]
+    printed = str(unchanged[0]["output"]).strip()
+    notes = _notes(top, f"{count:,} goroutines on a channel{fewer}", printed)
     say("\n" + _report.table(rows) + "\n\n" + "\n".join(notes))
     out = os.path.abspath(options.out)
     try:
