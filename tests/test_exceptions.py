@@ -434,3 +434,27 @@ def test_exception_of_a_goroutine_at_exit_is_reported_in_full():
     assert done.returncode == 0
     assert "ZeroDivisionError" in done.stderr
     assert "ImportError" not in done.stderr
+
+
+def test_report_without_a_descriptor_left_still_says_where():
+    done = child(
+        """
+        import os, resource, sys, gort
+        def fail():
+            raise LookupError("lost")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
+        sys.modules.pop("traceback", None)
+        gort.gosched()
+        while True:
+            try:
+                os.dup(0)
+            except OSError:
+                break
+        g = gort.go(fail)
+        del g
+        while gort.num_goroutine() > 1:
+            gort.gosched()
+        """
+    )
+    assert "in fail" in done.stderr
+    assert "LookupError: lost" in done.stderr

@@ -27,7 +27,7 @@ from gort._core import (
 from gort._typing import TYPE_CHECKING, T
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Any
 
@@ -113,14 +113,27 @@ def _who(goroutine: Goroutine[Any] | None) -> str:
     return f"goroutine {goroutine.id} ({name})"
 
 
+def _plain_lines(exc: BaseException) -> Iterator[str]:
+    """Give a traceback without reading anything: files, lines and functions."""
+    frame = exc.__traceback__
+    while frame is not None:
+        code = frame.tb_frame.f_code
+        yield f'  File "{code.co_filename}", line {frame.tb_lineno}, in {code.co_name}\n'
+        frame = frame.tb_next
+    yield f"{type(exc).__name__}: {exc}\n"
+
+
 def _write(head: str, exc: BaseException) -> None:
     """Write a heading and the traceback of `exc` to stderr in one piece; do nothing without one."""
-    import traceback
-
     stream = sys.stderr
     if stream is None:
         return
-    text = "".join(traceback.format_exception(exc))
+    try:
+        import traceback
+
+        text = "".join(traceback.format_exception(exc))
+    except (OSError, MemoryError):  # no descriptor or memory left to read a module or the source
+        text = "".join(_plain_lines(exc))
     try:
         stream.write(f"{head}\n{text}")
         stream.flush()

@@ -134,6 +134,35 @@ int gort_has_threads(PyThreadState *besides) {
     return 0;
 }
 
+/* The evaluator takes its data stack in chunks of 16 KiB, by mmap, and gives one back as soon as it is empty. Behind a root
+ * chunk of a few frames that is at every deep call: chunks given back are therefore kept here, for the next to ask. All
+ * callers hold the GIL. Other sizes (pymalloc's arenas) pass. */
+#define CHUNK_BYTES (16 * 1024)
+#define KEPT_CHUNKS 64
+static PyObjectArenaAllocator arenas;
+static void *kept[KEPT_CHUNKS];
+static int kept_count;
+
+static void *take_arena(void *context, size_t bytes) {
+    if (bytes == CHUNK_BYTES && kept_count > 0)
+        return kept[--kept_count];
+    return arenas.alloc(context, bytes);
+}
+
+static void give_arena(void *context, void *start, size_t bytes) {
+    if (bytes == CHUNK_BYTES && kept_count < KEPT_CHUNKS)
+        kept[kept_count++] = start;
+    else
+        arenas.free(context, start, bytes);
+}
+
+/* Called once, with the GIL. */
+void gort_keep_chunks(void) {
+    PyObject_GetArenaAllocator(&arenas);
+    PyObjectArenaAllocator ours = {arenas.ctx, take_arena, give_arena};
+    PyObject_SetArenaAllocator(&ours);
+}
+
 /* C recursion a stack of `bytes` is let in for: half a KiB a level. What takes more meets the soft guard. */
 static int c_levels(size_t bytes) { return (int)(bytes / 512); }
 

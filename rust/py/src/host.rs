@@ -54,6 +54,7 @@ unsafe extern "C" {
     fn gort_new_thread(base: usize, top: usize) -> *mut ffi::PyThreadState;
     fn gort_new_home() -> *mut ffi::PyThreadState;
     pub(crate) fn gort_forget_states();
+    pub(crate) fn gort_keep_chunks();
     fn gort_delete_thread(t: *mut ffi::PyThreadState);
     fn gort_end_recursion(t: *mut ffi::PyThreadState) -> i32;
     fn gort_restore_recursion(t: *mut ffi::PyThreadState, taken: i32);

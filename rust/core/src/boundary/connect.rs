@@ -37,6 +37,7 @@ fn accept_by(fd: c_int, counts: &Counts, ask: impl Fn() -> c_int) -> Option<c_in
 }
 
 /// `accept`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn accept(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int {
     // SAFETY: as called, here and below.
     let ask = || unsafe { original::accept::call(fd, address, size) };
@@ -44,6 +45,7 @@ pub(super) unsafe extern "C" fn accept(fd: c_int, address: *mut sockaddr, size: 
 }
 
 /// `accept4`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn accept4(
     fd: c_int,
     address: *mut sockaddr,
@@ -72,6 +74,7 @@ unsafe fn connect_now(fd: c_int, address: *const sockaddr, size: socklen_t) -> c
 }
 
 /// `connect`. Interrupted, the connection is made all the same, as the kernel does it.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, size: socklen_t) -> c_int {
     // SAFETY: as called.
     let done = unsafe { connect_parked(fd, address, size) };

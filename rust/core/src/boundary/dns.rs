@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 /// Threads at most. Resolvers wait for answers most of the time; C libraries lock some of their state.
-const THREADS: usize = 16;
+const THREADS: usize = 8;
 
 /// A question, on the asking goroutine's stack until it is answered.
 struct Question<'a> {
@@ -139,6 +139,7 @@ impl<T: Copy> Lent<T> {
 }
 
 /// `getaddrinfo`. What asks no server is answered at once.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn getaddrinfo(
     node: *const c_char,
     service: *const c_char,
@@ -154,6 +155,15 @@ pub(super) unsafe extern "C" fn getaddrinfo(
         unsafe { original::getaddrinfo::call(node, service, hints, result) }
     };
     let Some(caller) = caller().filter(|_| !is_local) else { return ask() };
+    // A numeric address asks nobody either; whatever else comes of this, the pool says it again.
+    // SAFETY: as called; the copy of the hints is ours.
+    unsafe {
+        let mut numeric: addrinfo = hints.as_ref().map_or_else(|| std::mem::zeroed(), |hints| *hints);
+        numeric.ai_flags |= libc::AI_NUMERICHOST;
+        if original::getaddrinfo::call(node, service, &raw const numeric, result) == 0 {
+            return 0;
+        }
+    }
     original::getaddrinfo::COUNTS.park();
     let answer = in_pool(&caller, &ask);
     drop(caller);
@@ -161,6 +171,7 @@ pub(super) unsafe extern "C" fn getaddrinfo(
 }
 
 /// `getnameinfo`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn getnameinfo(
     address: *const sockaddr,
     size: socklen_t,

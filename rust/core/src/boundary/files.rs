@@ -154,6 +154,7 @@ unsafe fn write_from(fd: c_int, buffers: *const iovec, count: c_int, counts: &Co
 }
 
 /// `read`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, size: size_t) -> ssize_t {
     let one = iovec { iov_base: buffer, iov_len: size };
     // SAFETY: as called, here and in the next ones.
@@ -164,6 +165,7 @@ pub(super) unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, size: size_
 }
 
 /// `readv`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn readv(fd: c_int, buffers: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: as called.
     unsafe {
@@ -173,6 +175,7 @@ pub(super) unsafe extern "C" fn readv(fd: c_int, buffers: *const iovec, count: c
 }
 
 /// `write`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, size: size_t) -> ssize_t {
     let one = iovec { iov_base: buffer.cast_mut(), iov_len: size };
     // SAFETY: as called; a write only reads the buffer.
@@ -183,6 +186,7 @@ pub(super) unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, size: si
 }
 
 /// `writev`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn writev(fd: c_int, buffers: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: as called.
     unsafe {
@@ -208,12 +212,14 @@ fn send_file(to: c_int, count: size_t, counts: &Counts, ask: impl Fn(size_t) -> 
 }
 
 /// `sendfile`: waits until the receiver takes some.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
     // SAFETY: as called.
     send_file(to, count, &original::sendfile::COUNTS, |n| unsafe { original::sendfile::call(to, from, offset, n) })
 }
 
 /// `sendfile64`, the same where off_t has 64 bits anyway.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
     // SAFETY: as called.
     send_file(to, count, &original::sendfile64::COUNTS, |n| unsafe { original::sendfile64::call(to, from, offset, n) })

@@ -6,6 +6,7 @@ use super::{files, io, poll};
 use libc::{c_int, c_void, nfds_t, pollfd, size_t, sockaddr, socklen_t, ssize_t};
 
 /// `__read_chk`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, size: size_t, room: size_t) -> ssize_t {
     // SAFETY: as called, here and in the next ones.
     unsafe {
@@ -14,6 +15,7 @@ pub(super) unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, size: size_
 }
 
 /// `__recv_chk`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn recv(
     fd: c_int,
     buffer: *mut c_void,
@@ -32,6 +34,7 @@ pub(super) unsafe extern "C" fn recv(
 }
 
 /// `__recvfrom_chk`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn recvfrom(
     fd: c_int,
     buffer: *mut c_void,
@@ -52,6 +55,7 @@ pub(super) unsafe extern "C" fn recvfrom(
 }
 
 /// `__poll_chk`; `room` is in bytes.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int, room: size_t) -> c_int {
     // SAFETY: as called.
     unsafe {

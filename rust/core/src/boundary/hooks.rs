@@ -74,6 +74,18 @@ macro_rules! hooks {
                 pub(in crate::boundary) static COUNTS: Counts =
                     Counts { parked: AtomicU64::new(0), handed_off: AtomicU64::new(0) };
 
+                /// Stands in for a call that blocks: a plain thread goes on to the original, with next to nothing done.
+                ///
+                /// # Safety
+                /// As the C function.
+                #[allow(dead_code, reason = "the other subjects are for plain threads, too")]
+                pub(in crate::boundary) unsafe extern "C" fn enter($($argument: $type),*) -> $result {
+                    // SAFETY: as called.
+                    unsafe {
+                        if crate::context::has_current() { $function($($argument),*) } else { call($($argument),*) }
+                    }
+                }
+
                 /// # Safety
                 /// As the C function; called from its hook only, which is in place after its original was found.
                 #[inline]
@@ -101,7 +113,10 @@ macro_rules! hooks {
                 subject: Subject::$subject,
                 function: {
                     // The type is checked here.
-                    let function: unsafe extern "C" fn($($type),*) -> $result = $function;
+                    let function: unsafe extern "C" fn($($type),*) -> $result = match Subject::$subject {
+                        Subject::Blocking => original::$name::enter,
+                        _ => $function,
+                    };
                     function as *const ()
                 },
                 original: &original::$name::ADDRESS,
@@ -160,7 +175,7 @@ hooks! {
     Blocking sem_timedwait(semaphore: *mut sem_t, until: *const timespec) -> c_int = semaphore::sem_timedwait;
     Blocking sem_clockwait(semaphore: *mut sem_t, clock: clockid_t, until: *const timespec) -> c_int =
         semaphore::sem_clockwait;
-    Blocking sem_post(semaphore: *mut sem_t) -> c_int = semaphore::sem_post;
+    Watched sem_post(semaphore: *mut sem_t) -> c_int = semaphore::sem_post;
     Blocking read(fd: c_int, buffer: *mut c_void, size: size_t) -> ssize_t = files::read;
     Blocking __read_chk(fd: c_int, buffer: *mut c_void, size: size_t, room: size_t) -> ssize_t = fortified::read;
     Blocking readv(fd: c_int, buffers: *const iovec, count: c_int) -> ssize_t = files::readv;

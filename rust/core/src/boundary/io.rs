@@ -94,6 +94,7 @@ fn receive_all(
 }
 
 /// `recv`, and `__recv_chk` behind its check.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn recv(fd: c_int, buffer: *mut c_void, size: size_t, flags: c_int) -> ssize_t {
     let counts = &original::recv::COUNTS;
     let now = flags | libc::MSG_DONTWAIT;
@@ -111,6 +112,7 @@ pub(super) unsafe extern "C" fn recv(fd: c_int, buffer: *mut c_void, size: size_
 }
 
 /// `recvfrom`, and `__recvfrom_chk` behind its check.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn recvfrom(
     fd: c_int,
     buffer: *mut c_void,
@@ -135,6 +137,7 @@ pub(super) unsafe extern "C" fn recvfrom(
 }
 
 /// `recvmsg`. MSG_WAITALL into several buffers is left to the kernel, on the OS thread.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     let done = if flags & libc::MSG_WAITALL != 0 && is_stream(fd) {
         None
@@ -149,6 +152,7 @@ pub(super) unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: 
 }
 
 /// `recvmmsg`: waits for the first message as a goroutine; for all of them, or with a time-out, only the kernel can.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn recvmmsg(
     fd: c_int,
     messages: *mut mmsghdr,
@@ -170,6 +174,7 @@ pub(super) unsafe extern "C" fn recvmmsg(
 }
 
 /// `send`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn send(fd: c_int, buffer: *const c_void, size: size_t, flags: c_int) -> ssize_t {
     // SAFETY: as called.
     unsafe { send_to(fd, buffer, size, flags, ptr::null(), 0, &original::send::COUNTS) }
@@ -178,6 +183,7 @@ pub(super) unsafe extern "C" fn send(fd: c_int, buffer: *const c_void, size: siz
 }
 
 /// `sendto`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn sendto(
     fd: c_int,
     buffer: *const c_void,
@@ -230,6 +236,7 @@ pub(super) unsafe fn rest_of(buffers: *const iovec, count: usize, mut done: usiz
 }
 
 /// `sendmsg`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: as called.
     let done = unsafe { send_message(fd, message, flags) };
@@ -264,6 +271,7 @@ unsafe fn send_message(fd: c_int, message: *const msghdr, flags: c_int) -> Optio
 }
 
 /// `sendmmsg`: waits until the first message is through; the kernel says how many followed it.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
     let done = caller().filter(|_| flags & NEVER_PARKS == 0).and_then(|caller| {
         through(&caller, fd, Side::Write, count as usize, &original::sendmmsg::COUNTS, |done| {

@@ -154,6 +154,7 @@ unsafe fn wanted_of(fds: *const pollfd, count: nfds_t) -> impl Iterator<Item = (
 }
 
 /// `poll`, and `__poll_chk` behind its check.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn poll(fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: as called, here and below.
     let done =
@@ -172,6 +173,7 @@ unsafe fn timeout_of(time: *const timespec) -> Result<Option<u64>, ()> {
 }
 
 /// `ppoll`; with a signal mask the original waits.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn ppoll(
     fds: *mut pollfd,
     count: nfds_t,
@@ -245,6 +247,7 @@ impl Sets {
 }
 
 /// `select`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn select(
     count: c_int,
     read: *mut fd_set,
@@ -284,6 +287,7 @@ pub(super) unsafe extern "C" fn select(
 }
 
 /// `pselect`; with a signal mask the original waits.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn pselect(
     count: c_int,
     read: *mut fd_set,
@@ -322,6 +326,7 @@ fn epoll_by(
 }
 
 /// `epoll_wait`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn epoll_wait(
     epoll: c_int,
     events: *mut epoll_event,
@@ -334,6 +339,7 @@ pub(super) unsafe extern "C" fn epoll_wait(
 }
 
 /// `epoll_pwait`; with a signal mask the original waits.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn epoll_pwait(
     epoll: c_int,
     events: *mut epoll_event,
@@ -348,6 +354,7 @@ pub(super) unsafe extern "C" fn epoll_pwait(
 }
 
 /// `epoll_pwait2`; with a signal mask the original waits.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn epoll_pwait2(
     epoll: c_int,
     events: *mut epoll_event,

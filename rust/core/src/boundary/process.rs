@@ -79,6 +79,7 @@ fn is_plain(options: c_int) -> bool {
 }
 
 /// `waitpid`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn waitpid(pid: pid_t, status: *mut c_int, options: c_int) -> pid_t {
     let done = is_plain(options).then(|| {
         wait_for(pid, &original::waitpid::COUNTS, |more| {
@@ -91,6 +92,7 @@ pub(super) unsafe extern "C" fn waitpid(pid: pid_t, status: *mut c_int, options:
 }
 
 /// `wait4`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn wait4(pid: pid_t, status: *mut c_int, options: c_int, usage: *mut rusage) -> pid_t {
     let done = is_plain(options).then(|| {
         wait_for(pid, &original::wait4::COUNTS, |more| {
@@ -103,6 +105,7 @@ pub(super) unsafe extern "C" fn wait4(pid: pid_t, status: *mut c_int, options: c
 }
 
 /// `waitid`. It answers 0 both for an end and, with WNOHANG, for none: then `si_pid` is 0.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn waitid(kind: idtype_t, id: id_t, info: *mut siginfo_t, options: c_int) -> c_int {
     let plain = options & (libc::WNOHANG | libc::WSTOPPED | libc::WCONTINUED) == 0;
     let done = (plain && kind == libc::P_PID && !info.is_null()).then(|| {
@@ -124,6 +127,7 @@ pub(super) unsafe extern "C" fn waitid(kind: idtype_t, id: id_t, info: *mut sigi
 }
 
 /// `wait`: for any child.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn wait(status: *mut c_int) -> pid_t {
     if caller().is_some() {
         original::wait::COUNTS.hand_off();
@@ -133,6 +137,7 @@ pub(super) unsafe extern "C" fn wait(status: *mut c_int) -> pid_t {
 }
 
 /// `wait3`: for any child.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn wait3(status: *mut c_int, options: c_int, usage: *mut rusage) -> pid_t {
     if caller().is_some() {
         original::wait3::COUNTS.hand_off();

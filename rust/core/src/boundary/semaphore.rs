@@ -138,6 +138,7 @@ unsafe fn wait_for(
 }
 
 /// `sem_wait`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn sem_wait(semaphore: *mut sem_t) -> c_int {
     // SAFETY: as called, here and in the next two.
     unsafe {
@@ -147,6 +148,7 @@ pub(super) unsafe extern "C" fn sem_wait(semaphore: *mut sem_t) -> c_int {
 }
 
 /// `sem_timedwait`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn sem_timedwait(semaphore: *mut sem_t, until: *const timespec) -> c_int {
     // SAFETY: as called.
     unsafe {
@@ -156,6 +158,7 @@ pub(super) unsafe extern "C" fn sem_timedwait(semaphore: *mut sem_t, until: *con
 }
 
 /// `sem_clockwait`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn sem_clockwait(
     semaphore: *mut sem_t,
     clock: clockid_t,

@@ -37,6 +37,7 @@ fn timespec_of(ns: u64) -> timespec {
 }
 
 /// `clock_nanosleep`: returns the error number.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn clock_nanosleep(
     clock_id: clockid_t,
     flags: c_int,
@@ -86,6 +87,7 @@ fn sleep_ns(ns: u64) -> Option<Result<(), u64>> {
 }
 
 /// `nanosleep`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn nanosleep(time: *const timespec, left: *mut timespec) -> c_int {
     // SAFETY: the C function's own contract, here and below.
     let Some(result) = unsafe { time.as_ref() }.and_then(ns_of).and_then(sleep_ns) else {
@@ -102,6 +104,7 @@ pub(super) unsafe extern "C" fn nanosleep(time: *const timespec, left: *mut time
 }
 
 /// `usleep`.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn usleep(us: useconds_t) -> c_int {
     let Some(result) = sleep_ns(u64::from(us) * 1_000) else {
         // SAFETY: as called.
@@ -112,6 +115,7 @@ pub(super) unsafe extern "C" fn usleep(us: useconds_t) -> c_int {
 }
 
 /// `sleep`: the seconds left.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn sleep(seconds: c_uint) -> c_uint {
     let Some(result) = sleep_ns(u64::from(seconds) * SECOND_NS) else {
         // SAFETY: as called.
@@ -122,6 +126,7 @@ pub(super) unsafe extern "C" fn sleep(seconds: c_uint) -> c_uint {
 }
 
 /// `sched_yield`: lets other goroutines run, and then other threads.
+#[inline(never)] // of `hooks::enter`
 pub(super) unsafe extern "C" fn sched_yield() -> c_int {
     if let Some(caller) = caller() {
         let before = errno::get();

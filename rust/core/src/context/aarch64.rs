@@ -127,6 +127,12 @@ unsafe extern "C-unwind" {
     fn gort_context_entry();
 }
 
+/// Whether the calling thread has a pointer (`current_set`).
+#[inline(always)]
+pub fn has_current() -> bool {
+    !super::current_get().is_null()
+}
+
 /// A context that calls `entry(value)` on the stack below `stack_top` when first switched to.
 ///
 /// # Safety

@@ -22,6 +22,8 @@ mod tests;
 mod calls;
 #[cfg(not(loom))]
 pub use calls::{call_to_the_end, current_get, current_set, pass_on, set_filter, switch};
+#[cfg(not(loom))]
+pub use machine::has_current;
 pub use machine::init;
 #[cfg(loom)]
 pub use machine::{call_to_the_end, current_get, current_set, switch};

@@ -109,6 +109,22 @@ unsafe extern "C-unwind" {
     fn gort_context_entry();
 }
 
+/// Whether the calling thread has a pointer (`current_set`): two loads that clobber nothing. Not cached by the compiler.
+#[inline(always)]
+pub fn has_current() -> bool {
+    let pointer: usize;
+    // SAFETY: reads this thread's word, as `gort_current_get` does.
+    unsafe {
+        std::arch::asm!(
+            "mov {p}, qword ptr [rip + gort_current@GOTTPOFF]",
+            "mov {p}, qword ptr fs:[{p}]",
+            p = out(reg) pointer,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    pointer != 0
+}
+
 /// A context that calls `entry(value)` on the stack below `stack_top` when first switched to.
 ///
 /// # Safety

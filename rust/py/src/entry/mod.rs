@@ -61,6 +61,8 @@ fn runtime_slow() -> Option<&'static Runtime> {
             Ok(new) => {
                 rt = ptr::from_ref(new).cast_mut();
                 task::set_runtime(new);
+                // SAFETY: GIL held; once for each process.
+                unsafe { host::gort_keep_chunks() };
                 boundary::install(new);
                 register_exit();
             }
