@@ -57,9 +57,11 @@ def test_interpreter_keeps_its_own_keys():
 
 
 def test_modules_that_must_block_are_left():
+    import _multiprocessing
     import _posixsubprocess
 
-    assert _posixsubprocess.__file__ is None or "_posixsubprocess" in _posixsubprocess.__file__
+    assert _multiprocessing
+    assert _posixsubprocess
     for seen in gort.boundary.status().objects:
         if "_posixsubprocess" in seen.path or "_multiprocessing" in seen.path:
             assert {"read", "sem_wait", "close"}.isdisjoint(seen.names)
