@@ -13,6 +13,10 @@ use std::sync::Mutex;
 const C_RUN_TIME: [&str; 9] =
     ["libc.so", "libc-", "libm.so", "libm-", "libpthread", "libdl", "librt", "ld-linux", "linux-vdso"];
 
+/// OpenSSL, whoever brought it: what it keeps per thread it keeps in pthread keys, which are the goroutine's, and it holds
+/// no address of a thread-local over a call that parks (tools/audit_moving.py).
+const OPEN_SSL: [&str; 2] = ["libssl", "libcrypto"];
+
 /// CPython's own extension modules lie in this directory.
 const STANDARD_MODULES: &str = "/lib-dynload/";
 
@@ -51,10 +55,10 @@ unsafe extern "C" fn add_object(info: *mut libc::dl_phdr_info, _size: usize, out
     0
 }
 
-/// By name: the C run time or one of CPython's extension modules.
+/// By name: the C run time, OpenSSL or one of CPython's extension modules.
 fn is_ours(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    C_RUN_TIME.iter().any(|known| name.starts_with(known)) || path.contains(STANDARD_MODULES)
+    C_RUN_TIME.iter().chain(&OPEN_SSL).any(|known| name.starts_with(known)) || path.contains(STANDARD_MODULES)
 }
 
 /// `Host::is_movable`. Allocates only when a library was loaded since the last call.
