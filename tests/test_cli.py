@@ -137,11 +137,22 @@ def test_doctor_says_what_there_is_and_what_not(tmp_path):
     for subject in (
         "gort", "python", "python support", "kernel", "switch path", "guard pages", "huge pages",
         "mappings", "cgroup CPU limit", "cgroup memory limit", "GOMAXPROCS", "not there yet",
+        "boundary parking", "boundary identity", "boundary object", "threads as goroutines",
     ):  # fmt: skip
         assert re.search(rf"^{subject} +\S", text, re.M), subject
     assert re.search(r"^GORT_SEED +7$", text, re.M)
     assert re.search(r"^GORT_MAXPROCS +not set$", text, re.M)
     assert sys.version.split()[0] in text
+
+
+def test_doctor_says_why_calls_do_not_park(tmp_path):
+    text = cli("doctor", cwd=tmp_path, GORT_BOUNDARY="0").stdout
+    assert re.search(r"^boundary parking +off: GORT_BOUNDARY=0", text, re.M)
+    assert re.search(r"^boundary identity +each goroutine$", text, re.M)
+    assert re.search(r"^threads as goroutines +not here: ", text, re.M)
+    text = cli("doctor", cwd=tmp_path, GORT_THREADS="1").stdout
+    assert re.search(r"^boundary parking +on$", text, re.M)
+    assert re.search(r"^threads as goroutines +on$", text, re.M)
 
 
 def test_doctor_whose_reader_has_gone_ends_without_a_traceback(tmp_path):

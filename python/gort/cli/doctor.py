@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import mmap
 import os
@@ -18,8 +19,7 @@ from gort.cli._output import say
 __all__ = ["add_arguments", "facts", "main"]
 
 _NOT_THERE = (
-    "network polling (a blocked socket call keeps an OS thread)",
-    "preemption of Python loops that call nothing of gort",
+    "preemption of Python loops that call nothing of gort (threads as goroutines share their time)",
     "fork() with goroutines running",
     "free-threaded Python",
 )
@@ -137,6 +137,65 @@ def _memory() -> Iterator[tuple[str, str]]:
     yield "overcommit", _first_line("/proc/sys/vm/overcommit_memory") or "unknown"
 
 
+def _pass_through(status: gort.boundary.Status) -> str:
+    """Say why calls that block do not park; empty when they do."""
+    if status.parking:
+        return ""
+    if os.environ.get("GORT_BOUNDARY") == "0":
+        return "GORT_BOUNDARY=0"
+    broken = [item for item in status.objects if item.kind == "interpreter"]
+    if not broken:
+        return "the interpreter has no import table (a static C library?)"
+    return broken[0].error or "the interpreter does not import what has to be answered"
+
+
+def _boundary() -> Iterator[tuple[str, str]]:
+    """Give what of the C library the scheduler answers here."""
+    import _socket  # noqa: F401 - the objects that wait, so that they are seen
+    import select  # noqa: F401
+
+    with contextlib.suppress(ImportError):
+        import _ssl  # noqa: F401
+    status = gort.boundary.status()
+    reason = _pass_through(status)
+    yield (
+        "boundary parking",
+        f"off: {reason}; a blocked call keeps an OS thread" if reason else "on",
+    )
+    yield "boundary identity", "each goroutine" if status.identity else "the OS thread's"
+    for item in status.objects:
+        if item.error is not None or item.names or item.left:
+            yield "boundary object", f"{item.path} ({item.kind}): {_replaced(item)}"
+            for why, names in _reasons(item):
+                yield "boundary left alone", f"{names}: {why}"
+    for call in sorted(status.calls.values(), key=lambda call: call.name):
+        yield f"calls of {call.name}", f"{call.parked} parked, {call.handed_off} handed off"
+
+
+def _replaced(item: gort.boundary.ObjectStatus) -> str:
+    """Say what is replaced in an object."""
+    return item.error or f"{len(item.names)} replaced: {', '.join(item.names) or 'none'}"
+
+
+def _reasons(item: gort.boundary.ObjectStatus) -> Iterator[tuple[str, str]]:
+    """Give each reason for leaving functions of an object alone, and their names."""
+    for why in sorted(set(item.left.values())):
+        yield why, ", ".join(sorted(name for name, reason in item.left.items() if reason == why))
+
+
+def _threads() -> str:
+    """Say whether threads can be goroutines here."""
+    was = gort.threads.enabled()
+    try:
+        gort.threads.enable()
+    except RuntimeError as error:
+        return f"not here: {error}"
+    if was:
+        return "on"
+    gort.threads.disable()
+    return "can be had: gort run --threads, GORT_THREADS=1 or gort.threads.enable()"
+
+
 def facts() -> Iterator[tuple[str, str]]:
     """Give the report as (subject, finding) pairs.
 
@@ -150,6 +209,8 @@ def facts() -> Iterator[tuple[str, str]]:
     yield from _system()
     yield "switch path", switch_path()
     yield from _memory()
+    yield from _boundary()
+    yield "threads as goroutines", _threads()
     yield "GOMAXPROCS", str(gort.gomaxprocs())
     for key, value in sorted(gort.stats().items()):
         yield f"runtime {key}", str(value)
