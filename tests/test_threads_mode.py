@@ -287,7 +287,10 @@ def test_exceptions_and_excepthook():
     """
     threads(code, expect="ok", err="Exception in thread loud:\nTraceback")
     code = """
-    _thread.start_new_thread(1 .__truediv__, ())
+    begun = threading.Lock(); begun.acquire()
+    def fail(): begun.release(); raise TypeError
+    _thread.start_new_thread(fail, ())
+    begun.acquire()
     while _thread._count(): time.sleep(0.001)
     """
     threads(code, err="TypeError")
