@@ -3,7 +3,7 @@
 //! The semaphore's own value stays the truth. A goroutine that finds it zero stands in a table by its address and parks; a
 //! post raises the value first and then wakes one that stands there, which tries again. So a wake-up may be spurious, a
 //! post may be taken by a plain thread, and the memory may be another semaphore's by the time of the wake-up: it only
-//! costs a try. Waiter: enter the table, fence, try once more. Poster: post, fence, look at the table. One sees the other.
+//! costs a try. That no wake-up is lost is `primitive::Door`'s.
 //!
 //! From 3.13 on the semaphore lies on the waiting goroutine's stack and other threads write to it: such a stack must stay
 //! where it is and keep its pages while its goroutine is parked here.
@@ -12,19 +12,20 @@ use super::caller::{Caller, attached_runtime, caller, foreign_wait};
 use super::hooks::{Counts, original};
 use super::sleep::deadline_of;
 use crate::goroutine::waiter::{Node, Outcome, Reason, WaitQueue};
+use crate::primitive::Door;
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::{self, Runtime};
 use crate::sys::errno;
 use libc::{c_int, clockid_t, sem_t, timespec};
 use std::ptr;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::Ordering;
 
 /// Buckets of the table, a power of two: some goroutines in one bucket only make its queue longer.
 const BUCKETS: usize = 512;
 
-/// How many goroutines stand in each bucket; read by posters without a lock.
-static COUNTS: [AtomicU32; BUCKETS] = [const { AtomicU32::new(0) }; BUCKETS];
+/// Whether goroutines stand in each bucket; looked at by posters without a lock.
+static DOORS: [Door; BUCKETS] = [const { Door::new() }; BUCKETS];
 
 /// Who stands there: `Node::amount` is the semaphore's address.
 static QUEUES: LazyLock<Box<[ShortLock<WaitQueue>]>> =
@@ -56,7 +57,7 @@ unsafe fn try_take(semaphore: *mut sem_t) -> bool {
 /// Parks until the semaphore was taken or the deadline is over; the error number, 0 for taken.
 unsafe fn take(caller: &Caller, semaphore: *mut sem_t, deadline_ns: Option<u64>) -> c_int {
     let address = semaphore.addr();
-    let (count, queue) = (&COUNTS[bucket(address)], &QUEUES[bucket(address)]);
+    let (door, queue) = (&DOORS[bucket(address)], &QUEUES[bucket(address)]);
     caller.attached(|rt| {
         loop {
             let mut wait = foreign_wait();
@@ -65,8 +66,7 @@ unsafe fn take(caller: &Caller, semaphore: *mut sem_t, deadline_ns: Option<u64>)
             sched::announce(&mut wait);
             // SAFETY: the node stays on this stack until it is unlinked, by the claimer or below.
             unsafe { queue.lock().push_back(&raw mut node) };
-            count.fetch_add(1, Ordering::Relaxed);
-            fence(Ordering::SeqCst); // pairs with the fence in `sem_post`: enter before the look
+            door.enter();
             // SAFETY: the caller's semaphore.
             let at_once = unsafe { try_take(semaphore) };
             let outcome = if at_once && wait.claim(Outcome::Delivered) {
@@ -81,7 +81,7 @@ unsafe fn take(caller: &Caller, semaphore: *mut sem_t, deadline_ns: Option<u64>)
             };
             // SAFETY: the node is live, and linked here if anywhere.
             unsafe { queue.lock().remove(&raw mut node) };
-            count.fetch_sub(1, Ordering::Relaxed);
+            door.leave();
             if at_once && outcome == Outcome::Delivered {
                 wake(rt, address); // a poster woke this one for what another one can have
             }
@@ -175,8 +175,7 @@ pub(super) unsafe extern "C" fn sem_clockwait(
 pub(super) unsafe extern "C" fn sem_post(semaphore: *mut sem_t) -> c_int {
     // SAFETY: as called.
     let result = unsafe { original::sem_post::call(semaphore) };
-    fence(Ordering::SeqCst); // pairs with the fence in `take`: post before the look
-    if COUNTS[bucket(semaphore.addr())].load(Ordering::Relaxed) != 0 {
+    if DOORS[bucket(semaphore.addr())].is_used() {
         wake_from_anywhere(semaphore.addr());
     }
     result
