@@ -293,3 +293,30 @@ print(all(n in calls and calls[n].parked for n in ("recv", "read", "poll", "nano
 """
     parked = "True" if boundary == "1" else "False"
     check(HEADER + code, f"1\nTrue\nTrue\n{parked}", GORT_BOUNDARY=boundary)
+
+
+@BOTH
+def test_the_mask_of_a_goroutine_is_its_own(boundary):
+    code = """
+MINE = {signal.SIGUSR2}
+def mask(): return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+def blocks(restores):
+    signal.pthread_sigmask(signal.SIG_BLOCK, MINE)
+    for _ in range(20):
+        gort.gosched(); time.sleep(0.0005); gort.sleep(0.0005)
+        assert mask() == MINE
+    if restores:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, MINE)
+        gort.gosched()
+        assert mask() == set()
+    return "own"
+def others():
+    for _ in range(100):
+        gort.gosched(); time.sleep(0.0002)
+        assert mask() == set()
+    return "none"
+goroutines = [gort.go(f, *a) for f, *a in [(blocks, True), (others,), (blocks, False), (others,)] * 3]
+print(sorted({g.join(timeout=25) for g in goroutines}))
+print({gort.go(mask).join() == set() for _ in range(50)}, mask())
+"""
+    check(HEADER + code, "['none', 'own']\n{True} set()", GORT_BOUNDARY=boundary)
