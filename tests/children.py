@@ -41,6 +41,34 @@ def check(code: str, expect: str = "", **options) -> str:
     return done.stdout
 
 
+THREADS_FIRST = """
+import os, sys, threading, time, _thread
+import gort
+
+def tasks():
+    return len(os.listdir("/proc/self/task"))
+
+def goroutines():
+    return sum(1 for t in threading.enumerate() if t.ident != threading.main_thread().ident)
+"""
+
+
+def threads(code: str, *, expect: str | None = None, status: int = 0, err: str = "", **options):
+    """Run `code` with threads as goroutines; its stdout, stderr must hold `err`."""
+    options.setdefault("GORT_THREADS", "1")
+    done = child(THREADS_FIRST + textwrap.dedent(code), **options)
+    assert done.returncode == status, (
+        f"ended with {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
+    )
+    if err:
+        assert err in done.stderr
+    else:
+        assert done.stderr == ""
+    if expect is not None:
+        assert done.stdout.strip() == expect
+    return done.stdout
+
+
 def rss_kib() -> int:
     """Resident memory of this process in KiB."""
     with open("/proc/self/status") as lines:

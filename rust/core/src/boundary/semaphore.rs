@@ -33,7 +33,7 @@ static QUEUES: LazyLock<Box<[ShortLock<WaitQueue>]>> =
 
 /// In a forked child nobody stands in the table; its queues know that.
 pub(super) fn forget() {
-    COUNTS.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+    DOORS.iter().for_each(Door::clear);
 }
 
 fn bucket(address: usize) -> usize {

@@ -35,6 +35,11 @@ impl Door {
         self.0.fetch_sub(1, Ordering::Relaxed); // who looks too early looks for somebody who has gone
     }
 
+    /// In a forked child: nobody who entered is there any more.
+    pub fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
     /// After the change of the word: whether somebody may be waiting.
     #[inline]
     pub fn is_used(&self) -> bool {
