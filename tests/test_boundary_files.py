@@ -10,6 +10,7 @@ import tty
 
 import gort
 import pytest
+from children import check
 from waiting import LIMIT, join_all, parked, waiter
 
 
@@ -169,3 +170,28 @@ def test_time_of_a_poll_is_kept_though_events_come_that_are_not_asked_for():
         g = gort.go(poll, (a.fileno(), select.POLLPRI), timeout=30)
         b.send(b"x")
         assert g.join(timeout=LIMIT) == []
+
+
+def test_select_that_a_signal_interrupts_asks_again_for_the_same():
+    check(
+        """
+        import os, select, signal
+        import gort
+        from waiting import eventually, is_parked
+
+        def main():
+            me, got, (r, w) = gort.current(), [], os.pipe()
+            signal.signal(signal.SIGUSR1, lambda *_: got.append(1))
+
+            def disturb():
+                eventually(lambda: is_parked(me))
+                os.kill(os.getpid(), signal.SIGUSR1)
+                eventually(lambda: got and is_parked(me))
+                os.write(w, b"x")
+
+            gort.go(disturb)
+            assert select.select([r], [], [], 20) == ([r], [], [])
+
+        gort.run(main)
+        """
+    )

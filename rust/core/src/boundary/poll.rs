@@ -235,8 +235,11 @@ impl Sets {
         }
     }
 
-    /// Puts the sets back to what was asked.
-    fn restore(&self) {
+    /// Puts the sets back to what was asked, for the original, and after an error: who is interrupted asks again with them.
+    fn restore_unless_answered(&self, done: Option<c_int>) {
+        if matches!(done, Some(0..)) {
+            return;
+        }
         for (set, asked) in self.sets.iter().zip(&self.asked) {
             if !set.is_null() {
                 // SAFETY: the caller's set.
@@ -270,15 +273,12 @@ pub(super) unsafe extern "C" fn select(
             let begun = clock::now_ns();
             let sets = Sets::new(count, [read, write, except]);
             let done = hooked_by(&caller, sets.wanted(), timeout, &original::select::COUNTS, || sets.look());
-            match (done, timeout, time.as_mut()) {
-                (None, ..) => sets.restore(),
-                (Some(_), Some(ns), Some(t)) => {
-                    // Linux tells the time left.
-                    let left = ns.saturating_sub(clock::now_ns() - begun);
-                    t.tv_sec = (left / 1_000_000_000) as libc::time_t;
-                    t.tv_usec = (left % 1_000_000_000 / 1_000) as libc::suseconds_t;
-                }
-                _ => {}
+            sets.restore_unless_answered(done);
+            if let (Some(_), Some(ns), Some(t)) = (done, timeout, time.as_mut()) {
+                // Linux tells the time left.
+                let left = ns.saturating_sub(clock::now_ns() - begun);
+                t.tv_sec = (left / 1_000_000_000) as libc::time_t;
+                t.tv_usec = (left % 1_000_000_000 / 1_000) as libc::suseconds_t;
             }
             done
         });
@@ -303,9 +303,7 @@ pub(super) unsafe extern "C" fn pselect(
             let caller = caller()?;
             let sets = Sets::new(count, [read, write, except]);
             let done = hooked_by(&caller, sets.wanted(), timeout, &original::pselect::COUNTS, || sets.look());
-            if done.is_none() {
-                sets.restore();
-            }
+            sets.restore_unless_answered(done);
             done
         });
         done.unwrap_or_else(|| original::pselect::call(count, read, write, except, time, mask))
