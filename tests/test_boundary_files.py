@@ -176,22 +176,23 @@ def test_select_that_a_signal_interrupts_asks_again_for_the_same():
     check(
         """
         import os, select, signal
-        import gort
-        from waiting import eventually, is_parked
+        import gort, gort.boundary
+        from waiting import eventually
 
-        def main():
-            me, got, (r, w) = gort.current(), [], os.pipe()
-            signal.signal(signal.SIGUSR1, lambda *_: got.append(1))
+        got, (r, w) = [], os.pipe()
+        signal.signal(signal.SIGUSR1, lambda *_: got.append(1))
 
-            def disturb():
-                eventually(lambda: is_parked(me))
-                os.kill(os.getpid(), signal.SIGUSR1)
-                eventually(lambda: got and is_parked(me))
-                os.write(w, b"x")
+        def waits(count):
+            call = gort.boundary.status().calls.get("select")
+            return call and call.parked == count
 
-            gort.go(disturb)
-            assert select.select([r], [], [], 20) == ([r], [], [])
+        def disturb():
+            eventually(lambda: waits(1))
+            os.kill(os.getpid(), signal.SIGUSR1)
+            eventually(lambda: got and waits(2))
+            os.write(w, b"x")
 
-        gort.run(main)
+        gort.go(disturb)
+        assert select.select([r], [], [], 20) == ([r], [], [])
         """
     )
