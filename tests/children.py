@@ -35,9 +35,9 @@ def check(code: str, expect: str = "", **options) -> str:
     assert done.returncode == 0, (
         f"ended with {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
     )
-    assert done.stderr == ""
+    assert done.stderr == "", done.stderr[-4000:]
     if expect:
-        assert done.stdout.strip() == expect
+        assert done.stdout.strip() == expect, done.stdout[-4000:]
     return done.stdout
 
 

@@ -210,7 +210,8 @@ def small():
     gort.sleep(0.0001)
 def body():
     for i in range(200):
-        assert in_child(small) == 0, i
+        code = in_child(small)
+        assert code == 0, (i, code)
 {place}
 stop.append(1)
 for g in gs[:1] + gs[2:]: g.join(timeout=20)   # 3.13.0 complains of goroutines known to threading at its end

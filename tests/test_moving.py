@@ -72,7 +72,7 @@ def test_the_audit_finds_what_is_kept(tmp_path, flags):
     assert "keeps_nothing" not in done.stdout
 
 
-def moved_between(wait, end):
+def moved_between(wait, end, stuck_for=0.02):
     """`wait` in a goroutine whose OS thread is stuck in another's call when `end` ends the wait; what
     it raised or returned, and whether it went on elsewhere.
     """
@@ -92,7 +92,7 @@ def moved_between(wait, end):
             hold(0.0003)
         else:
             stuck.append(True)
-            hold(0.02)
+            hold(stuck_for)
 
     g = gort.go(body)
     eventually(lambda: before and is_parked(g) or g.done, what="a parked goroutine")
@@ -111,7 +111,8 @@ def check_moves(prepare, expected):
     moves, end_of_test = 0, time.monotonic() + LIMIT
     while moves < MOVES and time.monotonic() < end_of_test:
         wait, end, tidy = prepare()
-        result, moved = moved_between(wait, end)
+        # A wait that ends by itself must find its thread stuck for longer.
+        result, moved = moved_between(wait, end, 0.3 if prepare is timed_lock else 0.02)
         assert result == expected
         moves += moved
         tidy()
@@ -176,7 +177,7 @@ def poll_of_one_that_ends():
 def timed_lock():
     lock = threading.Lock()
     lock.acquire()
-    return lambda: lock.acquire(timeout=0.015), lambda: None, lambda: None
+    return lambda: lock.acquire(timeout=0.1), lambda: None, lambda: None
 
 
 KINDS = {
