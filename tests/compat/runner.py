@@ -79,6 +79,8 @@ class Recorder(unittest.TestResult):
 
     def stopTest(self, test):  # noqa: N802
         super().stopTest(test)
+        if self.current is None:
+            return  # 3.12.1 does not start a test that is skipped, and `note` wrote its end
         seconds = round(time.perf_counter() - self.begun, 4)
         if not self.status and sys.exc_info()[0] is not None:
             # what unittest does not take for an outcome, KeyboardInterrupt, is under way
