@@ -296,20 +296,27 @@ def test_demo_notices_results_that_differ(third, words):
     assert bool(demo.disagreement(ways, 2)) == bool(words)
 
 
-def test_demo_fails_when_a_way_finds_something_else(tree, tmp_path):
+def demo_with(body, tree, tmp_path):
+    """`gort demo` whose parts answer by `body`, the lines of a function of a part's name and arguments."""
     code = (
         "import sys, gort.cli, gort.cli.demo as d\n"
         "task = d._task\n"
-        "def wrong(name, *a):\n"
-        "    result = task(name, *a)\n"
-        "    if name == 'threads': result['found'][3][2] = '00'\n"
-        "    return result\n"
+        f"def wrong(name, *a):\n{body}"
         "d._task = wrong\n"
         "sys.exit(gort.cli.main(sys.argv[1:]))\n"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code, *map(str, small_demo(tree, tmp_path / "p.html"))],
         capture_output=True, text=True, timeout=50, cwd=tmp_path, check=False,
+    )  # fmt: skip
+
+
+def test_demo_fails_when_a_way_finds_something_else(tree, tmp_path):
+    done = demo_with(
+        "    result = task(name, *a)\n"
+        "    if name == 'threads': result['found'][3][2] = '00'\n"
+        "    return result\n",
+        tree, tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
     assert "FAILED, the results differ: one thread per file has" in done.stdout
@@ -333,17 +340,10 @@ def test_unchanged_program_is_watched_to_its_end(app, as_goroutines):
 
 
 def test_demo_fails_when_the_program_prints_something_else(tree, tmp_path):
-    code = (
-        "import sys, gort.cli, gort.cli.demo as d\n"
-        "task = d._task\n"
-        "def wrong(name, *a):\n"
-        "    return {**task(name, *a), 'output': a[0]} if name == 'unchanged' else task(name, *a)\n"
-        "d._task = wrong\n"
-        "sys.exit(gort.cli.main(sys.argv[1:]))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, small_demo(tree, tmp_path / "p.html"))],
-        capture_output=True, text=True, timeout=50, cwd=tmp_path, check=False,
+    done = demo_with(
+        "    found = task(name, *a)\n"
+        "    return {**found, 'output': a[0]} if name == 'unchanged' else found\n",
+        tree, tmp_path,
     )  # fmt: skip
     assert done.returncode == 1
     assert "FAILED, the threaded program printed True instead of False" in done.stdout

@@ -4,7 +4,9 @@ use crate::goroutine::host::{HostThread, Standing};
 use crate::goroutine::waiter::{Listens, Outcome, Reason, Wait};
 use crate::netpoll::NetPoll;
 use crate::primitive::atomic::Ordering;
+use crate::sched::machine::Machine;
 use crate::sched::{self, Runtime, current_machine};
+use std::ptr;
 use std::sync::atomic::AtomicBool;
 
 /// Whether hooks may park at all: set once they are installed, cleared in a forked child and by `GORT_BOUNDARY=0`.
@@ -26,27 +28,44 @@ pub(super) struct Caller {
     host: HostThread,
 }
 
-/// The goroutine that called a hook, if it may park. Fit for a signal handler: no lock, no allocation.
+/// The calling thread's M while it runs a goroutine; null on g0 and on a plain thread. Until the goroutine parks, its
+/// descriptor (`current`) and bundle are alive and this thread's. Fit for a signal handler.
 #[inline]
-pub(super) fn caller() -> Option<Caller> {
+pub(super) fn goroutines_machine() -> *mut Machine {
     let m = current_machine();
-    if m.is_null() || !is_parking_allowed() {
-        return None;
-    }
-    // SAFETY: this thread's M; while it is not on g0 its current goroutine and the bundle are alive and this thread's.
+    // SAFETY: this thread's M.
+    if !m.is_null() && unsafe { (*m).in_scheduler.load(Ordering::Relaxed) } { ptr::null_mut() } else { m }
+}
+
+/// The goroutine that called a hook, outside of a signal handler, if its host state stands as asked: its M, the runtime and
+/// the state. Fit for a signal handler: no lock, no allocation.
+#[inline]
+fn standing(asked: Standing) -> Option<(*mut Machine, &'static Runtime, HostThread)> {
+    let m = goroutines_machine();
+    // SAFETY: as `goroutines_machine` says.
     unsafe {
-        if (*m).in_scheduler.load(Ordering::Relaxed) || (*m).signal_depth.load(Ordering::Relaxed) != 0 {
+        if m.is_null() || (*m).signal_depth.load(Ordering::Relaxed) != 0 {
             return None;
         }
         let rt = (*m).rt;
         let host = (*(*(*m).current).bundle).host;
-        let detached = (rt.host.standing)(host) == Standing::Detached;
-        if !detached || rt.stopping.load(Ordering::Relaxed) {
-            return None;
-        }
-        (*m).in_hook.store(true, Ordering::Relaxed);
-        Some(Caller { rt, host })
+        ((rt.host.standing)(host) == asked).then_some((m, rt, host))
     }
+}
+
+/// The goroutine that called a hook, if it may park. Fit for a signal handler.
+#[inline]
+pub(super) fn caller() -> Option<Caller> {
+    if !is_parking_allowed() {
+        return None;
+    }
+    let (m, rt, host) = standing(Standing::Detached)?;
+    if rt.stopping.load(Ordering::Relaxed) {
+        return None;
+    }
+    // SAFETY: this thread's M.
+    unsafe { (*m).in_hook.store(true, Ordering::Relaxed) };
+    Some(Caller { rt, host })
 }
 
 /// For sysmon: whether the calling goroutine's call waits for nothing.
@@ -65,19 +84,7 @@ impl Drop for Caller {
 
 /// The runtime, if the calling thread runs a goroutine that holds the host's lock.
 pub(super) fn attached_runtime() -> Option<&'static Runtime> {
-    let m = current_machine();
-    if m.is_null() {
-        return None;
-    }
-    // SAFETY: as in `caller`.
-    unsafe {
-        if (*m).in_scheduler.load(Ordering::Relaxed) || (*m).signal_depth.load(Ordering::Relaxed) != 0 {
-            return None;
-        }
-        let rt = (*m).rt;
-        let host = (*(*(*m).current).bundle).host;
-        ((rt.host.standing)(host) == Standing::Attached).then_some(rt)
-    }
+    standing(Standing::Attached).map(|(_, rt, _)| rt)
 }
 
 impl Caller {
@@ -117,6 +124,23 @@ impl Caller {
             unsafe { sched::block(rt, &mut wait, Reason::Sleep, Some(deadline_ns)) == Outcome::TimedOut }
         })
     }
+}
+
+/// Blocks for something outside of the program: the deadlock detector keeps quiet meanwhile. Host attached.
+///
+/// # Safety
+/// As for `sched::block`.
+pub(super) unsafe fn block_foreign(
+    rt: &'static Runtime,
+    wait: &mut Wait,
+    reason: Reason,
+    deadline_ns: Option<u64>,
+) -> Outcome {
+    rt.foreign_waits.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: the caller's promise.
+    let outcome = unsafe { sched::block(rt, wait, reason, deadline_ns) };
+    rt.foreign_waits.fetch_sub(1, Ordering::Relaxed);
+    outcome
 }
 
 /// A wait that cannot be cancelled.

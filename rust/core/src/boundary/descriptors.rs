@@ -9,7 +9,7 @@
 use super::caller::{attached_runtime, caller};
 use super::hooks::original;
 use crate::goroutine::waiter::WaitQueue;
-use crate::sched::{self, Runtime};
+use crate::sched::Runtime;
 use crate::sys::errno;
 use libc::{c_int, c_uint, pid_t};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -53,14 +53,8 @@ pub(super) fn forget(fd: c_int) {
 fn close_waiters(rt: &'static Runtime, fd: usize) {
     let mut claimed = WaitQueue::new();
     rt.net.close_waiters(fd as c_int, &mut claimed);
-    while !claimed.is_empty() {
-        let node = claimed.front();
-        // SAFETY: claimed: alive until its owner is readied, here, once; not touched after that.
-        unsafe {
-            claimed.remove(node);
-            sched::ready_wait(&*(*node).wait);
-        }
-    }
+    // SAFETY: claimed just now.
+    unsafe { rt.ready_claimed(&mut claimed) };
 }
 
 /// Whether `fd` is the poller's, in this process.

@@ -1,7 +1,7 @@
 //! Name resolution: getaddrinfo and getnameinfo talk to servers inside the C library, out of reach of the hooks. A small pool
 //! of threads does it, so that a thousand goroutines that resolve names take a few threads, not a thousand.
 
-use super::caller::{Caller, caller, foreign_wait};
+use super::caller::{Caller, block_foreign, caller, foreign_wait};
 use super::hooks::original;
 use crate::goroutine::waiter::{Listens, Outcome, Reason, Wait};
 use crate::sched::{self, Runtime};
@@ -9,7 +9,6 @@ use crate::sys::{errno, thread};
 use libc::{addrinfo, c_char, c_int, sockaddr, socklen_t};
 use std::collections::VecDeque;
 use std::ptr;
-use std::sync::atomic::Ordering;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 /// Threads at most. Resolvers wait for answers most of the time; C libraries lock some of their state.
@@ -111,10 +110,8 @@ fn in_pool(caller: &Caller, ask: &(dyn Fn() -> c_int + Sync)) -> Option<c_int> {
             sched::retract(&wait);
             return false;
         }
-        rt.foreign_waits.fetch_add(1, Ordering::Relaxed);
         // SAFETY: announced above; no lock is held.
-        let outcome = unsafe { sched::block(rt, &mut wait, Reason::Dns, None) };
-        rt.foreign_waits.fetch_sub(1, Ordering::Relaxed);
+        let outcome = unsafe { block_foreign(rt, &mut wait, Reason::Dns, None) };
         debug_assert_eq!(outcome, Outcome::Delivered);
         true
     });

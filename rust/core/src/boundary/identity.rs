@@ -1,9 +1,9 @@
 //! Who the caller is to C code that asks for its thread: each goroutine somebody else, the main goroutine the main thread.
 
+use super::caller::goroutines_machine;
 use super::hooks::original;
 use crate::goroutine::Goroutine;
 use crate::primitive::atomic::Ordering;
-use crate::sched::current_machine;
 use crate::sys::thread;
 use std::sync::atomic::AtomicUsize;
 
@@ -45,27 +45,26 @@ pub(super) fn main_thread() -> usize {
 
 /// Whether the caller runs on a goroutine's stack, the main goroutine's included.
 pub(super) fn is_on_goroutine() -> bool {
-    let m = current_machine();
-    // SAFETY: this thread's M.
-    !m.is_null() && !unsafe { (*m).in_scheduler.load(Ordering::Relaxed) }
+    !goroutines_machine().is_null()
 }
 
 /// The running goroutine's stack, its base and bytes; `None` on a thread's own.
 pub(super) fn stack_bounds() -> Option<(usize, usize)> {
-    if !is_on_goroutine() {
+    let m = goroutines_machine();
+    if m.is_null() {
         return None;
     }
-    // SAFETY: this thread's M runs a goroutine, whose bundle is alive.
-    let stack = unsafe { (*(*(*current_machine()).current).bundle).stack.as_ref() }?;
+    // SAFETY: as `goroutines_machine` says.
+    let stack = unsafe { (*(*(*m).current).bundle).stack.as_ref() }?;
     Some((stack.base(), stack.size_bytes()))
 }
 
 /// `pthread_self`: the goroutine's own number. On g0 and on plain threads the thread's.
 pub(super) extern "C" fn pthread_self() -> usize {
-    let m = current_machine();
-    // SAFETY: this thread's M; while it is not on g0 its current goroutine and the bundle are alive.
+    let m = goroutines_machine();
+    // SAFETY: as `goroutines_machine` says.
     unsafe {
-        if m.is_null() || (*m).in_scheduler.load(Ordering::Relaxed) {
+        if m.is_null() {
             return original::pthread_self::call();
         }
         let bundle = (*(*m).current).bundle;

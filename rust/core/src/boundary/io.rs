@@ -75,20 +75,17 @@ fn now_after(flags: c_int, done: usize) -> c_int {
     flags | libc::MSG_DONTWAIT | if done == 0 { 0 } else { libc::MSG_NOSIGNAL }
 }
 
-/// Receives with MSG_WAITALL.
+/// Receives with MSG_WAITALL from a stream.
 fn receive_all(
     fd: c_int,
     flags: c_int,
     wanted: usize,
     counts: &Counts,
-    mut attempt: impl FnMut(usize) -> isize,
+    attempt: impl FnMut(usize) -> isize,
 ) -> Option<ssize_t> {
     let caller = caller()?;
     if flags & (NEVER_PARKS | libc::MSG_PEEK) != 0 {
         return None;
-    }
-    if !is_stream(fd) {
-        return finish(until_done(&caller, fd, Side::Read, || counts.park(), || attempt(0)), counts);
     }
     through(&caller, fd, Side::Read, wanted, counts, attempt)
 }

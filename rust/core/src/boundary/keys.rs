@@ -4,10 +4,10 @@
 //! its own. The main goroutine has one too, because it may run on another thread for a while, and what it set before
 //! there were hooks it still finds on its own thread. g0 and plain threads keep the C library's.
 
+use super::caller::goroutines_machine;
 use super::hooks::original;
 use crate::goroutine::Goroutine;
 use crate::primitive::atomic::Ordering;
-use crate::sched::current_machine;
 use libc::{c_int, c_void, pthread_key_t};
 use std::collections::HashMap;
 use std::ptr;
@@ -78,10 +78,10 @@ pub(super) fn add_thread_stop(function: usize) {
 
 /// The goroutine that runs here, and whether it is the main one on its own thread.
 fn running() -> Option<(*mut Goroutine, bool)> {
-    let m = current_machine();
-    // SAFETY: this thread's M; while it is not on g0 its current goroutine is alive and this thread's.
+    let m = goroutines_machine();
+    // SAFETY: as `goroutines_machine` says.
     unsafe {
-        if m.is_null() || (*m).in_scheduler.load(Ordering::Relaxed) {
+        if m.is_null() {
             return None;
         }
         let g = (*m).current;

@@ -1,6 +1,6 @@
 //! poll, select and epoll_wait by a goroutine: look without waiting, stand at every descriptor, look again after each event.
 
-use super::caller::{Caller, caller, foreign_wait};
+use super::caller::{Caller, block_foreign, caller, foreign_wait};
 use super::hooks::{Counts, original};
 use super::sleep::ns_of;
 use super::wait::error_of;
@@ -10,7 +10,6 @@ use crate::sched::{self, Runtime};
 use crate::sys::{clock, errno};
 use libc::{c_int, c_short, epoll_event, fd_set, nfds_t, pollfd, sigset_t, timespec, timeval};
 use std::ptr;
-use std::sync::atomic::Ordering;
 
 /// Descriptors that need no allocation.
 const FEW: usize = 8;
@@ -102,11 +101,8 @@ fn stand(rt: &'static Runtime, places: &mut [Place], deadline_ns: Option<u64>) -
         sched::retract(&wait);
         Outcome::Delivered
     } else {
-        rt.foreign_waits.fetch_add(1, Ordering::Relaxed);
         // SAFETY: announced above; no lock is held.
-        let outcome = unsafe { sched::block(rt, &mut wait, Reason::Io, deadline_ns) };
-        rt.foreign_waits.fetch_sub(1, Ordering::Relaxed);
-        outcome
+        unsafe { block_foreign(rt, &mut wait, Reason::Io, deadline_ns) }
     };
     for place in places {
         // SAFETY: the node is live, and linked there if anywhere.

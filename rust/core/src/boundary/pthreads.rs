@@ -3,12 +3,11 @@
 //! A goroutine's number is only ever known from here (`identity`, `threads`), and no real pthread_t has its value: those
 //! are addresses of live thread blocks, and so is a goroutine's of its own live record.
 
+use super::caller::goroutines_machine;
 use super::hooks::original;
 use super::identity::{self, main_thread};
 use super::threads;
 use crate::goroutine::Bundle;
-use crate::primitive::atomic::Ordering;
-use crate::sched::current_machine;
 use libc::{c_char, c_int, c_void, clockid_t, pthread_attr_t, sched_param, sigset_t, sigval, size_t};
 use std::ptr;
 
@@ -170,10 +169,10 @@ pub(super) unsafe fn unwire(bundle: *mut Bundle) {
 }
 
 unsafe fn wire_for_mask(before: &sigset_t) {
-    let m = current_machine();
-    // SAFETY: this thread's M; on a goroutine's stack its current goroutine and bundle are this thread's.
+    let m = goroutines_machine();
+    // SAFETY: as `goroutines_machine` says.
     unsafe {
-        if m.is_null() || (*m).in_scheduler.load(Ordering::Relaxed) {
+        if m.is_null() {
             return;
         }
         let mut now: sigset_t = std::mem::zeroed();
@@ -197,15 +196,10 @@ unsafe fn wire_for_mask(before: &sigset_t) {
 pub(super) unsafe extern "C" fn sched_setaffinity(pid: libc::pid_t, size: size_t, set: *const c_void) -> c_int {
     // SAFETY: as called.
     let result = unsafe { original::sched_setaffinity::call(pid, size, set) };
-    let m = current_machine();
+    let m = goroutines_machine();
     // SAFETY: as in `wire_for_mask`.
     unsafe {
-        if result == 0
-            && pid == 0
-            && super::descriptors::is_this_process()
-            && !m.is_null()
-            && !(*m).in_scheduler.load(Ordering::Relaxed)
-        {
+        if result == 0 && pid == 0 && super::descriptors::is_this_process() && !m.is_null() {
             let bundle = (*(*m).current).bundle;
             (*bundle).wired = (*bundle).wired.saturating_add(1);
         }

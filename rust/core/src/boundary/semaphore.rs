@@ -8,7 +8,7 @@
 //! From 3.13 on the semaphore lies on the waiting goroutine's stack and other threads write to it: such a stack must stay
 //! where it is and keep its pages while its goroutine is parked here.
 
-use super::caller::{Caller, attached_runtime, caller, foreign_wait};
+use super::caller::{Caller, attached_runtime, block_foreign, caller, foreign_wait};
 use super::hooks::{Counts, original};
 use super::sleep::deadline_of;
 use crate::goroutine::waiter::{Node, Outcome, Reason, WaitQueue};
@@ -19,7 +19,6 @@ use crate::sys::errno;
 use libc::{c_int, clockid_t, sem_t, timespec};
 use std::ptr;
 use std::sync::LazyLock;
-use std::sync::atomic::Ordering;
 
 /// Buckets of the table, a power of two: some goroutines in one bucket only make its queue longer.
 const BUCKETS: usize = 512;
@@ -73,11 +72,8 @@ unsafe fn take(caller: &Caller, semaphore: *mut sem_t, deadline_ns: Option<u64>)
                 sched::retract(&wait);
                 Outcome::Pending
             } else {
-                rt.foreign_waits.fetch_add(1, Ordering::Relaxed);
                 // SAFETY: announced above; no lock is held. A wait that a poster claimed meanwhile comes back at once.
-                let outcome = unsafe { sched::block(rt, &mut wait, Reason::Lock, deadline_ns) };
-                rt.foreign_waits.fetch_sub(1, Ordering::Relaxed);
-                outcome
+                unsafe { block_foreign(rt, &mut wait, Reason::Lock, deadline_ns) }
             };
             // SAFETY: the node is live, and linked here if anywhere.
             unsafe { queue.lock().remove(&raw mut node) };

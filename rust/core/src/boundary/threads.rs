@@ -5,13 +5,13 @@
 //! it, and the scheduler takes for its state whatever is current when it parks. Its pthread_t is the address of a record
 //! that lives until the thread has ended and was joined or detached.
 
-use super::caller::{caller, foreign_wait};
+use super::caller::{block_foreign, caller, foreign_wait, goroutines_machine};
 use super::hooks::original;
 use crate::goroutine::Goroutine;
 use crate::goroutine::host::{HostThread, Standing};
 use crate::goroutine::waiter::{Node, Outcome, Reason, WaitQueue};
 use crate::primitive::atomic::Ordering;
-use crate::sched::{self, Runtime, current_machine};
+use crate::sched::{self, Runtime};
 use crate::sys::{clock, errno};
 use libc::{c_int, c_void, clockid_t, pthread_attr_t, timespec};
 use std::collections::HashMap;
@@ -256,7 +256,7 @@ unsafe fn end(g: *mut Goroutine, result: *mut c_void) {
     unsafe {
         super::at_end(g);
         forget_real((*g).task.addr());
-        let rt = sched::machine::attach_home();
+        sched::machine::attach_home();
         let identity = (*g).task.addr();
         let joiners = with_record(identity, |record| {
             record.result = result;
@@ -264,7 +264,7 @@ unsafe fn end(g: *mut Goroutine, result: *mut c_void) {
             std::mem::take(&mut record.joiners)
         });
         ENDED.notify_all();
-        ready_all(rt, joiners.unwrap_or_default());
+        ready_all(joiners.unwrap_or_default());
         if with_record(identity, |record| record.is_detached) == Some(true) {
             remove(identity);
         }
@@ -272,7 +272,7 @@ unsafe fn end(g: *mut Goroutine, result: *mut c_void) {
 }
 
 /// Host attached.
-fn ready_all(_rt: &'static Runtime, mut waiters: WaitQueue) {
+fn ready_all(mut waiters: WaitQueue) {
     loop {
         let node = waiters.claim_front(Outcome::Delivered);
         if node.is_null() {
@@ -286,10 +286,10 @@ fn ready_all(_rt: &'static Runtime, mut waiters: WaitQueue) {
 /// What `pthread_exit(result)` goes on with (`context::pass_on`): the original, which unwinds; a frame of ours below it
 /// would be unwound too. A goroutine that is a thread leaves for good here; its C frames are abandoned, as a thread's are.
 pub(super) unsafe extern "C" fn before_exit(result: usize) -> usize {
-    let m = current_machine();
-    // SAFETY: this thread's M; on a goroutine's stack its current goroutine and bundle are alive and this thread's.
+    let m = goroutines_machine();
+    // SAFETY: as `goroutines_machine` says.
     unsafe {
-        if !m.is_null() && !(*m).in_scheduler.load(Ordering::Relaxed) && !(*m).rt.stopping.load(Ordering::Relaxed) {
+        if !m.is_null() && !(*m).rt.stopping.load(Ordering::Relaxed) {
             let g = (*m).current;
             let host = (*(*g).bundle).host;
             if (*(*g).bundle).is_thread {
@@ -347,10 +347,8 @@ fn join_parked(rt: &'static Runtime, thread: usize, deadline_ns: Option<u64>) ->
             sched::retract(&wait);
             return true;
         }
-        rt.foreign_waits.fetch_add(1, Ordering::Relaxed);
         // SAFETY: announced above; no lock is held.
-        let outcome = unsafe { sched::block(rt, &mut wait, Reason::Join, deadline_ns) };
-        rt.foreign_waits.fetch_sub(1, Ordering::Relaxed);
+        let outcome = unsafe { block_foreign(rt, &mut wait, Reason::Join, deadline_ns) };
         if outcome == Outcome::Delivered {
             return true;
         }
