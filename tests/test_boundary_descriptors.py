@@ -110,3 +110,27 @@ child.returncode = 0
 os._exit(0)
 """
     )
+
+
+def test_many_descriptors_need_no_growth_while_threads_run():
+    """The kernel lets every thread that opens something wait while it grows the table."""
+    check(
+        """
+import os
+import resource
+
+import gort
+
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+room = min(hard, 4096)
+resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
+
+def table():
+    return int(open("/proc/self/status").read().split("FDSize:")[1].split()[0])
+
+assert table() < room
+gort.run(lambda: None)
+assert table() >= room
+assert str(room - 1) not in os.listdir("/proc/self/fd")
+"""
+    )

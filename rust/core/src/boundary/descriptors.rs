@@ -23,6 +23,29 @@ pub(super) fn note_process() {
     PROCESS.store(unsafe { libc::getpid() }, Ordering::Relaxed); // known before the first hook is in place
 }
 
+/// Descriptors that the kernel's table has room for from the start: half a MiB of the kernel's memory.
+const ROOM: u64 = 65_536;
+
+/// Lets the kernel grow the process's table of descriptors now. A process with threads waits tens of milliseconds each time
+/// it grows (Linux: `expand_fdtable` waits for a grace period of RCU), and every goroutine that opens something meanwhile
+/// would hold an OS thread; one that has a single thread does not wait. A refusal leaves that as it is.
+pub(super) fn make_room() {
+    // SAFETY: a valid record and a name; descriptors of our own, which are closed again.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return;
+        }
+        let any = libc::open(c"/".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        let high = libc::fcntl(any, libc::F_DUPFD_CLOEXEC, limit.rlim_cur.min(ROOM) as c_int - 1);
+        for fd in [any, high] {
+            if fd >= 0 {
+                libc::close(fd);
+            }
+        }
+    }
+}
+
 /// `false` in a child between vfork and exec.
 pub(super) fn is_this_process() -> bool {
     // SAFETY: no arguments. The system call itself: a C library may remember the number over vfork.

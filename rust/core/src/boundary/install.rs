@@ -60,6 +60,7 @@ pub fn install(rt: &'static Runtime, interpreter: usize, parking: bool) -> Insta
     crate::context::set_filter(super::threads::before_exit);
     rt.at_end.store(super::at_end as *mut (), Ordering::Relaxed); // no goroutine runs yet
     descriptors::note_process();
+    descriptors::make_room();
     let watched = fork::watch(); // or hooks would park in a forked child that has no scheduler
     let mut boundary = Boundary { interpreter, parking, added: Vec::new(), loads: elf::loads(), placed: Vec::new() };
     boundary.scan();
