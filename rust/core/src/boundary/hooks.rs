@@ -1,13 +1,13 @@
 //! The names that are answered here: for each the function that stands in for it, where its original is, and its counts.
 
 use super::{
-    connect, descriptors, dns, files, fortified, identity, install, io, keys, poll, process, pthreads, semaphore,
-    signals, sleep, threads,
+    connect, descriptors, dns, files, fortified, host_lock, identity, install, io, keys, poll, process, pthreads,
+    semaphore, signals, sleep, threads,
 };
 use libc::{
     addrinfo, c_char, c_int, c_uint, c_void, clockid_t, epoll_event, fd_set, id_t, idtype_t, iovec, mmsghdr, msghdr,
-    nfds_t, off_t, pid_t, pollfd, pthread_attr_t, pthread_key_t, rusage, sched_param, sem_t, sigaction, siginfo_t,
-    sigset_t, sigval, size_t, sockaddr, socklen_t, ssize_t, timespec, timeval, useconds_t,
+    nfds_t, off_t, pid_t, pollfd, pthread_attr_t, pthread_cond_t, pthread_key_t, pthread_mutex_t, rusage, sched_param,
+    sem_t, sigaction, siginfo_t, sigset_t, sigval, size_t, sockaddr, socklen_t, ssize_t, timespec, timeval, useconds_t,
 };
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,6 +23,8 @@ pub enum Subject {
     Identity,
     /// What the caller keeps per thread.
     Keys,
+    /// The interpreter's waits for its own lock.
+    HostLock,
 }
 
 /// How often a hooked call waited.
@@ -165,6 +167,8 @@ hooks! {
     Watched dup3(from: c_int, to: c_int, flags: c_int) -> c_int = descriptors::dup3;
     Watched close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int = descriptors::close_range;
     Watched closefrom(first: c_int) -> () = descriptors::closefrom;
+    HostLock pthread_cond_timedwait(condition: *mut pthread_cond_t, mutex: *mut pthread_mutex_t, until: *const timespec)
+        -> c_int = host_lock::pthread_cond_timedwait;
     Blocking sleep(seconds: c_uint) -> c_uint = sleep::sleep;
     Blocking usleep(us: useconds_t) -> c_int = sleep::usleep;
     Blocking nanosleep(time: *const timespec, left: *mut timespec) -> c_int = sleep::nanosleep;

@@ -37,6 +37,7 @@ mod files;
 mod fork;
 mod fortified;
 pub mod hooks;
+mod host_lock;
 mod identity;
 mod install;
 mod io;

@@ -86,6 +86,7 @@ pub(super) fn allows(kind: Kind, object: &Object, hook: &Hook, parking: bool) ->
         (_, Subject::Identity) => true,
         (_, Subject::Keys) => has_keys,
         (_, _) if !parking => false,
+        (_, Subject::HostLock) => kind == Kind::Interpreter,
         (Kind::Module, _) => !KEEP_BLOCKING.contains(&stem(object)),
         // Their semaphores are their own affair.
         (Kind::OpenSsl | Kind::Added, _) => !hook.name.to_bytes().starts_with(b"sem_"),

@@ -2,10 +2,11 @@
 //! attached. Nothing is patched: originals are looked up, hooks are called by name.
 
 use super::hooks::HOOKS;
-use super::{allow_parking, keys, poll, semaphore, serve, signals, sleep};
+use super::{allow_parking, host_lock, keys, poll, semaphore, serve, signals, sleep};
 use crate::goroutine::Goroutine;
 use crate::goroutine::host::{Host, HostThread, Standing, null_host};
 use crate::sched::config::Config;
+use crate::sched::machine::Machine;
 use crate::sched::{Runtime, current_machine, gosched};
 use crate::sys::{clock, errno, loader};
 use libc::{c_int, c_void, fd_set, pollfd, sem_t, sigaction as Action, siginfo_t, timespec, timeval};
@@ -286,6 +287,37 @@ fn attached_goroutines_and_threads_pass_through() {
 
 static ORDER: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
 static KEYS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+#[test]
+fn a_wait_for_the_hosts_lock_is_no_call_that_lasts() {
+    let woken = run(|| {
+        let (mutex, condition) = (libc::PTHREAD_MUTEX_INITIALIZER, libc::PTHREAD_COND_INITIALIZER);
+        let (mutex, condition) = (UnsafeCell::new(mutex), UnsafeCell::new(condition));
+        let (m, mutex_at, condition_at) = (
+            current_machine().expose_provenance(),
+            mutex.get().expose_provenance(),
+            condition.get().expose_provenance(),
+        );
+        // SAFETY: the goroutine keeps its M, the mutex and the condition until this thread has ended.
+        let watcher = std::thread::spawn(move || unsafe {
+            let m: *mut Machine = ptr::with_exposed_provenance_mut(m);
+            wait_until(|| (*m).in_hook.load(Ordering::SeqCst));
+            libc::pthread_mutex_lock(ptr::with_exposed_provenance_mut(mutex_at)); // once the wait has let go of it
+            libc::pthread_cond_signal(ptr::with_exposed_provenance_mut(condition_at));
+            libc::pthread_mutex_unlock(ptr::with_exposed_provenance_mut(mutex_at));
+        });
+        let until = at(libc::CLOCK_REALTIME, LIMIT.as_nanos() as u64);
+        // SAFETY: both are initialised; the mutex is this thread's while it is locked.
+        unsafe {
+            libc::pthread_mutex_lock(mutex.get());
+            let result = host_lock::pthread_cond_timedwait(condition.get(), mutex.get(), &raw const until);
+            libc::pthread_mutex_unlock(mutex.get());
+            watcher.join().expect("the watcher saw the wait");
+            (result, (*current_machine()).in_hook.load(Ordering::SeqCst))
+        }
+    });
+    assert_eq!(woken, (0, false));
+}
 
 fn key(i: usize) -> libc::pthread_key_t {
     KEYS[i].load(Ordering::SeqCst) as libc::pthread_key_t

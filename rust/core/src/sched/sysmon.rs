@@ -28,8 +28,9 @@ struct Seen {
     host: *mut u8,
     ticks: u32,
     since_ns: u64,
-    /// When the goroutine that runs was first seen.
+    /// When the goroutine that runs was first seen, later by what it waited for the host's lock.
     begun_ns: u64,
+    looked_ns: u64,
 }
 
 /// What a look at a P found; the most urgent of all Ps decides when to look again.
@@ -76,14 +77,15 @@ impl Runtime {
             seen.host = ptr::null_mut();
             return Look::Quiet;
         }
+        // SAFETY: Ms are never freed. Relaxed: a hint; a call that lasts is seen at the next look.
+        let in_hook = unsafe { (*m).in_hook.load(Ordering::Relaxed) };
         let out = {
             // Held so that a state looked at is not deleted meanwhile.
             let _guard = self.state_delete.lock().unwrap_or_else(|e| e.into_inner());
             // SAFETY: Ms are never freed; the state is alive under the guard.
             unsafe {
                 let host = (*m).visible_host.load(Ordering::Acquire);
-                // Relaxed: a hint; a call that lasts is seen at the next look.
-                let inside = (*m).in_scheduler.load(Ordering::Acquire) || (*m).in_hook.load(Ordering::Relaxed);
+                let inside = in_hook || (*m).in_scheduler.load(Ordering::Acquire);
                 let state = host.map_addr(|address| address & !Bundle::MAY_BE_GONE);
                 let detached = || {
                     if host == state { (self.host.is_detached)(state) } else { (self.host.seems_detached)(state) }
@@ -94,13 +96,16 @@ impl Runtime {
         let ticks = p.ticks.load(Ordering::Relaxed);
         if ticks != seen.ticks {
             seen.begun_ns = now;
+        } else if in_hook {
+            seen.begun_ns += now - seen.looked_ns;
         }
+        seen.looked_ns = now;
         // SAFETY: Ms are never freed.
         if unsafe { self.computes_too_long(p, &*m, seen, now) } && self.send_taker(p) {
             return Look::HandedOff;
         }
         if out.is_null() || out != seen.host || ticks != seen.ticks {
-            *seen = Seen { host: out, ticks, since_ns: now, begun_ns: seen.begun_ns };
+            *seen = Seen { host: out, ticks, since_ns: now, ..*seen };
             return match (out.is_null(), p.queue.is_empty()) {
                 (false, _) => Look::Out,
                 (true, false) => Look::Waiting,
@@ -168,7 +173,8 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
     let rt: &'static Runtime = unsafe { &*argument.cast::<Runtime>() };
     thread::set_name("gort-sysmon");
     let pause = AtomicU32::new(0);
-    let mut seen = vec![Seen { host: ptr::null_mut(), ticks: 0, since_ns: 0, begun_ns: 0 }; rt.processors.len()];
+    let mut seen =
+        vec![Seen { host: ptr::null_mut(), ticks: 0, since_ns: 0, begun_ns: 0, looked_ns: 0 }; rt.processors.len()];
     let (mut pause_ns, mut quiet) = (MIN_PAUSE_NS, 0u32);
     let (mut asleep_rounds, mut asked_at_ticks) = (0u32, u64::MAX);
     let mut net = NetWatch::default();
