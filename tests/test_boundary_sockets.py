@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import errno
+import itertools
 import os
 import resource
 import socket
@@ -303,6 +304,29 @@ def test_hundreds_of_connections_at_once():
             b"ASK %d" % i for i in range(300)
         ]
         server.join(timeout=LIMIT)
+
+
+def test_who_accepts_comes_before_the_next_to_connect():
+    """A short queue of connections holds: what does not fit would come again a second later."""
+    backlog, count = 5, 200
+    came, kept = [], []
+    with socket.create_server(("127.0.0.1", 0), backlog=backlog) as listener:
+
+        def accept():
+            for _ in range(count):
+                kept.append(listener.accept()[0])
+                came.append(-1)
+
+        def ask(timeout):
+            came.append(1)
+            kept.append(socket.create_connection(listener.getsockname(), timeout))
+
+        acceptor = waiter(accept)
+        join_all([gort.go(ask, i % 2 * LIMIT or None) for i in range(count)])
+        acceptor.join(timeout=LIMIT)
+    for connection in kept:
+        connection.close()
+    assert max(itertools.accumulate(came)) <= backlog
 
 
 def closed_port():

@@ -72,9 +72,7 @@ def test_a_threading_server():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b"hello")
         def log_message(self, *args): pass
-    class HTTPServer(http.server.ThreadingHTTPServer):
-        request_queue_size = 200  # with 5 the kernel drops connections, which come again after 1, 3, 7, ... s
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever).start()
         got = []
         ts = [threading.Thread(target=lambda: got.append(

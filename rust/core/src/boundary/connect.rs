@@ -1,23 +1,13 @@
 //! Making connections: accept waits for the listener to be readable, connect for the socket to be writable.
 
-use super::caller::caller;
+use super::caller::{Caller, caller};
 use super::files::is_ready;
 use super::hooks::{Counts, original};
 use super::wait::{Tried, until_done};
-use crate::netpoll::Side;
+use crate::netpoll::{Side, is_listener};
+use crate::sched;
 use crate::sys::errno;
-use libc::{c_int, c_void, sockaddr, socklen_t};
-
-/// Whether connections come to the socket at all.
-fn is_listener(fd: c_int) -> bool {
-    let mut listens: c_int = 0;
-    let mut size = size_of::<c_int>() as socklen_t;
-    // SAFETY: the record and its size are ours.
-    let rc = unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, (&raw mut listens).cast::<c_void>(), &raw mut size)
-    };
-    rc == 0 && listens != 0
-}
+use libc::{c_int, sockaddr, socklen_t};
 
 /// Accepts by `ask` once there is somebody. Another thread or process may be faster: `ask` then waits, on the OS thread.
 fn accept_by(fd: c_int, counts: &Counts, ask: impl Fn() -> c_int) -> Option<c_int> {
@@ -57,6 +47,15 @@ pub(super) unsafe extern "C" fn accept4(
     accept_by(fd, &original::accept4::COUNTS, ask).unwrap_or_else(ask)
 }
 
+/// After a connect, whose listener may be this program's, and have room for few connections (socketserver: five): who
+/// accepts them comes before the next to connect, as the kernel would have woken a thread. Leaves `error` in errno.
+fn yield_to_acceptor(caller: &Caller, error: c_int) {
+    if caller.net().waiting() != 0 {
+        caller.attached(sched::yield_to_acceptor);
+    }
+    errno::set(error);
+}
+
 /// Starts to connect without waiting: the descriptor is O_NONBLOCK meanwhile.
 unsafe fn connect_now(fd: c_int, address: *const sockaddr, size: socklen_t) -> c_int {
     // SAFETY: as called; the flags are put back.
@@ -84,13 +83,17 @@ pub(super) unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, siz
 
 unsafe fn connect_parked(fd: c_int, address: *const sockaddr, size: socklen_t) -> Option<c_int> {
     let caller = caller()?;
-    if super::wait::is_nonblocking(fd) {
-        return None;
-    }
     let before = errno::get();
+    if super::wait::is_nonblocking(fd) {
+        // SAFETY: as called.
+        let result = unsafe { original::connect::call(fd, address, size) };
+        let error = if result == 0 { before } else { errno::get() };
+        yield_to_acceptor(&caller, error);
+        return Some(result);
+    }
     // SAFETY: as called.
     if unsafe { connect_now(fd, address, size) } == 0 {
-        errno::set(before);
+        yield_to_acceptor(&caller, before);
         return Some(0);
     }
     match errno::get() {
@@ -122,7 +125,10 @@ unsafe fn connect_parked(fd: c_int, address: *const sockaddr, size: socklen_t) -
         }
     };
     match until_done(&caller, fd, Side::Write, || original::connect::COUNTS.park(), attempt) {
-        Tried::Done(_) => Some(0),
+        Tried::Done(_) => {
+            yield_to_acceptor(&caller, before);
+            Some(0)
+        }
         Tried::Failed => {
             if errno::get() == libc::EAGAIN {
                 errno::set(libc::EINPROGRESS); // SO_SNDTIMEO: connect has its own word for it

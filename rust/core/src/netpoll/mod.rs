@@ -18,7 +18,7 @@ mod poll_desc;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use crate::sys::poller::{BATCH, Error, Event};
+pub use crate::sys::poller::{BATCH, Error, Event, is_listener};
 pub use poll_desc::{PollDesc, Side};
 
 use crate::goroutine::waiter::{Node, WaitQueue};
@@ -186,6 +186,7 @@ impl NetPoll {
         let desc = self.place(fd).ok_or(Error::NO_MEMORY)?;
         if !desc.is_registered() {
             poller.register(fd, desc.tag())?;
+            desc.set_listener(is_listener(fd));
             desc.set_registered(true);
         }
         Ok(desc)
@@ -289,11 +290,12 @@ impl NetPoll {
         self.place(tag as u32 as i32).filter(|desc| u64::from(desc.generation()) == tag >> 32)
     }
 
-    /// Claims who waits for what `note` kept, and appends them to `claimed` for the caller to ready, in order. Host
-    /// attached.
-    pub fn claim(&self, events: &[Event], claimed: &mut WaitQueue) {
+    /// Claims who waits for what `note` kept, and appends them for the caller to ready, in order: to `acceptors` those who
+    /// wait for connections, to `claimed` the others. Host attached.
+    pub fn claim(&self, events: &[Event], claimed: &mut WaitQueue, acceptors: &mut WaitQueue) {
         for event in events {
             let Some(desc) = self.current(event.tag) else { continue };
+            let claimed = if desc.is_listener() { &mut *acceptors } else { &mut *claimed };
             for (wanted, side) in [(event.readable, Side::Read), (event.writable, Side::Write)] {
                 if wanted {
                     desc.claim(side, false, claimed, &self.waiting);
@@ -415,10 +417,10 @@ impl NetPoll {
         self.pending.lock().unwrap_or_else(|e| e.into_inner()).extend_from_slice(events);
     }
 
-    /// Claims who waits for what was left. Host attached.
-    pub fn claim_pending(&self, claimed: &mut WaitQueue) {
+    /// Claims who waits for what was left, as `claim` does. Host attached.
+    pub fn claim_pending(&self, claimed: &mut WaitQueue, acceptors: &mut WaitQueue) {
         let events = std::mem::take(&mut *self.pending.lock().unwrap_or_else(|e| e.into_inner()));
-        self.claim(&events, claimed);
+        self.claim(&events, claimed, acceptors);
     }
 
     /// Keeps everybody else out, for a fork.

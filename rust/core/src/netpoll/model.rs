@@ -29,7 +29,7 @@ fn enqueue(net: &NetPoll, desc: &PollDesc, node: *mut Node, seen: u32) -> bool {
 fn event(net: &NetPoll, tag: u64) {
     let mut events = [Event { tag, readable: true, writable: false }];
     let kept = net.note(&mut events);
-    net.claim(&events[..kept], &mut WaitQueue::new());
+    net.claim(&events[..kept], &mut WaitQueue::new(), &mut WaitQueue::new());
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub struct PollDesc {
     generation: AtomicU32,
     /// The poller watches it. Changed under the table's lock.
     is_registered: AtomicBool,
+    /// Connections come to it. Changed as `is_registered` is, before it.
+    is_listener: AtomicBool,
     /// It stands in the list of those to verify.
     is_listed: AtomicBool,
     halves: [Half; 2],
@@ -54,6 +56,7 @@ impl PollDesc {
             fd,
             generation: AtomicU32::new(0),
             is_registered: AtomicBool::new(false),
+            is_listener: AtomicBool::new(false),
             is_listed: AtomicBool::new(false),
             halves: [Half::new(), Half::new()],
         }
@@ -82,6 +85,15 @@ impl PollDesc {
     pub fn is_registered(&self) -> bool {
         // Acquire: pairs with the Release in `set_registered`.
         self.is_registered.load(Ordering::Acquire)
+    }
+
+    /// Whether it was a listener when it was registered.
+    pub(super) fn is_listener(&self) -> bool {
+        self.is_listener.load(Ordering::Relaxed) // decides about an order only
+    }
+
+    pub(super) fn set_listener(&self, listener: bool) {
+        self.is_listener.store(listener, Ordering::Relaxed);
     }
 
     pub(super) fn set_registered(&self, registered: bool) {

@@ -47,7 +47,7 @@ fn happen(net: &NetPoll, tag: u64, readable: bool, writable: bool) -> usize {
 /// Claims, and takes the waiters out as who readies them does; returns how many.
 fn taken(net: &NetPoll, events: &[Event]) -> usize {
     let (mut claimed, mut count) = (WaitQueue::new(), 0);
-    net.claim(events, &mut claimed);
+    net.claim(events, &mut claimed, &mut WaitQueue::new());
     while !claimed.is_empty() {
         // SAFETY: it stands in front.
         unsafe { claimed.remove(claimed.front()) };
@@ -89,7 +89,7 @@ fn event_wakes_all_of_its_side_in_order_and_none_of_the_other() {
     let mut events = [Event { tag: tag(desc), readable: true, writable: false }];
     assert_eq!(net.note(&mut events), 1);
     let mut claimed = WaitQueue::new();
-    net.claim(&events, &mut claimed);
+    net.claim(&events, &mut claimed, &mut WaitQueue::new());
     for reader in &mut readers {
         assert_eq!(claimed.front(), &raw mut reader.node);
         // SAFETY: it stands there.
@@ -207,7 +207,7 @@ fn waiters_of_a_number_that_is_nobodys_are_told_to_try_again() {
     assert_eq!(net.note(&mut gone), 1);
     net.leave_pending(&gone);
     let mut claimed = WaitQueue::new();
-    net.claim_pending(&mut claimed);
+    net.claim_pending(&mut claimed, &mut WaitQueue::new());
     assert_eq!((claimed.len(), waiter.wait.outcome()), (1, Outcome::Delivered));
     assert_eq!(net.desc(999).err(), Some(Error::BAD_DESCRIPTOR), "registered anew at the next use, or not");
 }
@@ -311,7 +311,7 @@ proptest! {
                     let tag = if old { tag(desc) ^ 1 << 32 } else { tag(desc) };
                     let mut events = [Event { tag, readable, writable }];
                     let kept = net.note(&mut events);
-                    net.claim(&events[..kept], &mut claimed);
+                    net.claim(&events[..kept], &mut claimed, &mut WaitQueue::new());
                     if !old {
                         plain.event([readable, writable]);
                     }

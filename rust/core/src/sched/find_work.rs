@@ -13,6 +13,12 @@ const GLOBAL_EVERY: u32 = 61;
 /// for ever: Go's slice ends after 10 ms by preemption, ours by this count. The switch bench would move it.
 const INHERIT_MOST: u32 = 128;
 
+/// Whether what others share goes first.
+#[inline]
+pub(super) fn is_shared_turn(ticks: u32) -> bool {
+    ticks.is_multiple_of(GLOBAL_EVERY)
+}
+
 impl Machine {
     /// The next goroutine for this M; blocks the thread while there is none. The M then has a P.
     ///
@@ -60,7 +66,7 @@ impl Machine {
             if p.next_when.load(Ordering::Relaxed) != NEVER {
                 self.rt.run_timers(p);
             }
-            if p.ticks.load(Ordering::Relaxed).is_multiple_of(GLOBAL_EVERY)
+            if is_shared_turn(p.ticks.load(Ordering::Relaxed))
                 && let Some(g) = self.take_shared()
             {
                 return g;

@@ -52,6 +52,6 @@ pub mod timers;
 mod timers_tests;
 
 pub use machine::current_machine;
-pub use net::wait_io;
+pub use net::{wait_io, yield_to_acceptor};
 pub use park::{announce, block, current_goroutine, gosched, ready_wait, retract, sleep_for_ever, sleep_until};
 pub use runtime::Runtime;

@@ -9,9 +9,10 @@
 //! An M that has events but gets no P, and sysmon, which looks when nobody else has for 10 ms, leave them as pending; that
 //! is a request, and so counts as work, for the next M at a scheduling point. Without waiters nobody looks at anything.
 
+use super::find_work::is_shared_turn;
 use super::machine::Machine;
 use super::runtime::{REQUEST_NET, Runtime};
-use super::{announce, block, current_machine, retract};
+use super::{announce, block, current_machine, gosched, retract};
 use crate::goroutine::status::{self, Wake};
 use crate::goroutine::waiter::{Listens, Node, Outcome, Reason, Wait, WaitQueue, Who};
 use crate::netpoll::{BATCH, Error, Event, PollDesc, Side};
@@ -47,6 +48,19 @@ impl Found {
     pub(super) fn take(&mut self) -> &[Event] {
         let count = std::mem::take(&mut self.count);
         &self.events[..count]
+    }
+}
+
+/// Whether anybody was readied.
+pub(super) struct Readied {
+    /// Who waited for connections.
+    acceptors: bool,
+    others: bool,
+}
+
+impl Readied {
+    fn any(&self) -> bool {
+        self.acceptors || self.others
     }
 }
 
@@ -86,7 +100,48 @@ pub fn wait_io(
     }
 }
 
+/// A goroutine has connected, and lets go first who accepts, if that is one of this program's. Host attached.
+pub fn yield_to_acceptor(rt: &'static Runtime) {
+    let mut found = Found::new();
+    rt.look(Some(0), &mut found);
+    // SAFETY: host attached, on a goroutine's stack.
+    unsafe {
+        if rt.ready_events(found.take()).acceptors {
+            (*current_machine()).keep_next();
+            gosched();
+        }
+    }
+}
+
+/// Readies claimed waiters for connections in the next slot: a listener's queue is short, and what does not fit into it
+/// is lost for seconds. Each accepts one and waits again, so the network keeps nobody else from running for long. Returns
+/// whether there were any.
+///
+/// # Safety
+/// As for [`Runtime::ready_claimed`].
+unsafe fn ready_acceptors(claimed: &mut WaitQueue) -> bool {
+    let any = !claimed.is_empty();
+    while !claimed.is_empty() {
+        // SAFETY: the caller's promise; a claimed wait lives until it is readied.
+        unsafe {
+            let node = claimed.front();
+            claimed.remove(node);
+            super::ready_wait(&*(*node).wait);
+        }
+    }
+    any
+}
+
 impl Machine {
+    /// The next slot goes before the global queue, should it be that one's turn.
+    fn keep_next(&self) {
+        // SAFETY: Ps are never freed.
+        if let Some(p) = unsafe { self.p().as_ref() } {
+            let ticks = p.ticks.load(Ordering::Relaxed);
+            p.ticks.store(ticks.wrapping_add(u32::from(is_shared_turn(ticks))), Ordering::Relaxed);
+        }
+    }
+
     /// Looks at the poller without time, and readies who waited; returns whether anybody did.
     ///
     /// # Safety
@@ -96,7 +151,7 @@ impl Machine {
         let mut found = Found::new();
         self.rt.look(Some(0), &mut found);
         // SAFETY: the caller's promise.
-        !found.is_empty() && unsafe { self.rt.ready_events(found.take()) }
+        !found.is_empty() && unsafe { self.rt.ready_events(found.take()) }.any()
     }
 
     /// Takes the seat in the poller if it is this M's place to sleep.
@@ -131,18 +186,18 @@ impl Runtime {
         false
     }
 
-    /// Readies who waits for `events`; returns whether anybody does.
+    /// Readies who waits for `events`.
     ///
     /// # Safety
     /// Host attached; on a goroutine's stack, on g0, or on a plain thread.
-    pub(super) unsafe fn ready_events(&self, events: &[Event]) -> bool {
-        let mut claimed = WaitQueue::new();
-        self.net.claim(events, &mut claimed);
+    pub(super) unsafe fn ready_events(&self, events: &[Event]) -> Readied {
+        let (mut claimed, mut acceptors) = (WaitQueue::new(), WaitQueue::new());
+        self.net.claim(events, &mut claimed, &mut acceptors);
         // SAFETY: claimed just now.
-        unsafe { self.ready_claimed(&mut claimed) }
+        unsafe { Readied { others: self.ready_claimed(&mut claimed), acceptors: ready_acceptors(&mut acceptors) } }
     }
 
-    /// Readies claimed waiters in order: behind what is queued already, never in the next slot, so that the network keeps
+    /// Readies claimed waiters in order: behind what is queued already, not in the next slot, so that the network keeps
     /// nobody from running. Returns whether there were any.
     ///
     /// # Safety
@@ -202,10 +257,13 @@ impl Runtime {
 
     /// Serves `REQUEST_NET`. Host attached.
     pub(super) fn serve_net(&self) {
-        let mut claimed = WaitQueue::new();
-        self.net.claim_pending(&mut claimed);
+        let (mut claimed, mut acceptors) = (WaitQueue::new(), WaitQueue::new());
+        self.net.claim_pending(&mut claimed, &mut acceptors);
         // SAFETY: claimed just now.
-        unsafe { self.ready_claimed(&mut claimed) };
+        unsafe {
+            self.ready_claimed(&mut claimed);
+            ready_acceptors(&mut acceptors);
+        }
     }
 
     /// Whether an M that gives its P up should see to it that another one watches over timers and descriptors.

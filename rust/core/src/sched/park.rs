@@ -174,6 +174,21 @@ pub unsafe fn ready_wait(wait: &Wait) {
     }
 }
 
+/// As `ready_wait`, behind what is queued: who slept is not part of what runs now, and those due together stay in order.
+///
+/// # Safety
+/// As for `ready_wait`.
+pub(super) unsafe fn ready_behind(rt: &Runtime, wait: &Wait) {
+    // SAFETY: as in `ready_wait`.
+    unsafe {
+        match wait.who {
+            Who::Goroutine(g) if status::wake(&*g) == Wake::Enqueue => rt.enqueue_behind(g),
+            Who::Goroutine(_) => {}
+            Who::Thread(_) => ready_wait(wait),
+        }
+    }
+}
+
 unsafe fn runtime_of(g: *mut Goroutine) -> &'static Runtime {
     // SAFETY: set by `registry.take`'s caller for every goroutine; runtimes are never freed.
     unsafe { &*(*g).runtime.cast::<Runtime>() }

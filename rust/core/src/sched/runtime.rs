@@ -163,27 +163,69 @@ impl Runtime {
     /// The caller owns `g`, whose status is RUNNABLE.
     #[inline]
     pub unsafe fn enqueue(&self, g: *mut Goroutine) {
-        let m = super::current_machine();
-        // SAFETY: `m` is this thread's M; its P, if any, is this thread's.
+        // SAFETY: the caller's promise; the P is this thread's to use.
         unsafe {
-            if !m.is_null() {
-                let p = (*m).p();
-                if !p.is_null() {
-                    if let Some(kicked) = (*p).queue.push_next(g)
-                        && let Err(overflow) = (*p).queue.push_back(kicked)
-                    {
-                        self.inject.push_batch(&overflow.batch);
-                    }
-                    if !is_exclusive() {
-                        fence(Ordering::SeqCst); // pairs with the fence in `release_and_recheck`: the push before the look
-                    }
-                    if self.idle_processors.load(Ordering::Relaxed) != 0 {
-                        self.wake_one(ptr::null_mut());
-                    }
-                    return;
-                }
+            let p = self.usable_processor();
+            if p.is_null() {
+                self.inject_goroutine(g);
+                return;
             }
-            self.inject_goroutine(g);
+            if let Some(kicked) = (*p).queue.push_next(g) {
+                self.push_back(&*p, kicked);
+            }
+            self.wake_for_queued();
+        }
+    }
+
+    /// As `enqueue`, but behind what is queued: for who was woken by the clock and not by what runs now.
+    ///
+    /// # Safety
+    /// As for `enqueue`.
+    pub(super) unsafe fn enqueue_behind(&self, g: *mut Goroutine) {
+        // SAFETY: as in `enqueue`.
+        unsafe {
+            let p = self.usable_processor();
+            if p.is_null() {
+                self.inject_goroutine(g);
+                return;
+            }
+            self.push_back(&*p, g);
+        }
+        self.wake_for_queued();
+    }
+
+    /// The P whose queue this thread may use, or null.
+    #[inline]
+    fn usable_processor(&self) -> *const Processor {
+        let m = super::current_machine();
+        if m.is_null() {
+            return ptr::null();
+        }
+        // SAFETY: this thread's M; its P, if any, is this thread's.
+        let p = unsafe { (*m).p() }.cast_const();
+        if p.is_null() && is_exclusive() {
+            // It lost its P in a call that lasted. With the host's lock it may use any: in the global queue, behind all
+            // others, a thread that waits for the one it starts would wait for a whole round.
+            return &raw const self.processors[0];
+        }
+        p
+    }
+
+    /// # Safety
+    /// As for `enqueue`; the queue of `p` is this thread's to use.
+    unsafe fn push_back(&self, p: &Processor, g: *mut Goroutine) {
+        if let Err(overflow) = p.queue.push_back(g) {
+            self.inject.push_batch(&overflow.batch);
+        }
+    }
+
+    #[inline]
+    fn wake_for_queued(&self) {
+        if !is_exclusive() {
+            fence(Ordering::SeqCst); // pairs with the fence in `release_and_recheck`: the push before the look
+        }
+        if self.idle_processors.load(Ordering::Relaxed) != 0 {
+            self.wake_one(ptr::null_mut());
         }
     }
 

@@ -73,7 +73,7 @@ impl Runtime {
             // SAFETY: a claimed wait and a taken event are this caller's, once.
             unsafe {
                 match p.pop_due(now) {
-                    Some(Due::Wait(wait)) => super::park::ready_wait(&*wait),
+                    Some(Due::Wait(wait)) => super::park::ready_behind(self, &*wait),
                     Some(Due::Event(event, what)) => (event.fire)(what),
                     None => return,
                 }

@@ -85,3 +85,20 @@ pub(crate) fn duplicate_for_test(from: i32, to: i32) -> i32 {
     // SAFETY: no pointers; the caller owns `to`.
     unsafe { libc::dup2(from, to) }
 }
+
+/// Whether connections come to `fd`: it is a socket, and listens.
+pub fn is_listener(fd: i32) -> bool {
+    let mut listens: libc::c_int = 0;
+    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the record and its size are ours.
+    let rc = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_ACCEPTCONN,
+            (&raw mut listens).cast::<libc::c_void>(),
+            &raw mut size,
+        )
+    };
+    rc == 0 && listens != 0
+}
