@@ -243,13 +243,15 @@ unsafe extern "C-unwind" fn machine_thread(argument: *mut u8) {
         thread::set_name("gort-m");
         let rt = (*m).rt;
         crate::sys::signal::ensure_alternate_stack();
-        (*m).thread_locals = ThreadLocals::of_this_thread();
         (*m).home = (rt.host.new_home)();
         if (*m).home.is_null() {
             idle::park_forever();
         }
         (*m).current_host = (*m).home;
         (*m).first_sleep();
+        // With the host's lock: this takes a lock of the loader's, and a fork at that moment would leave it locked in the
+        // child for ever (glibc 2.36 does not know that one).
+        (*m).thread_locals = ThreadLocals::of_this_thread();
         run_machine(m);
     }
 }
