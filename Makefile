@@ -41,7 +41,7 @@ python: check-test
 # The suite TIMES times, and the long mixes once, on the oldest and the newest released Python.
 stress: check-test
 	PY="$(or $(PY),3.11 3.14)" TIMES=$(TIMES) $(PYTHON) tools/matrix.py
-	if [ -d tests/stress ]; then PY="$(or $(PY),3.11 3.14)" TESTS="tests/stress tests/test_fork.py tests/test_fork_endings.py" PYTEST="-m stress" $(PYTHON) tools/matrix.py; fi
+	if [ -d tests/stress ]; then PY="$(or $(PY),3.11 3.14)" TESTS="tests/stress" PYTEST="-m stress" $(PYTHON) tools/matrix.py; fi
 
 wheel: check
 	$(PYTHON) tools/wheels.py

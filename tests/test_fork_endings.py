@@ -118,8 +118,6 @@ assert codes == [0], codes
     )
 
 
-# Not in the gate, for the same reason as test_many_forks_while_others_hammer: it hung once.
-@pytest.mark.stress
 def test_multiprocessing_from_goroutines():
     run("""
 context = multiprocessing.get_context("fork")

@@ -90,7 +90,7 @@ pub struct Runtime {
     pub foreign_waits: AtomicUsize,
     /// Counts.
     pub counters: Counters,
-    /// Held while a host state is deleted and while sysmon looks at one.
+    /// Held while a host state is deleted, while an M makes its own, and while sysmon looks at one.
     pub(super) state_delete: Mutex<()>,
     pub(super) bundles: ShortLock<BundlePool>,
     pub(super) random: AtomicU64,

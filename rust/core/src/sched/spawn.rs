@@ -241,9 +241,8 @@ unsafe extern "C-unwind" fn machine_thread(argument: *mut u8) {
     unsafe {
         context::current_set(m.cast());
         thread::set_name("gort-m");
-        let rt = (*m).rt;
         crate::sys::signal::ensure_alternate_stack();
-        (*m).home = (rt.host.new_home)();
+        (*m).home = (*m).make_home();
         if (*m).home.is_null() {
             idle::park_forever();
         }
@@ -257,6 +256,14 @@ unsafe extern "C-unwind" fn machine_thread(argument: *mut u8) {
 }
 
 impl Machine {
+    /// A host state for this M's thread, not between another thread's fork and its end: CPython 3.11 takes the lock of its
+    /// list of states in the child before it makes that lock anew.
+    unsafe fn make_home(&self) -> HostThread {
+        let _no_fork = self.rt.state_delete.lock().unwrap_or_else(|e| e.into_inner());
+        // SAFETY: on this M's thread, which has no state yet.
+        unsafe { (self.rt.host.new_home)() }
+    }
+
     /// Waits for the errand this M was started for.
     unsafe fn first_sleep(&mut self) {
         // SAFETY: the M is in no list: only its starter knows it and notifies it once.
