@@ -13,6 +13,8 @@ goroutine; GORT_BOUNDARY=0 leaves blocking calls to their OS threads.
 
 from __future__ import annotations
 
+import os
+
 from gort._core import _boundary_add, _boundary_status
 
 __all__ = ["CallCount", "ObjectStatus", "Status", "add", "status"]
@@ -87,12 +89,13 @@ class CallCount:
 class Status:
     """What the boundary does in this process."""
 
-    __slots__ = ("calls", "identity", "objects", "parking")
+    __slots__ = ("calls", "identity", "lasting", "objects", "parking")
 
     parking: bool
     identity: bool
     objects: list[ObjectStatus]
     calls: dict[str, CallCount]
+    lasting: dict[str, int]
 
     def __init__(
         self,
@@ -100,12 +103,34 @@ class Status:
         identity: bool,
         objects: list[ObjectStatus],
         calls: list[CallCount],
+        lasting: list[tuple[str, int]],
     ) -> None:
         """Put the parts together; see `status`."""
         self.parking = parking
         self.identity = identity
         self.objects = objects
         self.calls = {call.name: call for call in calls}
+        self.lasting = dict(lasting)
+
+    def advice(self) -> list[str]:
+        """Say what could be done about libraries whose calls block OS threads. Does not park.
+
+        Returns:
+            A sentence for each unknown library that was seen in a call that lasts, the one seen
+            most often first.
+
+        Example:
+            >>> import gort.boundary
+            >>> gort.boundary.status().advice()
+            []
+        """
+        often = sorted(self.lasting.items(), key=lambda item: -item[1])
+        return [
+            f"{path} was seen {count} times in a call that kept its OS thread. If what it waits "
+            f"for are sockets or pipes, and it holds no lock of its own meanwhile: "
+            f"gort.boundary.add({os.path.basename(path).split('.')[0]!r})"
+            for path, count in often
+        ]
 
     def __repr__(self) -> str:
         """Show what is on and where."""
@@ -123,13 +148,16 @@ def status() -> Status:
         identity: whether each goroutine is a thread of its own to those who ask.
         objects: the known loaded objects, each with what is replaced and what was left alone.
         calls: by name, how often goroutines parked in it and how often it was handed off.
+        lasting: by file, how often a call of a library that is not known was seen to last; a
+            sample, taken at most every 10 ms. `advice()` puts it into words.
     """
-    parking, identity, objects, calls = _boundary_status()
+    parking, identity, objects, calls, lasting = _boundary_status()
     return Status(
         parking,
         identity,
         [ObjectStatus(*record) for record in objects],
         [CallCount(*record) for record in calls],
+        lasting,
     )
 
 

@@ -170,6 +170,8 @@ def _boundary() -> Iterator[tuple[str, str]]:
                 yield "boundary left alone", f"{names}: {why}"
     for call in sorted(status.calls.values(), key=lambda call: call.name):
         yield f"calls of {call.name}", f"{call.parked} parked, {call.handed_off} handed off"
+    for advice in status.advice():
+        yield "boundary advice", advice
 
 
 def _replaced(item: gort.boundary.ObjectStatus) -> str:

@@ -3,11 +3,12 @@
 use super::elf::{self, LeftAlone, Loads, Object, Originals, Patched};
 use super::hooks::{HOOKS, Hook};
 use super::objects::{self, Kind};
-use super::{caller, descriptors, fork, signals};
+use super::{blame, caller, descriptors, fork, signals};
 use crate::sched::Runtime;
 use libc::{c_char, c_void};
 use std::collections::HashSet;
 use std::ffi::CStr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -24,6 +25,10 @@ pub struct Placed {
     pub left: Vec<(String, String)>,
     /// The object could not be changed at all.
     pub error: Option<elf::Error>,
+    /// How often a call from an unknown object was found to last (`blame`).
+    pub lasting: u64,
+    /// Its code, if the calls it makes are its own.
+    code: Vec<Range<usize>>,
     key: (PathBuf, usize),
 }
 
@@ -75,6 +80,7 @@ pub fn install(rt: &'static Runtime, interpreter: usize, parking: bool) -> Insta
     let identity = in_interpreter(c"pthread_self");
     let parking = parking && watched && identity && in_interpreter(c"sigaction");
     if parking {
+        rt.on_lasting_call.store(blame::lasting_call as *mut (), Ordering::Relaxed); // as `at_end`
         let known: Vec<Object> = boundary
             .placed
             .iter()
@@ -101,9 +107,25 @@ pub fn add(name: &str) -> usize {
     let mut guard = lock();
     let Some(boundary) = guard.as_mut() else { return 0 };
     boundary.added.push(name.to_owned());
-    boundary.placed.retain(|placed| placed.kind != Kind::Unknown); // look at them again
-    boundary.scan_all();
+    let is_unknown = |placed: &mut Placed| placed.kind == Kind::Unknown;
+    let unknown: Vec<Placed> = boundary.placed.extract_if(.., is_unknown).collect();
+    boundary.scan_all(); // looks at them again
+    for placed in boundary.placed.iter_mut().filter(|placed| placed.kind == Kind::Unknown) {
+        placed.lasting = unknown.iter().find(|before| before.key == placed.key).map_or(0, |before| before.lasting);
+    }
     boundary.placed.iter().filter(|placed| placed.kind == Kind::Added).count()
+}
+
+/// A call lasts whose stack has these words: whose it is. Without waiting for the lock: its holder may wait for a dlopen.
+pub(super) fn blame(words: &[usize]) {
+    let Ok(mut guard) = BOUNDARY.try_lock() else { return };
+    let Some(boundary) = guard.as_mut() else { return };
+    for word in words {
+        if let Some(placed) = boundary.placed.iter_mut().find(|p| p.code.iter().any(|code| code.contains(word))) {
+            placed.lasting += u64::from(placed.kind == Kind::Unknown);
+            return;
+        }
+    }
 }
 
 /// Calls `see` with every object and what was done to it. Replaces again what a late resolver put back.
@@ -162,7 +184,9 @@ impl Boundary {
 
     fn place(&self, object: &Object, key: (PathBuf, usize), originals: &mut Originals<'_>) -> Placed {
         let kind = objects::kind_of(object, self.interpreter, &self.added);
-        let mut placed = Placed { path: object.path.clone(), kind, patched: None, left: Vec::new(), error: None, key };
+        let code = if objects::calls_for_others(object) { Vec::new() } else { object.code().collect() };
+        let path = object.path.clone();
+        let mut placed = Placed { path, kind, patched: None, left: Vec::new(), error: None, lasting: 0, code, key };
         if kind != Kind::Unknown {
             match self.patch(object, kind, originals, &mut placed.left) {
                 Ok(mut patched) => {

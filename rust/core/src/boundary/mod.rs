@@ -12,6 +12,7 @@
 //! A goroutine that waits here is not cancelled: the C code around it has no way to say so. Its cancellation comes at its
 //! next wait in the runtime.
 
+mod blame;
 mod caller;
 mod connect;
 mod descriptors;

@@ -77,6 +77,17 @@ pub(super) fn kind_of(object: &Object, interpreter: usize, added: &[String]) -> 
     }
 }
 
+/// Libraries between a caller and the C library, by the start of their names; the last holds locks over its calls, which
+/// nobody should be advised to let park.
+const BETWEEN: [&[u8]; 5] = [b"libffi", b"libgcc_s", b"libstdc++", b"libc++", b"libsqlite3"];
+
+/// Whether what calls from `object` is somebody else: the C library and the like, and this library.
+pub(super) fn calls_for_others(object: &Object) -> bool {
+    !matches!(object.role, Role::Program | Role::Library)
+        || object.has_code(calls_for_others as *const () as usize)
+        || BETWEEN.iter().any(|name| stem(object).starts_with(name))
+}
+
 /// Whether `hook` may stand in an object of that kind.
 pub(super) fn allows(kind: Kind, object: &Object, hook: &Hook, parking: bool) -> bool {
     // The interpreter's own keys stay the thread's: they say which state is the thread's.

@@ -146,6 +146,7 @@ impl Machine {
         self.action = Action::None;
         self.spinning = false;
         self.in_hook.store(false, Ordering::Relaxed);
+        self.tid.store(thread::tid(), Ordering::Relaxed);
         let spare = std::mem::replace(&mut self.spare, ptr::null_mut());
         // SAFETY: the running goroutine's own; the spare bundle is this M's.
         unsafe {

@@ -72,6 +72,8 @@ pub struct Machine {
     pub signal_depth: AtomicU32,
     /// Its goroutine, detached, is in a call that does not wait (`boundary`): there is nothing to hand off.
     pub in_hook: AtomicBool,
+    /// The kernel's id of its thread; 0 until that has started.
+    pub tid: AtomicU32,
     /// Set by its thread before it runs anything.
     pub(super) thread_locals: ThreadLocals,
 }
@@ -115,6 +117,7 @@ impl Machine {
             spinning: false,
             signal_depth: AtomicU32::new(0),
             in_hook: AtomicBool::new(false),
+            tid: AtomicU32::new(0),
             thread_locals: ThreadLocals::default(),
         }))
     }

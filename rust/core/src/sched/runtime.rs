@@ -84,6 +84,8 @@ pub struct Runtime {
     pub stopping: AtomicBool,
     /// Called with a goroutine that ends and has `locals` or is wired, on its stack; null: nobody.
     pub at_end: AtomicPtr<()>,
+    /// `fn(tid: u32)`, or null: what sysmon tells of a call that lasts.
+    pub on_lasting_call: AtomicPtr<()>,
     /// What threads without the host's lock want done with it.
     pub(super) errands: Mutex<Vec<Errand>>,
     /// Goroutines that wait for something outside the program: the deadlock detector keeps quiet.
@@ -130,6 +132,7 @@ impl Runtime {
             shares_time: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             at_end: AtomicPtr::new(ptr::null_mut()),
+            on_lasting_call: AtomicPtr::new(ptr::null_mut()),
             errands: Mutex::new(Vec::new()),
             foreign_waits: AtomicUsize::new(0),
             counters: Counters::default(),

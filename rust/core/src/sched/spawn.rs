@@ -171,6 +171,7 @@ impl Runtime {
             (*m).g0 = context::init(stack.top(), main_machine);
             (*m).current_host = state;
             (*m).thread_locals = ThreadLocals::of_this_thread();
+            (*m).tid.store(thread::tid(), Ordering::Relaxed); // a hint for sysmon, as below
             let g = self.registry.take(ptr::null_mut(), ptr::from_ref(self).cast());
             let top = (&raw const stack).addr(); // an address of this frame
             (*g).bundle = Box::into_raw(Box::new(Bundle::on_thread(state, top)));
@@ -241,6 +242,7 @@ unsafe extern "C-unwind" fn machine_thread(argument: *mut u8) {
     unsafe {
         context::current_set(m.cast());
         thread::set_name("gort-m");
+        (*m).tid.store(thread::tid(), Ordering::Relaxed);
         crate::sys::signal::ensure_alternate_stack();
         (*m).home = (*m).make_home();
         if (*m).home.is_null() {

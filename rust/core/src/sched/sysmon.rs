@@ -116,6 +116,8 @@ impl Runtime {
         let age = now.saturating_sub(seen.since_ns);
         if (wanted && age >= MIN_PAUSE_NS || age >= HAND_OFF_NS) && self.send_taker(p) {
             seen.host = ptr::null_mut();
+            // SAFETY: Ms are never freed.
+            self.tell_of_call(unsafe { &*m });
             return Look::HandedOff;
         }
         Look::Out
@@ -128,6 +130,16 @@ impl Runtime {
             && now.saturating_sub(seen.begun_ns) >= SLICE_NS
             && !m.in_scheduler.load(Ordering::Acquire) // pairs with the Release in `execute`
             && (self.is_wanted(p, now) || m.mail_count.load(Ordering::Relaxed) != 0)
+    }
+
+    /// The goroutine on `m` is in a call that lasts.
+    fn tell_of_call(&self, m: &Machine) {
+        let tell = self.on_lasting_call.load(Ordering::Relaxed); // set before any goroutine ran
+        if !tell.is_null() {
+            // SAFETY: what the field says.
+            let tell = unsafe { std::mem::transmute::<*mut (), fn(u32)>(tell) };
+            tell(m.tid.load(Ordering::Relaxed));
+        }
     }
 
     /// Whether the main goroutine is on an M.

@@ -93,12 +93,17 @@ unsafe extern "C-unwind" fn status(_m: Object, _: Object) -> Object {
     }
     // SAFETY: GIL held; lists are ours.
     unsafe {
-        let (objects, calls) = (ffi::PyList_New(0), ffi::PyList_New(0));
+        let (objects, calls, lasting) = (ffi::PyList_New(0), ffi::PyList_New(0), ffi::PyList_New(0));
         // A collection could run code that forks, and the fork would wait for the list that is held here.
         let collects = ffi::PyGC_Disable();
-        let mut ok = !objects.is_null() && !calls.is_null();
+        let mut ok = !objects.is_null() && !calls.is_null() && !lasting.is_null();
         boundary::each_object(|placed| {
-            ok = ok && (placed.kind == Kind::Unknown || append(objects, object_record(placed)));
+            if placed.kind != Kind::Unknown {
+                ok = ok && append(objects, object_record(placed));
+            } else if ok && placed.lasting != 0 {
+                let count = ffi::PyLong_FromUnsignedLongLong(placed.lasting);
+                ok = append(lasting, tuple(&[text(&placed.path.to_string_lossy()), count]));
+            }
         });
         if collects != 0 {
             ffi::PyGC_Enable();
@@ -114,10 +119,11 @@ unsafe extern "C-unwind" fn status(_m: Object, _: Object) -> Object {
         if !ok {
             ffi::Py_XDECREF(objects);
             ffi::Py_XDECREF(calls);
+            ffi::Py_XDECREF(lasting);
             return ptr::null_mut();
         }
         let identity = boolean(HAS_IDENTITY.load(Ordering::Relaxed));
-        tuple(&[boolean(boundary::is_parking_allowed()), identity, objects, calls])
+        tuple(&[boolean(boundary::is_parking_allowed()), identity, objects, calls, lasting])
     }
 }
 
