@@ -257,6 +257,7 @@ pub(crate) static HOST: Host = Host {
     new_thread,
     delete_thread,
     new_home,
+    locks_states_at_fork: cfg!(Py_3_13), // PyOS_BeforeFork
     switch,
     attach,
     detach,

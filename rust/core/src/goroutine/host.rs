@@ -27,6 +27,8 @@ pub struct Host {
     pub delete_thread: unsafe fn(HostThread),
     /// The home state of the calling OS thread, made detached; null when refused. No state is current.
     pub new_home: unsafe fn() -> HostThread,
+    /// Whether a forking thread holds the lock of the list of states itself, so that `new_home` waits for the end of the fork.
+    pub locks_states_at_fork: bool,
     /// Makes `to` current instead of `from` on this OS thread. Host attached.
     pub switch: unsafe fn(from: HostThread, to: HostThread),
     /// Takes the host's lock with this state (blocks).
@@ -133,6 +135,7 @@ pub const fn null_host() -> Host {
         new_thread: null_new_thread,
         delete_thread: null_thread,
         new_home: null_home,
+        locks_states_at_fork: false,
         switch: null_switch,
         attach: null_thread,
         detach: null_thread,

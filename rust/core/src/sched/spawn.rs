@@ -258,12 +258,14 @@ unsafe extern "C-unwind" fn machine_thread(argument: *mut u8) {
 }
 
 impl Machine {
-    /// A host state for this M's thread, not between another thread's fork and its end: CPython 3.11 takes the lock of its
-    /// list of states in the child before it makes that lock anew.
+    /// A host state for this M's thread, not between another thread's fork and its end: up to 3.12 CPython takes the lock of
+    /// its list of states in the child before it makes that lock anew. Later ones fork with that lock held: to wait for
+    /// it here with ours, which the fork takes next, would be a deadlock.
     unsafe fn make_home(&self) -> HostThread {
-        let _no_fork = self.rt.state_delete.lock().unwrap_or_else(|e| e.into_inner());
+        let host = &self.rt.host;
+        let _no_fork = (!host.locks_states_at_fork).then(|| self.rt.state_delete.lock());
         // SAFETY: on this M's thread, which has no state yet.
-        unsafe { (self.rt.host.new_home)() }
+        unsafe { (host.new_home)() }
     }
 
     /// Waits for the errand this M was started for.
