@@ -106,9 +106,8 @@ impl Machine {
         }
         p.inherited.store(0, Ordering::Relaxed);
         let Some(other) = p.queue.pop().map(|(other, _)| other).or_else(|| self.rt.inject.pop()) else { return g };
-        if let Err(overflow) = p.queue.push_back(g) {
-            self.rt.inject.push_batch(&overflow.batch);
-        }
+        // SAFETY: this M owns `p`, and `g` came from its queue.
+        unsafe { self.rt.push_back(p, g) };
         other
     }
 
@@ -122,9 +121,8 @@ impl Machine {
         let mut batch = self.rt.inject.pop_batch(share).into_iter();
         let first = batch.next().unwrap_or(ptr::null_mut());
         for g in batch {
-            if let Err(overflow) = p.queue.push_back(g) {
-                self.rt.inject.push_batch(&overflow.batch);
-            }
+            // SAFETY: this M owns `p`, and `g` since it was popped.
+            unsafe { self.rt.push_back(p, g) };
         }
         first
     }

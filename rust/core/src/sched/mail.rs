@@ -166,10 +166,8 @@ impl Machine {
                 // It looks at nothing but its mail.
                 let _idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
                 (*owner).put_mail(g);
-            } else if let Some(kicked) = (*p).queue.push_next(g)
-                && let Err(overflow) = (*p).queue.push_back(kicked)
-            {
-                rt.inject.push_batch(&overflow.batch);
+            } else if let Some(kicked) = (*p).queue.push_next(g) {
+                rt.push_back(&*p, kicked);
             }
             if self.spinning {
                 self.stop_spinning();

@@ -222,8 +222,8 @@ impl Runtime {
                 }
                 if p.is_null() {
                     self.inject.push(g);
-                } else if let Err(overflow) = (*p).queue.push_back(g) {
-                    self.inject.push_batch(&overflow.batch);
+                } else {
+                    self.push_back(&*p, g);
                 }
             }
             if p.is_null() { usize::MAX } else { (*p).queue.len() }

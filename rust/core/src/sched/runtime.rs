@@ -214,9 +214,12 @@ impl Runtime {
         p
     }
 
+    /// Puts `g` behind what `p` has queued; half of a full queue goes to the global one. Wakes nobody.
+    ///
     /// # Safety
     /// As for `enqueue`; the queue of `p` is this thread's to use.
-    unsafe fn push_back(&self, p: &Processor, g: *mut Goroutine) {
+    #[inline]
+    pub(super) unsafe fn push_back(&self, p: &Processor, g: *mut Goroutine) {
         if let Err(overflow) = p.queue.push_back(g) {
             self.inject.push_batch(&overflow.batch);
         }
