@@ -44,9 +44,8 @@ def test_status_names_what_is_replaced():
     assert {"read", "close", "pthread_self", "sigaction"} <= {*interpreter.names, *interpreter.left}
     assert "pthread_self" in interpreter.names
     waits = [n for n in interpreter.names if n.startswith(("pthread_mutex", "pthread_cond"))]
-    assert waits == [
-        "pthread_cond_timedwait"
-    ]  # watched only: who waits for the GIL blocks in no call
+    # Watched only: who waits for the GIL blocks in no call.
+    assert waits == ["pthread_cond_timedwait"]
     assert "replaced" in repr(interpreter)
     assert "parking=True" in repr(status)
 

@@ -22,6 +22,13 @@ def advice():
     return [a for a in gort.boundary.status().advice() if "libgortwaits" in a]
 """
 
+# A goroutine in a call of the library, which ends when a byte is written to `w`.
+WAITER = """
+lib = ctypes.CDLL({library!r})
+r, w = os.pipe()
+g = gort.go(lib.wait_for, r)
+"""
+
 
 @pytest.fixture
 def library(tmp_path):
@@ -36,22 +43,15 @@ def library(tmp_path):
 def test_a_library_whose_calls_last_is_named_until_it_is_added(library):
     check(
         HEADER
+        + WAITER.format(library=library)
         + f"""
-lib = ctypes.CDLL({library!r})
-r, w = os.pipe()
-
-def wait():
-    g = gort.go(lib.wait_for, r)
-    return g
-
 def until(condition):
     end = time.monotonic() + LIMIT
     while not condition() and time.monotonic() < end:
         gort.sleep(0.001)
     assert condition()
 
-g = wait()
-until(lambda: advice())
+until(advice)
 os.write(w, b"a")
 assert g.join(timeout=LIMIT) == ord("a")
 [sentence] = advice()
@@ -61,7 +61,7 @@ assert gort.boundary.status().lasting[{library!r}] >= 1
 assert gort.boundary.add("libgortwaits") == 1
 parked = lambda: gort.boundary.status().calls["read"].parked
 before = parked() if "read" in gort.boundary.status().calls else 0
-g = wait()
+g = gort.go(lib.wait_for, r)
 until(lambda: "read" in gort.boundary.status().calls and parked() > before)
 os.write(w, b"b")
 assert g.join(timeout=LIMIT) == ord("b")
@@ -86,14 +86,12 @@ assert gort.boundary.status().advice() == []
 def test_nothing_is_advised_without_parking(library):
     check(
         HEADER
-        + f"""
-lib = ctypes.CDLL({library!r})
-r, w = os.pipe()
-g = gort.go(lib.wait_for, r)
+        + WAITER.format(library=library)
+        + """
 gort.sleep(0.05)
 os.write(w, b"a")
 assert g.join(timeout=LIMIT) == ord("a")
-assert gort.boundary.status().lasting == {{}}
+assert gort.boundary.status().lasting == {}
 """,
         GORT_BOUNDARY="0",
     )

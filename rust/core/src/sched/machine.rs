@@ -70,7 +70,8 @@ pub struct Machine {
     pub spinning: bool,
     /// Signal handlers in progress on its thread (`boundary::signals`).
     pub signal_depth: AtomicU32,
-    /// Its goroutine, detached, is in a call that does not wait (`boundary`): there is nothing to hand off.
+    /// Its goroutine, detached, is in a call that does not wait, or waits for the host's lock (`boundary`): there is nothing
+    /// to hand off.
     pub in_hook: AtomicBool,
     /// The kernel's id of its thread; 0 until that has started.
     pub tid: AtomicU32,

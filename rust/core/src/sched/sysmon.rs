@@ -28,7 +28,7 @@ struct Seen {
     host: *mut u8,
     ticks: u32,
     since_ns: u64,
-    /// When the goroutine that runs was first seen, later by what it waited for the host's lock.
+    /// When the goroutine that runs was first seen, later by its time in hooks: waits for the host's lock among them.
     begun_ns: u64,
     looked_ns: u64,
 }
