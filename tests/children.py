@@ -41,6 +41,14 @@ def check(code: str, expect: str = "", **options) -> str:
     return done.stdout
 
 
+def shared_library(file: Path, source: str) -> str:
+    """Compile C source into the shared library `file`; its path."""
+    text = file.with_suffix(".c")
+    text.write_text(source)
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", file, text], check=True)
+    return str(file)
+
+
 THREADS_FIRST = """
 import os, sys, threading, time, _thread
 import gort

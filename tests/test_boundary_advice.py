@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 
 import pytest
-from children import check
+from children import check, shared_library
 
 WAITS = """
 #include <unistd.h>
@@ -34,10 +33,7 @@ g = gort.go(lib.wait_for, r)
 def library(tmp_path):
     if shutil.which("cc") is None:
         pytest.skip("no C compiler")
-    source, made = tmp_path / "waits.c", tmp_path / "libgortwaits.so.1"
-    source.write_text(WAITS)
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", made, source], check=True)
-    return str(made)
+    return shared_library(tmp_path / "libgortwaits.so.1", WAITS)
 
 
 def test_a_library_whose_calls_last_is_named_until_it_is_added(library):

@@ -5,10 +5,9 @@ stack is there, errno as it was found. Each in a child, with the boundary and wi
 from __future__ import annotations
 
 import shutil
-import subprocess
 
 import pytest
-from children import check
+from children import check, shared_library
 
 BOTH = pytest.mark.parametrize("boundary", ["1", "0"])
 HEADER = """
@@ -272,12 +271,10 @@ int after_dontwait(int fd) { char c; return recv(fd, &c, 1, MSG_DONTWAIT) < 0 ? 
 @BOTH
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 def test_errno_of_calls_that_succeed_is_as_it_was(boundary, tmp_path):
-    source, library = tmp_path / "probe.c", tmp_path / "libgortprobe.so"
-    source.write_text(PROBE)
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
+    library = shared_library(tmp_path / "libgortprobe.so", PROBE)
     code = f"""
 import gort.boundary
-lib = ctypes.CDLL({str(library)!r})
+lib = ctypes.CDLL({library!r})
 print(gort.boundary.add("libgortprobe"))
 def body(name, *data):
     a, b = socket.socketpair()
