@@ -1,7 +1,7 @@
 //! Objects made at test time, loading them, and hooks that count.
 
 use gort_core::boundary::elf::{Import, LeftAlone, Object, Originals, Patched, objects};
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, c_int, c_void};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -204,4 +204,19 @@ pub(crate) fn permissions(address: usize) -> String {
         (number(start)..number(end)).contains(&address)
     });
     line.expect("mapped").split(' ').nth(1).expect("permissions").to_owned()
+}
+
+/// Set in a run of this binary that is for one test.
+pub(crate) const CHILD: &str = "GORT_TEST_CHILD";
+
+/// Runs this binary again for the test of that name only, with these variables; it must pass there.
+pub(crate) fn passes_alone(test: &str, environment: &[(&str, &OsStr)]) {
+    let me = std::env::current_exe().expect("a path");
+    let done = Command::new(me)
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .envs(environment.iter().copied())
+        .output()
+        .expect("a child");
+    let (out, error) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success() && out.contains("1 passed"), "{out}{error}");
 }

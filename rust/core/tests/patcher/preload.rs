@@ -1,13 +1,11 @@
 //! LD_PRELOAD users stay in the chain: this binary runs again with an interposer in front of libc.
 
 use crate::hook;
-use crate::made::{Folder, HOOKED, Library, patch};
+use crate::made::{CHILD, Folder, HOOKED, Library, passes_alone, patch};
 use gort_core::boundary::elf::{Originals, objects};
 use std::ffi::CStr;
 use std::path::Path;
-use std::process::Command;
 
-const CHILD: &str = "GORT_TEST_CHILD";
 /// What the interposer answers.
 const ANSWER: i32 = 4242;
 
@@ -48,15 +46,9 @@ fn test_preloaded_interposer_is_the_original() {
     ];
     for (binding, preload) in ["lazy", "now"].iter().flat_map(|b| interposers.iter().map(move |p| (b, p))) {
         let client = folder.build(&format!("client-{binding}"), client, &[&format!("-Wl,-z,{binding}")]);
-        let me = std::env::current_exe().expect("a path");
-        let name = "preload::test_preloaded_interposer_is_the_original";
-        let mut command = Command::new(me);
-        command
-            .args([name, "--exact", "--nocapture", "--test-threads=1"])
-            .env(CHILD, client)
-            .env("LD_PRELOAD", preload);
-        let done = command.output().expect("a child");
-        let (out, error) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        assert!(done.status.success() && out.contains("1 passed"), "{binding}, {}: {out}{error}", preload.display());
+        passes_alone(
+            "preload::test_preloaded_interposer_is_the_original",
+            &[(CHILD, client.as_os_str()), ("LD_PRELOAD", preload.as_os_str())],
+        );
     }
 }
