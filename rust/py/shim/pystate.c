@@ -17,12 +17,8 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <sys/uio.h>
 #include <unistd.h>
-
-/* Bytes of a goroutine's first data-stack chunk: about eight small frames. Deeper code goes on in CPython's own 16 KiB. */
-#define ROOT_CHUNK_BYTES 928
 
 static PyThreadState *main_state;
 
@@ -209,43 +205,35 @@ void gort_forget_states(void) {
     }
 }
 
-PyThreadState *gort_new_thread(uintptr_t base, uintptr_t top) {
+/* The state of a goroutine on the stack [base, top). Its first data-stack chunk is the `chunk_bytes` above `top`. */
+PyThreadState *gort_new_thread(uintptr_t base, uintptr_t top, size_t chunk_bytes) {
     PyThreadState *t = PyThreadState_New(PyInterpreterState_Get());
     if (t == NULL) {
         PyErr_Clear();
         return NULL;
     }
     mark_as_ours(t);
-    if (top != 0) {
-        /* Never page-aligned: at finalisation CPython hands it to munmap, which must refuse it. */
-        _PyStackChunk *chunk = malloc(ROOT_CHUNK_BYTES);
-        if (chunk != NULL && ((uintptr_t)chunk & 4095) == 0) {
-            _PyStackChunk *other = malloc(ROOT_CHUNK_BYTES);
-            free(chunk);
-            chunk = ((uintptr_t)other & 4095) == 0 ? NULL : other;
-        }
-        if (chunk != NULL) {
-            chunk->previous = NULL;
-            chunk->size = ROOT_CHUNK_BYTES;
-            chunk->top = 0;
-            t->datastack_chunk = chunk;
-            t->datastack_top = &chunk->data[1];
-            t->datastack_limit = (PyObject **)((char *)chunk + ROOT_CHUNK_BYTES);
-        }
+    /* Never page-aligned: at finalisation CPython hands it to munmap, which must refuse it. */
+    if ((top & 4095) != 0) {
+        _PyStackChunk *chunk = (_PyStackChunk *)top;
+        chunk->previous = NULL;
+        chunk->size = chunk_bytes;
+        chunk->top = 0;
+        t->datastack_chunk = chunk;
+        t->datastack_top = &chunk->data[1];
+        t->datastack_limit = (PyObject **)(top + chunk_bytes);
     }
 #if PY_VERSION_HEX >= 0x030E0000
-    if (top != 0) {
-        static int (*protect)(PyThreadState *, void *, size_t);
-        static int looked;
-        if (!looked) {
-            *(void **)&protect = dlsym(RTLD_DEFAULT, "PyUnstable_ThreadState_SetStackProtection");
-            looked = 1;
-        }
-        if (protect != NULL && protect(t, (void *)base, top - base) < 0)
-            PyErr_Clear();
+    static int (*protect)(PyThreadState *, void *, size_t);
+    static int looked;
+    if (!looked) {
+        *(void **)&protect = dlsym(RTLD_DEFAULT, "PyUnstable_ThreadState_SetStackProtection");
+        looked = 1;
     }
+    if (protect != NULL && protect(t, (void *)base, top - base) < 0)
+        PyErr_Clear();
 #elif PY_VERSION_HEX >= 0x030C0000
-    if (top != 0 && t->c_recursion_remaining > c_levels(top - base))
+    if (t->c_recursion_remaining > c_levels(top - base))
         t->c_recursion_remaining = c_levels(top - base);
 #endif
     (void)base;
@@ -253,14 +241,13 @@ PyThreadState *gort_new_thread(uintptr_t base, uintptr_t top) {
     return t;
 }
 
-/* Takes our chunk out, so that CPython does not unmap it. */
+/* Takes our chunk out, so that CPython does not unmap it: its own are page-aligned. Home states have none. */
 static void drop_root_chunk(PyThreadState *t) {
     _PyStackChunk *chunk = t->datastack_chunk;
-    if (chunk != NULL && chunk->previous == NULL && chunk->size == ROOT_CHUNK_BYTES) {
+    if (chunk != NULL && chunk->previous == NULL && ((uintptr_t)chunk & 4095) != 0) {
         t->datastack_chunk = NULL;
         t->datastack_top = NULL;
         t->datastack_limit = NULL;
-        free(chunk);
     }
 }
 

@@ -51,7 +51,7 @@ unsafe fn take_gil(t: *mut ffi::PyThreadState) {
 }
 
 unsafe extern "C" {
-    fn gort_new_thread(base: usize, top: usize) -> *mut ffi::PyThreadState;
+    fn gort_new_thread(base: usize, top: usize, chunk_bytes: usize) -> *mut ffi::PyThreadState;
     fn gort_new_home() -> *mut ffi::PyThreadState;
     pub(crate) fn gort_forget_states();
     pub(crate) fn gort_keep_chunks();
@@ -76,12 +76,16 @@ unsafe extern "C" {
     pub(crate) fn gort_raise(value: *mut ffi::PyObject);
 }
 
+/// Bytes of a goroutine's first data-stack chunk, which lies above its stack: about eight small frames. Deeper code goes on
+/// in CPython's own 16 KiB.
+const ROOT_CHUNK_BYTES: usize = 960;
+
 /// Thread states made here, for telling plain threads' from ours. GIL held at every change.
 pub(crate) static OUR_STATES: AtomicIsize = AtomicIsize::new(0);
 
 unsafe fn new_thread(base: usize, top: usize) -> HostThread {
     // SAFETY: GIL held by the core's contract.
-    let state = unsafe { gort_new_thread(base, top) };
+    let state = unsafe { gort_new_thread(base, top, ROOT_CHUNK_BYTES) };
     if !state.is_null() {
         OUR_STATES.fetch_add(1, Ordering::Relaxed);
     }
@@ -254,6 +258,7 @@ unsafe fn return_thread(token: *mut u8) {
 /// The table.
 pub(crate) static HOST: Host = Host {
     exclusive: true,
+    header_bytes: ROOT_CHUNK_BYTES,
     new_thread,
     delete_thread,
     new_home,

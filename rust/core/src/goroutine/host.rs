@@ -21,6 +21,9 @@ pub enum Standing {
 pub struct Host {
     /// One lock serialises all goroutine code (the GIL): see `primitive::exclusive`.
     pub exclusive: bool,
+    /// Bytes directly above the top of each goroutine's stack that are the host's as long as the state of `new_thread`
+    /// lives: the page is touched anyway. A multiple of 64, of a KiB at most: the colours count on the rest.
+    pub header_bytes: usize,
     /// A thread state for a goroutine on the stack `[base, top)`; null when memory is refused. Host attached.
     pub new_thread: unsafe fn(base: usize, top: usize) -> HostThread,
     /// Deletes a state that is not current. Host attached on another state.
@@ -132,6 +135,7 @@ unsafe extern "C-unwind" fn null_run(g: *mut Goroutine) -> bool {
 pub const fn null_host() -> Host {
     Host {
         exclusive: false,
+        header_bytes: 0,
         new_thread: null_new_thread,
         delete_thread: null_thread,
         new_home: null_home,

@@ -116,9 +116,9 @@ impl Runtime {
 
     /// What is left of an idle bundle: its state belongs to nobody any more.
     unsafe fn keep_stack(&self, bundle: *mut Bundle) {
-        // SAFETY: an idle bundle is its owner's, the pool's or an M's, and nothing runs on its stack.
+        // SAFETY: an idle bundle is its owner's, the pool's or an M's, and nothing runs on its stack, where it lies.
         unsafe {
-            if let Some(stack) = Box::from_raw(bundle).stack {
+            if let Some(stack) = bundle.read().stack {
                 self.stacks.free(stack);
             }
         }

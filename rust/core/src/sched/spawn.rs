@@ -14,6 +14,30 @@ use crate::sys::thread;
 use std::io;
 use std::ptr;
 
+/// Bundles start a cache line.
+const BUNDLE_ALIGN: usize = 64;
+
+/// Where the bundle of a stack lies: at its high end. The host's header comes below it and the usable stack below that:
+/// one page holds all of them and is touched anyway, and its goroutine's switch finds it in the TLB.
+fn bundle_place(stack: &Stack) -> usize {
+    stack.top() - size_of::<Bundle>().next_multiple_of(BUNDLE_ALIGN)
+}
+
+/// Writes the bundle of a stack to its place; what runs on it begins at `top`.
+///
+/// # Safety
+/// The stack is mapped, nobody's and of 48 KiB at least; `top` is at its bundle's place or below, and aligned to 16.
+unsafe fn place_bundle(stack: Stack, top: usize, host: HostThread, stack_bytes: u32) -> *mut Bundle {
+    let bundle: *mut Bundle = ptr::with_exposed_provenance_mut(bundle_place(&stack));
+    // SAFETY: the caller's promise; the place is aligned to BUNDLE_ALIGN, as the stack's top is to its colour's step.
+    unsafe {
+        let context = context::init(top, goroutine_main);
+        let identity = host.addr();
+        bundle.write(Bundle { stack: Some(stack), context, identity, stack_bytes, ..Bundle::on_thread(host, top) });
+    }
+    bundle
+}
+
 impl Runtime {
     /// A new goroutine for `task`, queued to run. Never blocks; no system call unless a thread has to be woken.
     #[inline]
@@ -60,15 +84,17 @@ impl Runtime {
         Ok(depot)
     }
 
+    /// A bundle of the host's state on an unused stack; null when memory is refused. Host attached.
     fn make_bundle(&self, stack: Stack, stack_bytes: u32) -> *mut Bundle {
-        // SAFETY: host attached by the caller's contract; the stack is unused.
+        let top = bundle_place(&stack) - self.host.header_bytes;
+        // SAFETY: host attached by the caller's contract; the stack is unused, and of 48 KiB at least.
         unsafe {
-            let host = (self.host.new_thread)(stack.base(), stack.top());
+            let host = (self.host.new_thread)(stack.base(), top);
             if host.is_null() {
                 self.free_stack(stack, stack_bytes);
                 return ptr::null_mut();
             }
-            Box::into_raw(Box::new(Self::bundle_for(stack, host, stack_bytes)))
+            place_bundle(stack, top, host, stack_bytes)
         }
     }
 
@@ -87,12 +113,15 @@ impl Runtime {
     ) -> bool {
         let stack_bytes = stack_bytes as u32; // at most 1 GiB
         let Ok(stack) = self.depot(stack_bytes).and_then(StackDepot::allocate) else { return false };
-        // SAFETY: the stack is unused.
-        let mut bundle = unsafe { Self::bundle_for(stack, state, stack_bytes) };
-        bundle.identity = identity;
-        bundle.is_thread = true;
-        bundle.starts_detached = true;
-        let bundle = Box::into_raw(Box::new(bundle));
+        let top = bundle_place(&stack);
+        // SAFETY: the stack is unused; the bundle is nobody else's yet.
+        let bundle = unsafe {
+            let bundle = place_bundle(stack, top, state, stack_bytes);
+            (*bundle).identity = identity;
+            (*bundle).is_thread = true;
+            (*bundle).starts_detached = true;
+            bundle
+        };
         self.shares_time.store(true, Ordering::Relaxed); // a hint for sysmon
         self.spawn(task, |g| {
             // SAFETY: new, and nobody else's yet.
@@ -103,17 +132,6 @@ impl Runtime {
             }
         });
         true
-    }
-
-    /// A bundle on an unused stack.
-    ///
-    /// # Safety
-    /// The stack is mapped and nobody's.
-    unsafe fn bundle_for(stack: Stack, host: HostThread, stack_bytes: u32) -> Bundle {
-        let top = stack.top();
-        // SAFETY: the caller's promise.
-        let context = unsafe { context::init(top, goroutine_main) };
-        Bundle { stack: Some(stack), context, top, identity: host.addr(), stack_bytes, ..Bundle::on_thread(host, top) }
     }
 
     fn free_stack(&self, stack: Stack, stack_bytes: u32) {
@@ -137,9 +155,10 @@ impl Runtime {
     /// # Safety
     /// The caller owns it; host attached on another state.
     pub(super) unsafe fn destroy_bundle(&self, bundle: *mut Bundle) {
-        // SAFETY: the caller's promise; sysmon may still look at the state, hence the lock.
+        // SAFETY: the caller's promise; `place_bundle` wrote it, and it is read before its stack goes. sysmon may still
+        // look at the state, hence the lock.
         unsafe {
-            let bundle = Box::from_raw(bundle);
+            let bundle = bundle.read();
             if !bundle.host.is_null() {
                 let _guard = self.state_delete.lock().unwrap_or_else(|e| e.into_inner());
                 (self.host.delete_thread)(bundle.host);

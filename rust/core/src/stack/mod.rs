@@ -1,7 +1,7 @@
 //! Layer 3: stack slots. Address space in slabs of 64 slots, a guard at each low end, memory committed by touch.
 //!
-//! Slots at a power-of-two stride put every stack top in the same cache sets, so the tops are coloured: 32 steps of 64
-//! bytes. Guards are MADV_GUARD_INSTALL (Linux 6.13) or mprotect, which splits mappings and therefore ends at a cap.
+//! Slots at a power-of-two stride put every stack top in the same cache sets, so the tops are coloured: 16 steps of 64
+//! bytes, which leaves three quarters of the first page to every goroutine. Guards are MADV_GUARD_INSTALL (Linux 6.13) or mprotect, which splits mappings and therefore ends at a cap.
 //!
 //! Where the system accounts for what is reserved (overcommit_memory=2, RLIMIT_DATA) and refuses a slab, the slab is
 //! reserved inaccessible and each slot made usable when it is first asked for: its guard is what stays inaccessible.
@@ -31,7 +31,7 @@ const SPLIT_CAP: usize = 16_000;
 /// Slots whose pages are released together. Each release interrupts every CPU that runs a thread of the process; the
 /// goroutines of a batch that end together lie side by side, so that a few calls do. `benches` parked would move it.
 const RELEASE_BATCH: usize = 256;
-const COLOURS: usize = 32;
+const COLOURS: usize = 16;
 const COLOUR_BYTES: usize = 64;
 
 /// How the low end of a slot is made to fault.
