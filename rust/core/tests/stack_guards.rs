@@ -86,6 +86,69 @@ fn test_guard_a_frame_of_sixteen_kib_cannot_step_over_it() {
     }
 }
 
+/// Makes process_madvise answer EPERM from here on, as containers' filters do with calls they do not know.
+fn refuse_process_madvise() {
+    let step = |code: u32, jt: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf: 0, k };
+    let call = libc::SYS_process_madvise as u32;
+    let mut filter = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0), // the number of the call
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, call),
+        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+        step(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the filter lives through the call and is for this child alone.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);
+        assert_eq!(libc::syscall(libc::SYS_process_madvise, -1, 0, 0, 0, 0), -1);
+        assert_eq!(*libc::__errno_location(), libc::EPERM);
+    }
+}
+
+#[test]
+fn test_guard_is_there_where_one_call_for_all_guards_is_refused() {
+    if is_child() {
+        refuse_process_madvise();
+        return touch_below(1);
+    }
+    if installs() {
+        assert_faults("test_guard_is_there_where_one_call_for_all_guards_is_refused", "install");
+    }
+}
+
+/// How many of the stacks have their top page in memory.
+fn committed(stacks: &[Stack]) -> usize {
+    // SAFETY: the page below a stack's top is mapped.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
+    let is_there = |stack: &&Stack| {
+        let mut there = 0u8;
+        let start = std::ptr::with_exposed_provenance_mut((stack.top() - 1) / page * page);
+        // SAFETY: one page, one byte for the answer.
+        assert_eq!(unsafe { libc::mincore(start, page, &raw mut there) }, 0);
+        there & 1 == 1
+    };
+    stacks.iter().filter(is_there).count()
+}
+
+#[test]
+fn test_top_pages_are_committed_ahead_only_where_many_stacks_are_and_all_faults_still_come() {
+    if is_child() {
+        let depot = depot();
+        let few: Vec<Stack> = (0..1024).map(|_| depot.allocate().expect("memory")).collect();
+        assert_eq!(committed(&few), 0);
+        let more: Vec<Stack> = (0..128).map(|_| depot.allocate().expect("memory")).collect();
+        // None where the kernel has not the call.
+        assert!([0, 128].contains(&committed(&more)), "{}", committed(&more));
+        assert!(more.iter().all(|stack| !is_readable(stack.base() - 1)));
+        return;
+    }
+    for guard in if installs() { vec!["install", "mprotect"] } else { vec!["mprotect"] } {
+        let name = "test_top_pages_are_committed_ahead_only_where_many_stacks_are_and_all_faults_still_come";
+        assert!(run_child(name, guard).success(), "{guard}");
+    }
+}
+
 #[test]
 fn test_guard_none_lets_the_write_pass() {
     if is_child() {

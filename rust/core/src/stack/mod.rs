@@ -31,6 +31,9 @@ const SPLIT_CAP: usize = 16_000;
 /// Slots whose pages are released together. Each release interrupts every CPU that runs a thread of the process; the
 /// goroutines of a batch that end together lie side by side, so that a few calls do. `benches` parked would move it.
 const RELEASE_BATCH: usize = 256;
+/// Slabs after which those that follow get the top page of every slot at once: a goroutine touches it in any case, and a
+/// page fault costs more than its share of the call. A slab is then at most a 16th of what is there, used or not.
+const POPULATE_AFTER: usize = 16;
 const COLOURS: usize = 16;
 const COLOUR_BYTES: usize = 64;
 
@@ -118,6 +121,8 @@ struct DepotState {
     cold: Vec<usize>,
     /// Slots ever made whose guard splits a mapping.
     split: usize,
+    /// Slabs ever made of usable slots.
+    slabs: usize,
 }
 
 fn refused() -> io::Error {
@@ -136,7 +141,7 @@ impl StackDepot {
             let text = "stack slot: a power of two from 64 KiB to 1 GiB";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let state = Mutex::new(DepotState { free: Vec::new(), retired: Vec::new(), cold: Vec::new(), split: 0 });
+        let state = Mutex::new(DepotState { free: Vec::new(), retired: Vec::new(), cold: Vec::new(), split: 0, slabs: 0 });
         Ok(Self { slot_bytes, guard_bytes, soft_bytes: 0, page_bytes: memory::page_bytes(), mode, state })
     }
 
@@ -291,10 +296,17 @@ impl StackDepot {
     /// Guards the slots of a fresh slab, from the top. When a guard is refused, the slots above stay in use and the
     /// rest of the slab goes back to the system; it is an error only if there is no slot at all.
     fn guard_slab(&self, state: &mut DepotState, start: usize, slots: usize) -> io::Result<()> {
+        let guard = self.guard_bytes + self.soft_bytes;
+        let each = (0..slots).rev().map(|i| start + i * self.slot_bytes);
+        let mut guarded = 0;
+        if self.mode == GuardMode::Install {
+            // SAFETY: inside the slab just reserved, untouched yet.
+            guarded = unsafe { memory::guard_install_each(each.clone(), guard) };
+        }
         for i in (0..slots).rev() {
             let slot = start + i * self.slot_bytes;
-            // SAFETY: inside the slab just reserved, untouched yet.
-            if !unsafe { self.guard(slot, self.guard_bytes + self.soft_bytes) } {
+            // SAFETY: as above.
+            if i + guarded < slots && !unsafe { self.guard(slot, guard) } {
                 // SAFETY: `[start, slot + slot_bytes)` is of this slab and in nobody's hands.
                 unsafe { memory::unmap(start, (i + 1) * self.slot_bytes) };
                 return if i + 1 == slots { Err(refused()) } else { Ok(()) };
@@ -302,6 +314,13 @@ impl StackDepot {
             state.split += usize::from(self.mode == GuardMode::Protect);
             state.free.push(slot);
         }
+        // Where the kernel took one call for the guards it takes one for this.
+        if guarded == SLAB_SLOTS && state.slabs >= POPULATE_AFTER {
+            let tops = each.map(|slot| slot + self.slot_bytes - self.page_bytes);
+            // SAFETY: usable parts of the slab.
+            unsafe { memory::populate_each(tops, self.page_bytes) };
+        }
+        state.slabs += 1;
         Ok(())
     }
 }
