@@ -4,8 +4,8 @@
 use super::machine::Machine;
 use super::processor::{NEVER, Processor};
 use crate::goroutine::Goroutine;
-use crate::primitive::prefetch;
 use crate::primitive::atomic::Ordering;
+use crate::primitive::prefetch;
 use std::ptr;
 
 /// How often the global queue goes first. Go's number: prime, so that it does not fall in step with a program's loops.

@@ -141,7 +141,8 @@ impl StackDepot {
             let text = "stack slot: a power of two from 64 KiB to 1 GiB";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let state = Mutex::new(DepotState { free: Vec::new(), retired: Vec::new(), cold: Vec::new(), split: 0, slabs: 0 });
+        let state =
+            Mutex::new(DepotState { free: Vec::new(), retired: Vec::new(), cold: Vec::new(), split: 0, slabs: 0 });
         Ok(Self { slot_bytes, guard_bytes, soft_bytes: 0, page_bytes: memory::page_bytes(), mode, state })
     }
 
