@@ -198,7 +198,9 @@ impl Runtime {
     }
 
     /// Readies claimed waiters in order: behind what is queued already, not in the next slot, so that the network keeps
-    /// nobody from running. Returns whether there were any.
+    /// nobody from running. While somebody is in the global queue they go there: a busy P looks at the poller so often that
+    /// its own queue would never be empty, and who is in the global one would be served once in 61 ticks. Returns whether
+    /// there were any.
     ///
     /// # Safety
     /// Host attached. The nodes' waits were claimed by the caller, who readies them with this only.
@@ -220,13 +222,13 @@ impl Runtime {
                 if status::wake(&*g) == Wake::LeftToParker {
                     continue;
                 }
-                if p.is_null() {
+                if p.is_null() || !self.inject.is_empty() {
                     self.inject.push(g);
                 } else {
                     self.push_back(&*p, g);
                 }
             }
-            if p.is_null() { usize::MAX } else { (*p).queue.len() }
+            if p.is_null() { usize::MAX } else { (*p).queue.len() + self.inject.len() }
         };
         if queued > 1 {
             self.wake_one(ptr::null_mut()); // this M runs one of them; it fences
