@@ -6,12 +6,18 @@ It must parse on Pythons that gort does not support, to be able to say so.
 
 from __future__ import annotations
 
+import glob
 import shutil
 import subprocess
 import sys
 
 MIN_PYTHON = (3, 11)
 MIN_RUST = (1, 88)
+#: Libraries that people put in front of libc with LD_PRELOAD, for tests: Debian's package, and where it puts them.
+PRELOADS = {
+    "libjemalloc2": "/usr/lib/*/libjemalloc.so.2",
+    "libfaketime": "/usr/lib/*/faketime/libfaketime.so.1",
+}
 RUSTUP = "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
 
 
@@ -70,6 +76,9 @@ def missing(test: bool) -> list[str]:
         lines.append("strace, which a test counts system calls with: apt-get install strace")
     if test and shutil.which("objdump") is None:
         lines.append("objdump, which looks into compiled code: apt-get install binutils")
+    for package, pattern in PRELOADS.items():
+        if test and not glob.glob(pattern):
+            lines.append(f"{pattern}, which tests preload: apt-get install {package}")
     return lines
 
 

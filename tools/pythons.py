@@ -8,12 +8,15 @@ paths given to its methods are paths outside, and come back as that Python sees 
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+import check_tools
 
 ROOT = Path(__file__).resolve().parent.parent
 MINORS = (11, 12, 13, 14, 15)
@@ -95,7 +98,7 @@ class Python:
         """Copy what tests and benches read into the other root; nothing to do here."""
         if self.root is None:
             return
-        _lend_strace(self.root)
+        _lend(self.root)
         shutil.rmtree(self.work, ignore_errors=True)
         leave = shutil.ignore_patterns("__pycache__", ".venv-bench", ".*_cache", ".hypothesis")
         for name in NEEDED_THERE:
@@ -133,17 +136,22 @@ class Python:
         return str(wrapper), {"GORT_PY_INCLUDE": str(headers)}
 
 
-def _lend_strace(root: Path) -> None:
-    """Copy this machine's strace and the libraries it needs into a root without a package tool."""
-    tool = shutil.which("strace")
-    if tool is None or (root / "usr/bin/strace").exists():
-        return
-    needed = subprocess.run(["ldd", tool], capture_output=True, text=True, check=True).stdout
-    libraries = root / "usr" / "lib" / "x86_64-linux-gnu"
-    for path in [word for word in needed.split() if word.startswith("/")]:
-        if not (libraries / Path(path).name).exists() and "ld-linux" not in path:
-            shutil.copy(path, libraries)
-    shutil.copy(tool, root / "usr" / "bin")
+def _lend(root: Path) -> None:
+    """Copy what tests need, and the libraries that needs, into a root without a package tool."""
+    lent = [tool for tool in [shutil.which("strace")] if tool]
+    for pattern in check_tools.PRELOADS.values():
+        lent += glob.glob(pattern)
+    for file in lent:
+        target = root / file.lstrip("/")
+        if target.exists():
+            continue
+        needed = subprocess.run(["ldd", file], capture_output=True, text=True, check=True).stdout
+        libraries = root / "usr" / "lib" / "x86_64-linux-gnu"
+        for path in [word for word in needed.split() if word.startswith("/")]:
+            if not (libraries / Path(path).name).exists() and "ld-linux" not in path:
+                shutil.copy(path, libraries)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
 
 
 def _works(program: str, minor: int) -> bool:
