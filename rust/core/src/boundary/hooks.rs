@@ -2,7 +2,7 @@
 
 use super::{
     connect, descriptors, dns, files, fortified, host_lock, identity, install, io, keys, poll, process, pthreads,
-    semaphore, signals, sleep, threads,
+    scheduling, semaphore, signals, sleep, threads,
 };
 use libc::{
     addrinfo, c_char, c_int, c_uint, c_void, clockid_t, epoll_event, fd_set, id_t, idtype_t, iovec, mmsghdr, msghdr,
@@ -153,7 +153,12 @@ hooks! {
         pthreads::pthread_getschedparam;
     Identity pthread_sigmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int =
         pthreads::pthread_sigmask;
-    Identity sched_setaffinity(pid: pid_t, size: size_t, set: *const c_void) -> c_int = pthreads::sched_setaffinity;
+    Identity sched_setaffinity(pid: pid_t, size: size_t, set: *const c_void) -> c_int = scheduling::sched_setaffinity;
+    Identity sched_setscheduler(pid: pid_t, policy: c_int, param: *const sched_param) -> c_int =
+        scheduling::sched_setscheduler;
+    Identity sched_setparam(pid: pid_t, param: *const sched_param) -> c_int = scheduling::sched_setparam;
+    Identity setpriority(which: c_uint, who: id_t, priority: c_int) -> c_int = scheduling::setpriority;
+    Identity nice(increment: c_int) -> c_int = scheduling::nice;
     Keys pthread_getspecific(key: pthread_key_t) -> *mut c_void = keys::pthread_getspecific;
     Keys pthread_setspecific(key: pthread_key_t, value: *const c_void) -> c_int = keys::pthread_setspecific;
     Keys pthread_key_create(key: *mut pthread_key_t, destructor: Option<unsafe extern "C" fn(*mut c_void)>) -> c_int =

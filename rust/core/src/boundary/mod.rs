@@ -47,6 +47,7 @@ mod objects;
 mod poll;
 mod process;
 mod pthreads;
+mod scheduling;
 mod semaphore;
 mod signals;
 mod sleep;

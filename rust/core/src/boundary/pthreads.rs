@@ -6,9 +6,10 @@
 use super::caller::goroutines_machine;
 use super::hooks::original;
 use super::identity::{self, main_thread};
+use super::scheduling;
 use super::threads;
 use crate::goroutine::Bundle;
-use libc::{c_char, c_int, c_void, clockid_t, pthread_attr_t, sched_param, sigset_t, sigval, size_t};
+use libc::{c_char, c_int, clockid_t, pthread_attr_t, sched_param, sigset_t, sigval, size_t};
 use std::ptr;
 
 /// Whether `thread` is a goroutine's number: the caller's own, or that of a thread that is a goroutine.
@@ -102,17 +103,19 @@ pub(super) unsafe extern "C" fn pthread_getcpuclockid(thread: usize, clock: *mut
     unsafe { original::pthread_getcpuclockid::call(of, clock) }
 }
 
-/// `pthread_setschedparam`: a goroutine has no priority of its own; the OS thread keeps its.
+/// `pthread_setschedparam`: of a goroutine, of the caller itself only; see `scheduling`.
 pub(super) unsafe extern "C" fn pthread_setschedparam(
     thread: usize,
     policy: c_int,
     param: *const sched_param,
 ) -> c_int {
-    if is_goroutine(thread) {
-        return libc::ENOTSUP;
-    }
+    let of = match is_goroutine(thread) {
+        true if thread == identity::pthread_self() => this_thread(),
+        true => return libc::ENOTSUP,
+        false => thread,
+    };
     // SAFETY: as called.
-    unsafe { original::pthread_setschedparam::call(thread, policy, param) }
+    scheduling::noted(|| unsafe { original::pthread_setschedparam::call(of, policy, param) })
 }
 
 /// `pthread_getschedparam`: of the OS thread under the caller.
@@ -152,7 +155,7 @@ fn bits(set: &sigset_t) -> u64 {
     unsafe { *ptr::from_ref(set).cast::<u64>() }
 }
 
-/// The goroutine ends: its M goes back to what it was for others. An affinity stays: nobody knows what it was before.
+/// The goroutine ends: its M goes back to what it was for others.
 ///
 /// # Safety
 /// The running goroutine's bundle.
@@ -164,6 +167,7 @@ pub(super) unsafe fn unwire(bundle: *mut Bundle) {
             (&raw mut set).cast::<u64>().write(before);
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
         }
+        scheduling::end(bundle);
         (*bundle).wired = 0;
     }
 }
@@ -190,19 +194,4 @@ unsafe fn wire_for_mask(before: &sigset_t) {
             _ => {}
         }
     }
-}
-
-/// `sched_setaffinity` of the calling thread: the goroutine keeps its M for itself from here on.
-pub(super) unsafe extern "C" fn sched_setaffinity(pid: libc::pid_t, size: size_t, set: *const c_void) -> c_int {
-    // SAFETY: as called.
-    let result = unsafe { original::sched_setaffinity::call(pid, size, set) };
-    let m = goroutines_machine();
-    // SAFETY: as in `wire_for_mask`.
-    unsafe {
-        if result == 0 && pid == 0 && super::descriptors::is_this_process() && !m.is_null() {
-            let bundle = (*(*m).current).bundle;
-            (*bundle).wired = (*bundle).wired.saturating_add(1);
-        }
-    }
-    result
 }

@@ -16,6 +16,7 @@ pub mod waiter;
 use crate::context::Context;
 use crate::primitive::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 use crate::stack::Stack;
+use crate::sys::scheduling::Scheduling;
 use host::HostThread;
 use waiter::Wait;
 
@@ -58,6 +59,8 @@ pub struct Bundle {
     pub wired: u8,
     /// The signal mask of its M's thread before it changed that; `boundary::pthreads`.
     pub mask_before: Option<u64>,
+    /// CPUs and priority of its M's thread before it changed those; `boundary::scheduling`.
+    pub scheduling_before: Option<Box<Scheduling>>,
     /// Parked with foreign frames: its M waits for it (`sched::mail`).
     pub bound: bool,
     /// Set at a goroutine's end when the host's state may not serve another goroutine.
@@ -82,6 +85,7 @@ impl Bundle {
             starts_detached: false,
             wired: 0,
             mask_before: None,
+            scheduling_before: None,
             bound: false,
             spoiled: false,
         }

@@ -141,6 +141,7 @@ impl Machine {
         self.mail_count.store(0, Ordering::Relaxed);
         self.is_stuck.store(false, Ordering::Relaxed);
         self.bound_count = 0;
+        self.is_altered = false; // what the forking goroutine has is the whole child's
         self.bound_asleep = false;
         self.previous = ptr::null_mut();
         self.action = Action::None;

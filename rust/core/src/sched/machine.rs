@@ -58,6 +58,8 @@ pub struct Machine {
     pub(super) is_stuck: AtomicBool,
     /// Goroutines that parked here with foreign frames on their stacks; while there are any, it runs nothing else.
     pub(super) bound_count: u32,
+    /// Its thread has CPUs or a priority of a goroutine's choice: it starts no threads, which would begin with the same.
+    pub is_altered: bool,
     /// Asleep for one of them; under the idle lock.
     pub(super) bound_asleep: bool,
     /// The goroutine that came to g0 and what to do with it once its state is swapped out.
@@ -111,6 +113,7 @@ impl Machine {
             mail_since_ns: AtomicU64::new(0),
             is_stuck: AtomicBool::new(false),
             bound_count: 0,
+            is_altered: false,
             bound_asleep: false,
             previous: ptr::null_mut(),
             action: Action::None,

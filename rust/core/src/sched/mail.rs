@@ -147,6 +147,14 @@ impl Machine {
         ptr::null_mut()
     }
 
+    /// This M's thread is not fit for others any more: from here on it runs who is bound to it, and else sleeps.
+    ///
+    /// # Safety
+    /// On this M's thread.
+    pub unsafe fn serve_nobody_else(&mut self) {
+        self.bound_count += 1;
+    }
+
     /// Gives `g` and this M's P to the M `g` belongs to, or leaves `g` in that M's mail.
     ///
     /// # Safety

@@ -209,8 +209,14 @@ impl Runtime {
         true
     }
 
-    /// Starts an OS thread for a new M that sleeps at once; null when the limit or the system says no.
+    /// Starts an OS thread for a new M that sleeps at once; null when the limit or the system says no, or the calling thread is
+    /// not fit to start one: sysmon does it then, at its next look (Go's template thread).
     pub(super) fn new_machine(&self) -> *mut Machine {
+        let caller = current_machine();
+        // SAFETY: this thread's M.
+        if !caller.is_null() && unsafe { (*caller).is_altered } {
+            return ptr::null_mut();
+        }
         let id = self.machine_count.fetch_add(1, Ordering::Relaxed);
         if id >= self.config.max_machines || self.stopping.load(Ordering::Relaxed) {
             self.machine_count.fetch_sub(1, Ordering::Relaxed);

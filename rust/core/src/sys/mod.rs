@@ -17,6 +17,11 @@ pub mod futex;
 pub mod loader;
 pub mod memory;
 pub mod poller;
+#[cfg(all(target_os = "linux", not(loom)))]
+pub mod scheduling;
+#[cfg(not(all(target_os = "linux", not(loom))))]
+#[path = "scheduling_none.rs"]
+pub mod scheduling;
 pub mod signal;
 pub mod thread;
 #[cfg(all(target_os = "linux", not(loom)))]

@@ -93,6 +93,7 @@ extern "C-unwind" fn trampoline(start: *mut libc::c_void) -> *mut libc::c_void {
     };
     // SAFETY: a set of ours, on this thread; then the contract of `spawn_raw`.
     unsafe {
+        super::scheduling::begin_thread();
         libc::pthread_sigmask(libc::SIG_SETMASK, MASK.get_or_init(mask), ptr::null_mut());
         main(argument);
     }

@@ -1,0 +1,25 @@
+//! No answers on systems whose hooks are not written: nobody asks.
+
+/// Nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Scheduling;
+
+impl Scheduling {
+    /// Nothing.
+    pub fn read() -> Self {
+        Self
+    }
+
+    /// Nothing to do.
+    pub fn restore(&self) -> bool {
+        true
+    }
+
+    /// Nothing to do.
+    pub fn make_first(&self) {}
+
+    /// Nothing to do.
+    pub fn make_first_if_none(&self) {}
+}
+
+pub(super) fn begin_thread() {}
