@@ -13,7 +13,7 @@ import sys
 
 MIN_PYTHON = (3, 11)
 MIN_RUST = (1, 88)
-#: Libraries that people put in front of libc with LD_PRELOAD, for tests: Debian's package, and where it puts them.
+#: What tests put in front of libc with LD_PRELOAD: Debian's package, and where it has the file.
 PRELOADS = {
     "libjemalloc2": "/usr/lib/*/libjemalloc.so.2",
     "libfaketime": "/usr/lib/*/faketime/libfaketime.so.1",
