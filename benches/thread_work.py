@@ -40,8 +40,11 @@ def queue_trips(start: Callable[..., Any], n: int) -> int:
     return elapsed
 
 
-def start_join(n: int) -> harness.Figures:
-    """Start n threads that sleep and wait for an Event, set it, and join them all."""
+def start_join(n: int, *, daemon: bool) -> harness.Figures:
+    """Start n threads that sleep and wait for an Event, set it, and join them all.
+
+    3.11 and 3.12 look at all threads that are no daemons whenever one of those starts or ends.
+    """
     event, ended = Event(), []
 
     def work(number: int) -> None:
@@ -50,7 +53,7 @@ def start_join(n: int) -> harness.Figures:
         ended.append(number)
 
     begun = now()
-    threads = [Thread(target=work, args=(number,)) for number in range(n)]
+    threads = [Thread(target=work, args=(number,), daemon=daemon) for number in range(n)]
     for thread in threads:
         thread.start()
     started = now()

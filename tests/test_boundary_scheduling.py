@@ -115,7 +115,7 @@ def body():
 goroutines = [gort.go(body) for _ in range(8)]
 end = time.monotonic() + 25
 while len(set(niceness) - first) < 1 and time.monotonic() < end:
-    time.sleep(0.001)
+    time.sleep(0.001)  # between looks
 stop.set()
 ended(*goroutines)
 later = {value for thread, value in niceness.items() if thread not in first}

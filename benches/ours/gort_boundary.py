@@ -33,10 +33,10 @@ def http() -> None:
     runpy.run_path(served.HTTP_SERVER, run_name="__main__")
 
 
-def start_join(n: int) -> harness.Figures:
+def start_join(n: int, *, daemon: bool) -> harness.Figures:
     """threading.Thread as it is, after enable()."""
     gort.threads.enable()
-    return thread_work.start_join(n)
+    return thread_work.start_join(n, daemon=daemon)
 
 
 if __name__ == "__main__":
@@ -44,7 +44,8 @@ if __name__ == "__main__":
         "https_100": lambda n: https_work.run(gort.go, 100, n),
         "https_2000": lambda n: https_work.run(gort.go, 2000, n),
         "queue": lambda n: thread_work.queue_trips(gort.go, n),
-        "start_join": start_join,
+        "start_join": lambda n: start_join(n, daemon=False),
+        "start_join_daemons": lambda n: start_join(n, daemon=True),
     }
     outside = {"plain_call": entry_cost.plain_call, "boundary_off": entry_cost.boundary_off}
     servers = {"echo": echo, "idle": echo, "http_2000": http}

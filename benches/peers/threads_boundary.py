@@ -41,7 +41,8 @@ if __name__ == "__main__":
             "https_100": lambda n: https_work.run(start, 100, n),
             "https_2000": lambda n: https_work.run(start, 2000, n),
             "queue": lambda n: thread_work.queue_trips(start, n),
-            "start_join": thread_work.start_join,
+            "start_join": lambda n: thread_work.start_join(n, daemon=False),
+            "start_join_daemons": lambda n: thread_work.start_join(n, daemon=True),
         },
         {
             "echo": echo,

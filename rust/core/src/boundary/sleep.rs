@@ -52,11 +52,10 @@ pub(super) unsafe extern "C" fn clock_nanosleep(
     };
     // SAFETY: the C function's own contract.
     let deadline = unsafe {
-        if absolute {
-            deadline_of(clock_id, time)
-        } else {
-            time.as_ref().and_then(ns_of).map(|ns| clock::now_ns().saturating_add(ns))
-        }
+        time.as_ref().and_then(ns_of).and_then(|ns| match absolute {
+            true => deadline_of(clock_id, time),
+            false => Some(clock::now_ns().saturating_add(ns)),
+        })
     };
     let Some(deadline) = deadline else { return libc::EINVAL };
     let before = errno::get();

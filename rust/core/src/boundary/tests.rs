@@ -260,7 +260,9 @@ fn sleeps_are_long_enough_and_refuse_what_is_no_time() {
         assert_eq!(errno::get(), 77);
         assert!(clock::now_ns() - begun >= 10 * MS);
         for bad in [timespec { tv_sec: 0, tv_nsec: 1_000_000_000 }, timespec { tv_sec: -1, tv_nsec: 0 }] {
-            assert_eq!(sleep(libc::CLOCK_MONOTONIC, 0, &bad), libc::EINVAL);
+            for flags in [0, libc::TIMER_ABSTIME] {
+                assert_eq!(sleep(libc::CLOCK_MONOTONIC, flags, &bad), libc::EINVAL);
+            }
             // SAFETY: as above.
             assert_eq!(unsafe { sleep::nanosleep(&raw const bad, ptr::null_mut()) }, -1);
             assert_eq!(errno::get(), libc::EINVAL);
