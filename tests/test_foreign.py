@@ -9,10 +9,12 @@ GIL.
 from __future__ import annotations
 
 import gc
+import shutil
 import weakref
 
 import gort
 import pytest
+from children import check, shared_library
 from pydantic_core import SchemaSerializer, SchemaValidator, ValidationError, core_schema
 from waiting import LIMIT, hold, join_all, parked
 
@@ -99,3 +101,40 @@ def test_objects_of_the_library_are_freed_after_crossings():
     assert join_all([gort.go(body, i) for i in range(50)]) == [(i, i) for i in range(50)]
     gc.collect()
     assert not any(w() for w in watches)
+
+
+LEFT_BEHIND = """
+/* Leaves return addresses of this library all over the stack below its caller, and returns. */
+__attribute__((noinline)) int deep(int n) { volatile char room[64]; room[0] = n; return n ? deep(n - 1) + room[0] : 0; }
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_calls_that_have_returned_bind_nobody(tmp_path):
+    library = shared_library(tmp_path / "libgortdeep.so.1", LEFT_BEHIND)
+    check(
+        f"""
+        import ctypes, os, select, socket
+        import gort
+        from waiting import LIMIT, parked
+
+        deep = ctypes.CDLL({library!r}).deep
+        pairs = [socket.socketpair() for _ in range(100)]
+
+        def body(end):
+            for _ in range(5):
+                deep(500)
+                # Its frame is of some 50 KB, most of which it does not write.
+                assert select.select([end], [], []) == ([end], [], [])
+                assert end.recv(1) == b"x"
+
+        goroutines = [gort.go(body, end) for _, end in pairs]
+        for _ in range(5):
+            parked(*[g for g in goroutines if not g.done])
+            assert len(os.listdir("/proc/self/task")) < 20
+            for end, _ in pairs:
+                end.send(b"x")
+        for g in goroutines:
+            g.join(timeout=LIMIT)
+        """
+    )

@@ -1,10 +1,12 @@
-//! Whether a parked goroutine may go on on another OS thread: are there return addresses of foreign libraries on its stack?
+//! Whether a goroutine that parks may go on on another OS thread: are there frames of foreign libraries on its stack?
 //!
 //! The interpreter, its own extension modules, the C library and this module hold nothing of a thread over a call that can
 //! park; any other library may (counts of attachments, error queues, C++ exceptions in flight). The live part of the
-//! stack is read as words; one that points into a foreign library's code counts as a return address. That errs on the safe
-//! side: a stale word keeps a goroutine on its thread for nothing.
+//! stack is read as words. If one points into a foreign library's code, it is either a return address or what was left of
+//! one by an earlier, deeper call: then the frames are walked by their unwind tables. A walk that does not come to the
+//! end (code made at run time has no tables) counts as foreign.
 
+use gort_core::boundary;
 use pyo3::ffi;
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::Mutex;
@@ -61,16 +63,26 @@ fn is_ours(path: &str) -> bool {
     C_RUN_TIME.iter().chain(&OPEN_SSL).any(|known| name.starts_with(known)) || path.contains(STANDARD_MODULES)
 }
 
+impl Foreign {
+    fn has(&self, address: usize) -> bool {
+        let i = self.ranges.partition_point(|&(start, _)| start <= address);
+        i != 0 && address < self.ranges[i - 1].1
+    }
+}
+
 /// `Host::is_movable`. Allocates only when a library was loaded since the last call.
 ///
 /// # Safety
-/// `[sp, top)` is the stack of a parked goroutine that nobody runs meanwhile.
+/// On the goroutine's stack, of which `[sp, top)` is in use.
 pub(crate) unsafe fn is_movable(sp: usize, top: usize) -> bool {
     let mut foreign = FOREIGN.lock().unwrap_or_else(|e| e.into_inner());
-    let mut loads = 0u64;
     // SAFETY: the callbacks match their arguments.
     unsafe {
-        libc::dl_iterate_phdr(Some(count_loads), (&raw mut loads).cast());
+        let loads = boundary::scanned_loads().unwrap_or_else(|| {
+            let mut loads = 0u64;
+            libc::dl_iterate_phdr(Some(count_loads), (&raw mut loads).cast());
+            loads
+        });
         if loads != foreign.loads {
             let mut ranges: Vec<(usize, usize)> = Vec::new();
             libc::dl_iterate_phdr(Some(add_object), (&raw mut ranges).cast());
@@ -78,15 +90,53 @@ pub(crate) unsafe fn is_movable(sp: usize, top: usize) -> bool {
             *foreign = Foreign { loads, ranges };
         }
     }
-    let ranges = &foreign.ranges;
-    let (Some(&(low, _)), Some(&(_, high))) = (ranges.first(), ranges.last()) else { return true };
-    (sp..top).step_by(size_of::<usize>()).all(|at| {
-        // SAFETY: inside the stack; suspended, so nobody writes it. Volatile: dead words are read as well.
+    let (Some(&(low, _)), Some(&(_, high))) = (foreign.ranges.first(), foreign.ranges.last()) else { return true };
+    let looks_foreign = (sp..top).step_by(size_of::<usize>()).any(|at| {
+        // SAFETY: inside the stack. Volatile: dead words are read as well.
         let word = unsafe { std::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
-        if !(low..high).contains(&word) {
-            return true;
-        }
-        let i = ranges.partition_point(|&(start, _)| start <= word);
-        i == 0 || word >= ranges[i - 1].1
-    })
+        (low..high).contains(&word) && foreign.has(word)
+    });
+    !looks_foreign || !walk(&foreign, top)
+}
+
+/// A walk over the caller's frames up to `top`.
+struct Walk<'a> {
+    foreign: &'a Foreign,
+    top: usize,
+    is_complete: bool,
+    found: bool,
+}
+
+/// Above this many bytes below the top there are frames of the runtime only.
+const BASE_BYTES: usize = 256;
+
+type UnwindContext = c_void;
+const GO_ON: c_int = 0; // _URC_NO_REASON
+const STOP: c_int = 4; // _URC_NORMAL_STOP
+
+// The Itanium C++ ABI's interface to the unwinder that Rust's own library is linked with.
+unsafe extern "C" {
+    fn _Unwind_Backtrace(
+        see: unsafe extern "C" fn(*mut UnwindContext, *mut c_void) -> c_int,
+        walk: *mut c_void,
+    ) -> c_int;
+    fn _Unwind_GetIP(context: *mut UnwindContext) -> usize;
+    fn _Unwind_GetCFA(context: *mut UnwindContext) -> usize;
+}
+
+unsafe extern "C" fn see_frame(context: *mut UnwindContext, walk: *mut c_void) -> c_int {
+    // SAFETY: called by `_Unwind_Backtrace` with a live context and the argument given below.
+    let (address, end, walk) =
+        unsafe { (_Unwind_GetIP(context), _Unwind_GetCFA(context), &mut *walk.cast::<Walk<'_>>()) };
+    walk.found |= walk.foreign.has(address);
+    walk.is_complete |= end >= walk.top.saturating_sub(BASE_BYTES);
+    if walk.found || walk.is_complete { STOP } else { GO_ON }
+}
+
+/// Whether a frame of foreign code is found below `top`, or it cannot be told.
+fn walk(foreign: &Foreign, top: usize) -> bool {
+    let mut walk = Walk { foreign, top, is_complete: false, found: false };
+    // SAFETY: the callback matches its argument, which lives through the call.
+    unsafe { _Unwind_Backtrace(see_frame, (&raw mut walk).cast()) };
+    walk.found || !walk.is_complete
 }

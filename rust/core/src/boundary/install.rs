@@ -95,6 +95,13 @@ pub fn install(rt: &'static Runtime, interpreter: usize, parking: bool) -> Insta
     Installed { identity, parking }
 }
 
+/// How many objects had been loaded when they were looked at last: at the start and at the first `dlsym` after each was
+/// loaded, if the interpreter's calls of that are seen.
+pub fn scanned_loads() -> Option<u64> {
+    let is_seen = super::hooks::original::dlsym::ADDRESS.load(Ordering::Relaxed) != 0; // set before any goroutine runs
+    is_seen.then(|| SCANNED_LOADS.load(Ordering::Relaxed))
+}
+
 /// Looks at what was loaded since the last look.
 pub fn rescan() {
     if let Some(boundary) = lock().as_mut() {

@@ -52,8 +52,8 @@ pub struct Host {
     pub end_recursion: unsafe fn(HostThread) -> i32,
     /// Gives that back. Host attached.
     pub restore_recursion: unsafe fn(HostThread, taken: i32),
-    /// Whether a goroutine parked with its stack pointer at `sp`, on a stack that ends at `top`, may go on on another OS
-    /// thread: nothing on its stack belongs to this one. Host attached.
+    /// Whether the calling goroutine, on whose stack `[sp, top)` is in use, may go on on another OS thread: nothing there
+    /// belongs to this one. Host attached.
     pub is_movable: unsafe fn(sp: usize, top: usize) -> bool,
     /// Runs the goroutine's function on its own stack; returns `true` when its thread state may serve another goroutine.
     pub run: unsafe extern "C-unwind" fn(*mut Goroutine) -> bool,

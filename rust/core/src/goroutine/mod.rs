@@ -45,8 +45,8 @@ pub struct Bundle {
     pub identity_asked: bool,
     /// See [`SoftGuard`].
     pub soft_guard: SoftGuard,
-    /// The depth of stack, in bytes, at which no foreign frames were found last.
-    pub movable_at: u32,
+    /// The depths of stack, in bytes, at which no foreign frames were found last: where a loop parks, it parks again.
+    pub movable_at: [u32; 4],
     /// Where the main goroutine ran last when that was not its home; null otherwise.
     pub away_on: *mut u8,
     /// The size its stack was asked for with, at most 1 GiB; 0 for the runtime's own.
@@ -78,7 +78,7 @@ impl Bundle {
             identity: crate::sys::thread::identity(),
             identity_asked: false,
             soft_guard: SoftGuard::default(),
-            movable_at: 0,
+            movable_at: [0; 4],
             away_on: std::ptr::null_mut(),
             stack_bytes: 0,
             is_thread: false,

@@ -1,7 +1,7 @@
 //! The order of looking for work: own timers, every 61st tick the poller and the global queue, local, global, the poller,
 //! other Ps, then idle.
 
-use super::machine::Machine;
+use super::machine::{Action, Machine};
 use super::processor::{NEVER, Processor};
 use crate::goroutine::Goroutine;
 use crate::primitive::atomic::Ordering;
@@ -48,7 +48,9 @@ impl Machine {
     pub unsafe fn find_work(&mut self) -> *mut Goroutine {
         // SAFETY: the caller's promise holds for every step.
         unsafe {
-            self.note_binding();
+            if self.action == Action::Exit && ptr::eq(self.previous, self.rt.main.load(Ordering::Relaxed)) {
+                self.end_process();
+            }
             let p = self.p();
             // A spinning M goes the long way, which says that it spins no more: while one does, nobody else is woken.
             let quick = !self.spinning && self.bound_count == 0 && self.rt.requests.load(Ordering::Relaxed) == 0;

@@ -308,6 +308,7 @@ pub unsafe fn leave(action: Action) {
         (*m).action = action;
         (*m).in_scheduler.store(true, Ordering::Relaxed);
         let bundle = (*g).bundle;
+        (*m).note_binding(&mut *bundle, (&raw const m).addr()); // an address of this frame
         (*m).rt.close_soft_guard(bundle);
         if (*bundle).is_thread {
             (*bundle).host = ((*m).rt.host.current)();

@@ -4,20 +4,16 @@
 //! to the M where it parked: those frames may hold addresses and counts of that thread. Any M may find such a goroutine
 //! in a queue; it then hands it, with its P, to the owner if that sleeps, else leaves it in the owner's mail.
 //!
-//! An M whose goroutine parks with foreign frames keeps itself free for it (Go's LockOSThread), so that no other
+//! An M whose goroutine parks or yields with foreign frames keeps itself free for it (Go's LockOSThread), so that no other
 //! goroutine's blocking call can hold the parked one up. The main goroutine moves when M 0 is stuck in somebody else's
 //! call, and comes back afterwards: a call that blocks stops nobody else, not even main.
 
-use super::machine::{Action, Machine};
+use super::machine::Machine;
 use super::runtime::Runtime;
-use crate::goroutine::Goroutine;
+use crate::goroutine::{Bundle, Goroutine};
 use crate::primitive::atomic::Ordering;
 use crate::sys::clock;
 use std::ptr;
-
-/// Stack bytes up to which nobody looks for foreign frames when a goroutine parks: one evaluator frame and a park take
-/// 700 to 1,100 (CPython 3.11 to 3.15). A foreign frame missed here is found when another M wants to run the goroutine.
-const SHALLOW_BYTES: usize = 2048;
 
 /// How long the main goroutine waits for its own M before it goes on elsewhere, ns. Shorter, and a program whose
 /// goroutines read files would see its main thread change at every read.
@@ -46,9 +42,7 @@ impl Machine {
             let here: *mut Machine = self;
             let is_main = ptr::eq(g, self.rt.main.load(Ordering::Relaxed));
             let is_home = ptr::eq(owner, here);
-            let movable =
-                is_home || !bundle.bound && (self.rt.host.is_movable)(bundle.context.stack_pointer(), bundle.top);
-            if !movable || is_main && !is_home && !(*owner).is_stuck.load(Ordering::Relaxed) {
+            if !is_home && bundle.bound || is_main && !is_home && !(*owner).is_stuck.load(Ordering::Relaxed) {
                 self.send_home(g, owner);
                 return false;
             }
@@ -65,46 +59,28 @@ impl Machine {
         }
     }
 
-    /// Notes whether the goroutine that is parking binds this M.
+    /// The running goroutine leaves its stack, at `sp`: binds this M to it if it is wired, or has foreign frames.
     ///
     /// # Safety
-    /// On g0, host attached, before `previous` is published.
+    /// On that stack, host attached.
     #[inline]
-    pub(super) unsafe fn note_binding(&mut self) {
-        if self.action == Action::Yield {
-            // SAFETY: as below.
-            let bundle = unsafe { &mut *(*self.previous).bundle };
-            if bundle.wired != 0 {
-                bundle.bound = true;
-                self.bound_count += 1;
-            }
+    pub(super) unsafe fn note_binding(&mut self, bundle: &mut Bundle, sp: usize) {
+        let depth = bundle.top.saturating_sub(sp) as u32; // stacks end at 1 GiB
+        if bundle.wired != 0 || !bundle.movable_at.contains(&depth) {
+            // SAFETY: the caller's promise.
+            unsafe { self.look_for_binding(bundle, sp, depth) };
         }
-        if self.action != Action::Park {
-            if self.action == Action::Exit && ptr::eq(self.previous, self.rt.main.load(Ordering::Relaxed)) {
-                // SAFETY: the caller's promise.
-                unsafe { self.end_process() };
-            }
-            return;
-        }
-        // SAFETY: `previous` just left its stack on this M, which owns it until it is published.
-        unsafe {
-            let bundle = &mut *(*self.previous).bundle;
-            let sp = bundle.context.stack_pointer();
-            if bundle.wired != 0 {
-                bundle.bound = true;
-                self.bound_count += 1;
-                return;
-            }
-            let depth = bundle.top.saturating_sub(sp);
-            if depth <= SHALLOW_BYTES || bundle.movable_at as usize == depth {
-                return;
-            }
-            if (self.rt.host.is_movable)(sp, bundle.top) {
-                bundle.movable_at = depth as u32; // a depth it does not hold is looked at again
-            } else {
-                bundle.bound = true;
-                self.bound_count += 1;
-            }
+    }
+
+    #[cold]
+    unsafe fn look_for_binding(&mut self, bundle: &mut Bundle, sp: usize, depth: u32) {
+        // SAFETY: the promise of `note_binding`.
+        if bundle.wired == 0 && unsafe { (self.rt.host.is_movable)(sp, bundle.top) } {
+            bundle.movable_at.rotate_right(1);
+            bundle.movable_at[0] = depth; // one that it does not hold is looked at again
+        } else {
+            bundle.bound = true;
+            self.bound_count += 1;
         }
     }
 
