@@ -63,7 +63,7 @@ pub struct Installed {
 pub fn install(rt: &'static Runtime, interpreter: usize, parking: bool) -> Installed {
     super::serve(rt);
     crate::context::set_filter(super::threads::before_exit);
-    rt.at_end.store(super::at_end as *mut (), Ordering::Relaxed); // no goroutine runs yet
+    let _ = rt.at_end.set(super::at_end); // a second call would set the same
     descriptors::note_process();
     descriptors::make_room();
     let watched = fork::watch(); // or hooks would park in a forked child that has no scheduler
@@ -80,7 +80,7 @@ pub fn install(rt: &'static Runtime, interpreter: usize, parking: bool) -> Insta
     let identity = in_interpreter(c"pthread_self");
     let parking = parking && watched && identity && in_interpreter(c"sigaction");
     if parking {
-        rt.on_lasting_call.store(blame::lasting_call as *mut (), Ordering::Relaxed); // as `at_end`
+        let _ = rt.on_lasting_call.set(blame::lasting_call);
         let known: Vec<Object> = boundary
             .placed
             .iter()

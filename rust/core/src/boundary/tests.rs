@@ -75,7 +75,7 @@ static RUNTIME: LazyLock<&'static Runtime> = LazyLock::new(|| {
             hook.original.store(address, Ordering::SeqCst);
         }
     }
-    rt.at_end.store(super::at_end as *mut (), Ordering::SeqCst);
+    rt.at_end.set(super::at_end).expect("set once");
     serve(rt);
     allow_parking(true);
     rt

@@ -346,11 +346,10 @@ pub(super) unsafe extern "C-unwind" fn goroutine_main(value: usize) -> ! {
             let reusable = (*g).body.map_or_else(|| (rt.host.run)(g), |body| body(g));
             let bundle = (*g).bundle;
             (*bundle).spoiled = !reusable;
-            if !(*g).locals.is_null() || (*bundle).wired != 0 {
-                let at_end = rt.at_end.load(Ordering::Relaxed); // set before any goroutine ran
-                if !at_end.is_null() {
-                    std::mem::transmute::<*mut (), unsafe fn(*mut Goroutine)>(at_end)(g);
-                }
+            if (!(*g).locals.is_null() || (*bundle).wired != 0)
+                && let Some(at_end) = rt.at_end.get()
+            {
+                at_end(g);
             }
             rt.close_soft_guard(bundle);
             (*g).status.store(status::DEAD, Ordering::Release); // pairs with the Acquire in `Registry::for_each`

@@ -16,6 +16,7 @@ use crate::primitive::exclusive::{ShortLock, is_exclusive, set_exclusive};
 use crate::stack::{GuardMode, StackDepot};
 use std::io;
 use std::ptr;
+use std::sync::OnceLock;
 
 /// Somebody wants the main goroutine's signals looked at.
 pub const REQUEST_SIGNAL: u32 = 1;
@@ -82,10 +83,10 @@ pub struct Runtime {
     pub(super) shares_time: AtomicBool,
     /// Set at exit: no M takes the host's lock again.
     pub stopping: AtomicBool,
-    /// Called with a goroutine that ends and has `locals` or is wired, on its stack; null: nobody.
-    pub at_end: AtomicPtr<()>,
-    /// `fn(tid: u32)`, or null: what sysmon tells of a call that lasts.
-    pub on_lasting_call: AtomicPtr<()>,
+    /// Called with a goroutine that ends and has `locals` or is wired, on its stack.
+    pub at_end: OnceLock<unsafe fn(*mut Goroutine)>,
+    /// What sysmon tells of a call that lasts: the id of its thread.
+    pub on_lasting_call: OnceLock<fn(u32)>,
     /// What threads without the host's lock want done with it.
     pub(super) errands: Mutex<Vec<Errand>>,
     /// Goroutines that wait for something outside the program: the deadlock detector keeps quiet.
@@ -131,8 +132,8 @@ impl Runtime {
             main_may_move: AtomicBool::new(false),
             shares_time: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            at_end: AtomicPtr::new(ptr::null_mut()),
-            on_lasting_call: AtomicPtr::new(ptr::null_mut()),
+            at_end: OnceLock::new(),
+            on_lasting_call: OnceLock::new(),
             errands: Mutex::new(Vec::new()),
             foreign_waits: AtomicUsize::new(0),
             counters: Counters::default(),

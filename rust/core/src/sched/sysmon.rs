@@ -134,10 +134,7 @@ impl Runtime {
 
     /// The goroutine on `m` is in a call that lasts.
     fn tell_of_call(&self, m: &Machine) {
-        let tell = self.on_lasting_call.load(Ordering::Relaxed); // set before any goroutine ran
-        if !tell.is_null() {
-            // SAFETY: what the field says.
-            let tell = unsafe { std::mem::transmute::<*mut (), fn(u32)>(tell) };
+        if let Some(tell) = self.on_lasting_call.get() {
             tell(m.tid.load(Ordering::Relaxed));
         }
     }
