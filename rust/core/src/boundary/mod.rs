@@ -90,7 +90,7 @@ unsafe fn at_end(g: *mut Goroutine) {
             keys::drop_table(g);
         }
         if (*(*g).bundle).wired != 0 {
-            pthreads::unwire((*g).bundle);
+            scheduling::end((*g).bundle);
         }
     }
 }

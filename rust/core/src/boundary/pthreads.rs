@@ -8,7 +8,8 @@ use super::hooks::original;
 use super::identity::{self, main_thread};
 use super::scheduling;
 use super::threads;
-use crate::goroutine::Bundle;
+use crate::primitive::atomic::Ordering;
+use crate::sys::signal;
 use libc::{c_char, c_int, clockid_t, pthread_attr_t, sched_param, sigset_t, sigval, size_t};
 use std::ptr;
 
@@ -129,69 +130,29 @@ pub(super) unsafe extern "C" fn pthread_getschedparam(
     unsafe { original::pthread_getschedparam::call(of, policy, param) }
 }
 
-/// `pthread_sigmask`: the mask belongs to the OS thread. A goroutine that blocks signals keeps its M for itself until it
-/// has the mask it began with again, so that nobody else runs with it.
+/// `pthread_sigmask`: of the running goroutine. Others begin with what main has.
 pub(super) unsafe extern "C" fn pthread_sigmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int {
-    // SAFETY: as called; the record is ours.
-    unsafe {
-        let mut before: sigset_t = std::mem::zeroed();
-        let result = original::pthread_sigmask::call(how, set, &raw mut before);
-        if result == 0 {
-            // A child after vfork sets its own mask, and would change the parent's notes.
-            if !set.is_null() && super::descriptors::is_this_process() {
-                wire_for_mask(&before);
-            }
-            if !old.is_null() {
-                *old = before;
-            }
-        }
-        result
+    // SAFETY: as called.
+    let result = unsafe { original::pthread_sigmask::call(how, set, old) };
+    // A child after vfork sets its own mask, and would change the parent's notes.
+    if result == 0 && !set.is_null() && super::descriptors::is_this_process() {
+        note_mask();
     }
+    result
 }
 
-/// Words of a kernel's signal set.
-fn bits(set: &sigset_t) -> u64 {
-    // SAFETY: the set is 128 bytes, of which Linux uses the first 8.
-    unsafe { *ptr::from_ref(set).cast::<u64>() }
-}
-
-/// The goroutine ends: its M goes back to what it was for others.
-///
-/// # Safety
-/// The running goroutine's bundle.
-pub(super) unsafe fn unwire(bundle: *mut Bundle) {
-    // SAFETY: the caller's promise; a set of 128 bytes, of which Linux uses the first 8.
-    unsafe {
-        if let Some(before) = (*bundle).mask_before.take() {
-            let mut set: sigset_t = std::mem::zeroed();
-            (&raw mut set).cast::<u64>().write(before);
-            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
-        }
-        scheduling::end(bundle);
-        (*bundle).wired = 0;
-    }
-}
-
-unsafe fn wire_for_mask(before: &sigset_t) {
+fn note_mask() {
     let m = goroutines_machine();
+    if m.is_null() {
+        return;
+    }
     // SAFETY: as `goroutines_machine` says.
     unsafe {
-        if m.is_null() {
-            return;
-        }
-        let mut now: sigset_t = std::mem::zeroed();
-        libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut now);
-        let bundle = (*(*m).current).bundle;
-        match (*bundle).mask_before {
-            None if bits(&now) != bits(before) => {
-                (*bundle).mask_before = Some(bits(before));
-                (*bundle).wired += 1;
-            }
-            Some(first) if first == bits(&now) => {
-                (*bundle).mask_before = None;
-                (*bundle).wired -= 1;
-            }
-            _ => {}
+        let (rt, g) = ((*m).rt, (*m).current);
+        (*m).mask = signal::mask();
+        (*(*g).bundle).mask = (*m).mask;
+        if ptr::eq(g, rt.main.load(Ordering::Relaxed)) {
+            rt.set_mains_mask((*m).mask);
         }
     }
 }

@@ -54,7 +54,8 @@ unsafe fn note(m: *mut Machine, before: Scheduling, now: &Scheduling) {
     }
 }
 
-/// The goroutine of `bundle` ends: its M goes back to what it was, or serves nobody any more where the system refuses that.
+/// The goroutine of `bundle`, which is wired, ends: its M goes back to what it was for others, or serves nobody any more
+/// where the system refuses that.
 ///
 /// # Safety
 /// The running goroutine's.
@@ -62,6 +63,7 @@ pub(super) unsafe fn end(bundle: *mut Bundle) {
     let m = goroutines_machine();
     // SAFETY: the caller's promise.
     unsafe {
+        (*bundle).wired = 0;
         let Some(before) = (*bundle).scheduling_before.take() else { return };
         if before.restore() {
             (*m).is_altered = false;

@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::primitive::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, Ordering};
 use crate::stack::Stack;
 use crate::sys::scheduling::Scheduling;
+use crate::sys::signal::Mask;
 use host::HostThread;
 use waiter::Wait;
 
@@ -57,8 +58,8 @@ pub struct Bundle {
     pub starts_detached: bool,
     /// While this is not 0 it stays on its M, which runs nobody else (Go's LockOSThread).
     pub wired: u8,
-    /// The signal mask of its M's thread before it changed that; `boundary::pthreads`.
-    pub mask_before: Option<u64>,
+    /// Signals it blocks: the mask of its M's thread while it runs.
+    pub mask: Mask,
     /// CPUs and priority of its M's thread before it changed those; `boundary::scheduling`.
     pub scheduling_before: Option<Box<Scheduling>>,
     /// Parked with foreign frames: its M waits for it (`sched::mail`).
@@ -84,7 +85,7 @@ impl Bundle {
             is_thread: false,
             starts_detached: false,
             wired: 0,
-            mask_before: None,
+            mask: 0,
             scheduling_before: None,
             bound: false,
             spoiled: false,

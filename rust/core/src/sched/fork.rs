@@ -81,6 +81,9 @@ impl Runtime {
             park::forget_threads();
             self.registry.keep_only(survivor);
             self.main.store(survivor, Ordering::Relaxed);
+            if !survivor.is_null() {
+                self.mask.store((*(*survivor).bundle).mask, Ordering::Relaxed);
+            }
             self.requests.fetch_and(REQUEST_STOP, Ordering::Relaxed);
             self.spinning.store(0, Ordering::Relaxed);
             self.foreign_waits.store(0, Ordering::Relaxed);

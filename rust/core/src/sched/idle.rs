@@ -8,7 +8,7 @@ use super::net::{ASLEEP, Found, IN_POLLER, NOTIFIED};
 use super::processor::{NEVER, Processor};
 use super::runtime::Runtime;
 use crate::primitive::atomic::{Ordering, fence};
-use crate::sys::{clock, futex};
+use crate::sys::{clock, futex, signal};
 use std::ptr;
 
 /// What is idle; under the runtime's `idle` lock.
@@ -207,6 +207,11 @@ impl Machine {
     pub(super) unsafe fn sleep_without_work(&mut self) {
         let rt = self.rt;
         let me: *mut Machine = self;
+        // A thread that waits takes no signals, but main's those that main does not block.
+        let main = rt.main.load(Ordering::Relaxed);
+        // SAFETY: the main goroutine is never freed.
+        let is_mains = !main.is_null() && unsafe { ptr::eq((*main).owner().cast(), me) };
+        self.block(if is_mains { rt.mask.load(Ordering::Relaxed) } else { signal::OTHERS });
         // SAFETY: `home` is current.
         unsafe { (rt.host.detach)(self.home) };
         let mine = {

@@ -7,6 +7,7 @@ use crate::context::{self, Context};
 use crate::goroutine::host::HostThread;
 use crate::goroutine::{Bundle, Goroutine, status};
 use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::sys::signal::{self, Mask};
 use std::ptr;
 
 /// Why a goroutine came to g0.
@@ -60,6 +61,8 @@ pub struct Machine {
     pub(super) bound_count: u32,
     /// Its thread has CPUs or a priority of a goroutine's choice: it starts no threads, which would begin with the same.
     pub is_altered: bool,
+    /// The signal mask of its thread.
+    pub mask: Mask,
     /// Asleep for one of them; under the idle lock.
     pub(super) bound_asleep: bool,
     /// The goroutine that came to g0 and what to do with it once its state is swapped out.
@@ -114,6 +117,7 @@ impl Machine {
             is_stuck: AtomicBool::new(false),
             bound_count: 0,
             is_altered: false,
+            mask: signal::OTHERS,
             bound_asleep: false,
             previous: ptr::null_mut(),
             action: Action::None,
@@ -124,6 +128,15 @@ impl Machine {
             tid: AtomicU32::new(0),
             thread_locals: ThreadLocals::default(),
         }))
+    }
+
+    /// Makes `mask` its thread's.
+    #[inline]
+    pub(super) fn block(&mut self, mask: Mask) {
+        if self.mask != mask {
+            self.mask = mask;
+            signal::set_mask(mask);
+        }
     }
 
     /// Its P, or null.
@@ -235,6 +248,7 @@ impl Machine {
                 (*g).home = ptr::from_mut(self).cast();
             }
             let bundle = (*g).bundle;
+            self.block((*bundle).mask);
             if (*bundle).bound {
                 (*bundle).bound = false;
                 self.bound_count -= 1;
@@ -274,10 +288,12 @@ impl Machine {
     /// Gives an unstarted goroutine its bundle.
     #[inline]
     unsafe fn equip(&mut self, g: *mut Goroutine) -> bool {
+        let mask = self.rt.mask.load(Ordering::Relaxed);
         // SAFETY: `g` and the spare bundle belong to this M.
         unsafe {
             if !self.spare.is_null() && (*g).stack_bytes == 0 {
                 (*g).bundle = std::mem::replace(&mut self.spare, ptr::null_mut());
+                (*(*g).bundle).mask = mask;
                 return true;
             }
             let bundle = self.rt.take_bundle((*g).stack_bytes);
@@ -288,6 +304,7 @@ impl Machine {
                 self.rt.registry.give_back(g);
                 return false;
             }
+            (*bundle).mask = mask;
             (*g).bundle = bundle;
             true
         }

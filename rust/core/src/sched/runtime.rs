@@ -14,6 +14,7 @@ use crate::primitive::Mutex;
 use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use crate::primitive::exclusive::{ShortLock, is_exclusive, set_exclusive};
 use crate::stack::{GuardMode, StackDepot};
+use crate::sys::signal;
 use std::io;
 use std::ptr;
 use std::sync::OnceLock;
@@ -81,6 +82,12 @@ pub struct Runtime {
     pub(super) main_may_move: AtomicBool,
     /// There are goroutines that are threads: who computes shares its time with those that wait (`sysmon`).
     pub(super) shares_time: AtomicBool,
+    /// Signals that goroutines block at their start: those that main does.
+    pub(super) mask: AtomicU64,
+    /// Signals that sysmon blocks: those that main does, or did until just now.
+    pub(super) sysmon_mask: AtomicU64,
+    /// What sysmon sleeps on; 1: look at once.
+    pub(super) sysmon_note: AtomicU32,
     /// Set at exit: no M takes the host's lock again.
     pub stopping: AtomicBool,
     /// Called with a goroutine that ends and has `locals` or is wired, on its stack.
@@ -129,6 +136,9 @@ impl Runtime {
             spinning: AtomicU32::new(0),
             requests: AtomicU32::new(0),
             main: AtomicPtr::new(ptr::null_mut()),
+            mask: AtomicU64::new(signal::mask()),
+            sysmon_mask: AtomicU64::new(signal::OTHERS),
+            sysmon_note: AtomicU32::new(0),
             main_may_move: AtomicBool::new(false),
             shares_time: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

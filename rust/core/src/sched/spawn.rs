@@ -10,7 +10,7 @@ use crate::goroutine::host::HostThread;
 use crate::goroutine::{Bundle, Goroutine, status, waiter};
 use crate::primitive::atomic::Ordering;
 use crate::stack::{Stack, StackDepot};
-use crate::sys::thread;
+use crate::sys::{signal, thread};
 use std::io;
 use std::ptr;
 
@@ -99,7 +99,7 @@ impl Runtime {
     }
 
     /// A new goroutine that runs `body` on a stack of its own of `stack_bytes` and brings the host state `state`, which it
-    /// attaches itself. `false`: memory is refused. Host attached.
+    /// attaches itself. It blocks the signals that the caller does. `false`: memory is refused. Host attached.
     ///
     /// # Safety
     /// `body` may be run with the goroutine of `task`; it ends attached by `machine::attach_home`.
@@ -118,6 +118,7 @@ impl Runtime {
         let bundle = unsafe {
             let bundle = place_bundle(stack, top, state, stack_bytes);
             (*bundle).identity = identity;
+            (*bundle).mask = signal::mask();
             (*bundle).is_thread = true;
             (*bundle).starts_detached = true;
             bundle
@@ -196,6 +197,9 @@ impl Runtime {
             (*g).bundle = Box::into_raw(Box::new(Bundle::on_thread(state, top)));
             (*g).home = m.cast();
             (*g).status.store(status::RUNNING, Ordering::Relaxed);
+            (*m).mask = signal::mask();
+            (*(*g).bundle).mask = (*m).mask;
+            self.mask.store((*m).mask, Ordering::Relaxed);
             (*m).current = g;
             (*m).visible_host.store(state, Ordering::Relaxed);
             (*m).in_scheduler.store(false, Ordering::Relaxed);

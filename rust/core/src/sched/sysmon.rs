@@ -6,7 +6,8 @@ use super::net::NetWatch;
 use super::processor::{NEVER, Processor};
 use super::runtime::{REQUEST_DEADLOCK, REQUEST_ERRANDS, REQUEST_NET, REQUEST_SIGNAL, Runtime};
 use crate::goroutine::{Bundle, status};
-use crate::primitive::atomic::{AtomicU32, Ordering};
+use crate::primitive::atomic::Ordering;
+use crate::sys::signal::{self, Mask};
 use crate::sys::{clock, futex, thread};
 use std::ptr;
 
@@ -55,6 +56,28 @@ impl Runtime {
             if started.is_err() {
                 self.sysmon_started.store(false, Ordering::Release); // the next spawn tries again
             }
+        }
+    }
+
+    /// The main goroutine blocks `mask` now. Waits until sysmon takes no signal of those.
+    pub fn set_mains_mask(&self, mask: Mask) {
+        self.mask.store(mask, Ordering::Relaxed); // published by the note
+        // Acquire: pairs with the Release in `block_as_main`.
+        let is_there = || self.sysmon_started.load(Ordering::Relaxed) && !self.stopping.load(Ordering::Relaxed);
+        while is_there() && mask & !self.sysmon_mask.load(Ordering::Acquire) != 0 {
+            self.sysmon_note.store(1, Ordering::Release); // pairs with the Acquire in `block_as_main`
+            futex::wake_one(&self.sysmon_note);
+            std::thread::yield_now();
+        }
+    }
+
+    /// sysmon takes the signals that main does not block: main's thread may be running a goroutine that does.
+    fn block_as_main(&self) {
+        let _ = self.sysmon_note.load(Ordering::Acquire);
+        let mask = self.mask.load(Ordering::Relaxed);
+        if self.sysmon_mask.load(Ordering::Relaxed) != mask {
+            signal::set_mask(mask);
+            self.sysmon_mask.store(mask, Ordering::Release); // pairs with the Acquire in `set_mains_mask`
         }
     }
 
@@ -181,7 +204,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
     // SAFETY: `start_sysmon` passes its runtime, which is never freed.
     let rt: &'static Runtime = unsafe { &*argument.cast::<Runtime>() };
     thread::set_name("gort-sysmon");
-    let pause = AtomicU32::new(0);
+    rt.sysmon_mask.store(signal::OTHERS, Ordering::Relaxed); // every thread begins with that
     let mut seen =
         vec![Seen { host: ptr::null_mut(), ticks: 0, since_ns: 0, begun_ns: 0, looked_ns: 0 }; rt.processors.len()];
     let (mut pause_ns, mut quiet) = (MIN_PAUSE_NS, 0u32);
@@ -189,7 +212,9 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
     let mut net = NetWatch::default();
     let (mut last_ask_ns, mut signal_since_ns) = (0, u64::MAX);
     while !rt.stopping.load(Ordering::Acquire) {
-        let _ = futex::wait(&pause, 0, Some(pause_ns));
+        rt.block_as_main();
+        let _ = futex::wait(&rt.sysmon_note, 0, Some(pause_ns));
+        rt.sysmon_note.store(0, Ordering::Relaxed);
         let now = clock::now_ns();
         let mut look = Look::Quiet;
         for (p, s) in rt.processors.iter().zip(seen.iter_mut()) {

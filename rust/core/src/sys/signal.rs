@@ -1,10 +1,51 @@
-//! Faults: a handler for SIGSEGV that may repair, alternate stacks for it, and writing from inside it.
+//! Signal masks. Faults: a handler for SIGSEGV that may repair, alternate stacks for it, and writing from inside it.
 //!
 //! What it cannot repair goes to whoever had the signal before, faulthandler or the system's default. Linux.
 
 use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// A set of signals: bit n - 1 is signal n, as Linux has it.
+pub type Mask = u64;
+
+const fn bit(signal: libc::c_int) -> Mask {
+    1 << (signal - 1)
+}
+
+/// What threads block that are not to take other threads' signals: all but those that a fault of their own raises, those
+/// that cannot be blocked, and the C library's own two.
+pub const OTHERS: Mask = !(bit(libc::SIGSEGV)
+    | bit(libc::SIGBUS)
+    | bit(libc::SIGFPE)
+    | bit(libc::SIGILL)
+    | bit(libc::SIGTRAP)
+    | bit(libc::SIGSYS)
+    | bit(libc::SIGABRT)
+    | bit(libc::SIGKILL)
+    | bit(libc::SIGSTOP)
+    | bit(32)
+    | bit(33));
+
+/// The calling thread's mask.
+pub fn mask() -> Mask {
+    // SAFETY: a query, which fills the set in and cannot fail; a sigset_t of Linux begins with the kernel's 64 bits.
+    unsafe {
+        let mut now: libc::sigset_t = std::mem::zeroed();
+        libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), &raw mut now);
+        (&raw const now).cast::<Mask>().read()
+    }
+}
+
+/// Sets the calling thread's mask.
+pub fn set_mask(mask: Mask) {
+    // SAFETY: as in `mask`.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        (&raw mut set).cast::<Mask>().write(mask);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
+    }
+}
 
 /// Bytes of an alternate stack: the kernel's frame (up to 12 KiB with the largest register files), and a handler of
 /// somebody else's that prints tracebacks.

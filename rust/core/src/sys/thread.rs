@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 use std::io;
-use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::OnceLock;
 
@@ -67,19 +66,6 @@ pub fn fence_all() -> bool {
     command(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) && command(MEMBARRIER_PRIVATE_EXPEDITED)
 }
 
-/// The signal mask that threads begin with: that of the thread which started the first of them. A later one may be
-/// started from where a goroutine has changed the mask of its own thread.
-static MASK: OnceLock<libc::sigset_t> = OnceLock::new();
-
-fn mask() -> libc::sigset_t {
-    let mut now = MaybeUninit::uninit();
-    // SAFETY: a query, which fills the set in and cannot fail.
-    unsafe {
-        libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), now.as_mut_ptr());
-        now.assume_init()
-    }
-}
-
 struct Start {
     main: unsafe extern "C-unwind" fn(*mut u8),
     argument: *mut u8,
@@ -91,16 +77,14 @@ extern "C-unwind" fn trampoline(start: *mut libc::c_void) -> *mut libc::c_void {
         let start = Box::from_raw(start.cast::<Start>());
         (start.main, start.argument)
     };
-    // SAFETY: a set of ours, on this thread; then the contract of `spawn_raw`.
-    unsafe {
-        super::scheduling::begin_thread();
-        libc::pthread_sigmask(libc::SIG_SETMASK, MASK.get_or_init(mask), ptr::null_mut());
-        main(argument);
-    }
+    super::signal::set_mask(super::signal::OTHERS);
+    super::scheduling::begin_thread();
+    // SAFETY: the contract of `spawn_raw`.
+    unsafe { main(argument) };
     ptr::null_mut()
 }
 
-/// Starts a detached thread that runs `main(argument)`.
+/// Starts a detached thread that runs `main(argument)` and takes nobody's signals.
 ///
 /// # Errors
 /// What pthread_create says (EAGAIN at a limit).
@@ -108,7 +92,6 @@ extern "C-unwind" fn trampoline(start: *mut libc::c_void) -> *mut libc::c_void {
 /// # Safety
 /// `main` may be called with `argument` on another thread.
 pub unsafe fn spawn_raw(main: unsafe extern "C-unwind" fn(*mut u8), argument: *mut u8) -> io::Result<()> {
-    MASK.get_or_init(mask);
     let start = Box::into_raw(Box::new(Start { main, argument }));
     // SAFETY: attributes are initialised before use and destroyed after; the function type differs from libc's only in
     // that it may unwind, which pthread_exit needs.
