@@ -81,7 +81,7 @@ def test_thread_begins_with_the_mask_of_its_starter():
     code = """
 seen = {}
 def inner(name):
-    time.sleep(0.001)
+    time.sleep(0.001)  # a wait in the middle
     seen[name] = mask()
 def outer():
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})

@@ -88,7 +88,7 @@ if {added}:
 @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
 def call(fd):
     gort.gosched()
-    time.sleep(0.0003)
+    time.sleep(0.0003)  # parks with the mutex held
     gort.sleep(0.0003)
     return os.read(fd, 1)[0]
 goroutines = [gort.go(lib.locked_call, call, r) for r, _ in pipes]
