@@ -367,23 +367,25 @@ def test_thread_state_of_an_ended_goroutine_passes_nothing_on():
     assert marks == [(False, None, None, None)] * 50
 
 
-# bound to its thread while others wait
+# what belongs to an OS thread
 
 
-def test_goroutine_that_blocks_signals_and_yields_lets_others_run():
-    def body():
+def test_goroutines_that_block_signals_let_others_run_without_that():
+    def mask():
+        return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    def body(inherited):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-        thread = threading.get_native_id()
         seen = []
-        g = gort.go(lambda: seen.append(threading.get_native_id()))
+        g = gort.go(lambda: seen.append(mask()))
         eventually(lambda: seen)
-        assert threading.get_native_id() == thread
-        assert seen != [thread]  # nobody else runs with that mask
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        assert seen == [before | inherited]
+        assert signal.pthread_sigmask(signal.SIG_SETMASK, before) == before | {signal.SIGUSR1}
         g.join()
 
-    body()
-    gort.go(body).join(timeout=LIMIT)
+    gort.go(body, set()).join(timeout=LIMIT)
+    body({signal.SIGUSR1})  # main's is everybody's to begin with
+    gort.go(body, set()).join(timeout=LIMIT)
 
 
 def test_starting_a_process_leaves_its_goroutine_free_to_move():

@@ -288,15 +288,13 @@ impl Machine {
     /// Gives an unstarted goroutine its bundle.
     #[inline]
     unsafe fn equip(&mut self, g: *mut Goroutine) -> bool {
-        let mask = self.rt.mask.load(Ordering::Relaxed);
-        // SAFETY: `g` and the spare bundle belong to this M.
+        // SAFETY: `g` and the spare bundle belong to this M, and so does one from the pool.
         unsafe {
-            if !self.spare.is_null() && (*g).stack_bytes == 0 {
-                (*g).bundle = std::mem::replace(&mut self.spare, ptr::null_mut());
-                (*(*g).bundle).mask = mask;
-                return true;
-            }
-            let bundle = self.rt.take_bundle((*g).stack_bytes);
+            let spare = (*g).stack_bytes == 0 && !self.spare.is_null();
+            let bundle = match spare {
+                true => std::mem::replace(&mut self.spare, ptr::null_mut()),
+                false => self.rt.take_bundle((*g).stack_bytes),
+            };
             if bundle.is_null() {
                 let home = self.home();
                 self.settle(home);
@@ -304,7 +302,8 @@ impl Machine {
                 self.rt.registry.give_back(g);
                 return false;
             }
-            (*bundle).mask = mask;
+            (*bundle).mask = self.rt.mask.load(Ordering::Relaxed);
+            (*bundle).movable_at = [0; 4]; // the last goroutine's
             (*g).bundle = bundle;
             true
         }
