@@ -48,6 +48,17 @@ def build_go() -> str:
     return str(program)
 
 
+def without_paths(arguments: list[str]) -> str:
+    """The command of a run as anybody may repeat it, without where programs are on this machine."""
+    kept, rest = [], iter(arguments)
+    for argument in rest:
+        if argument in ("--python", "--go-program", "--load-program", "--before"):
+            next(rest, None)
+        else:
+            kept.append(argument)
+    return f'make bench BENCH="{shlex.join(kept)}"'
+
+
 class Machine:
     """The interpreters and programs found here, and why others were not."""
 
@@ -178,10 +189,9 @@ class Machine:
             "cores": os.cpu_count(),
             "kernel": f"{platform.system()} {platform.release()}",
             "python": self.python_version,
-            "executable": self.python,
             "versions": self.versions,
             "missing": self.missing,
-            "command": shlex.join(["python3", *sys.argv]),
+            "command": without_paths(sys.argv[1:]),
             "gort": self.gort_version(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "load_before": round(os.getloadavg()[0], 2),
