@@ -40,25 +40,17 @@ def send(times):
 
 
 @BOTH
-def test_goroutine_waits_for_signals_that_main_blocks(boundary):
-    code = """
-many_os_threads()
-signal.pthread_sigmask(signal.SIG_BLOCK, WANTED)
-waiter = gort.go(wait_for_each, 20)
-sender = gort.go(send, 20)
-assert set(waiter.join(timeout=LIMIT)) == WANTED
-sender.join(timeout=LIMIT)
-"""
-    check(HEADER + code, GORT_BOUNDARY=boundary)
-
-
-@BOTH
-def test_main_waits_for_signals_that_goroutines_send(boundary):
-    code = """
+@pytest.mark.parametrize("waits", ["goroutine", "main"])
+def test_signals_that_main_blocks_are_waited_for(waits, boundary):
+    wait = {
+        "goroutine": "gort.go(wait_for_each, 20).join(timeout=LIMIT)",
+        "main": "wait_for_each(20)",
+    }[waits]
+    code = f"""
 many_os_threads()
 signal.pthread_sigmask(signal.SIG_BLOCK, WANTED)
 sender = gort.go(send, 20)
-assert set(wait_for_each(20)) == WANTED
+assert set({wait}) == WANTED
 sender.join(timeout=LIMIT)
 """
     check(HEADER + code, GORT_BOUNDARY=boundary)

@@ -37,14 +37,18 @@ from waiting import LIMIT
 
 COUNT = 30
 lib = ctypes.CDLL({library!r})
+if {added}:
+    assert gort.boundary.add("libgortlocked") == 1
 pipes = [os.pipe() for _ in range(COUNT)]
 # Whoever holds the mutex, and in whatever order they come: all get their byte in the end.
 def feed():
     for n, (_, w) in enumerate(pipes):
         gort.sleep(0.0005)
         os.write(w, bytes([n]))
-def ended(goroutines):
-    return [g.join(timeout=LIMIT) for g in goroutines]
+def all_get_theirs(goroutines):
+    feeder = gort.go(feed)
+    assert [g.join(timeout=LIMIT) for g in goroutines] == list(range(COUNT))
+    feeder.join(timeout=LIMIT)
 """
 
 BOTH = pytest.mark.parametrize("boundary", ["1", "0"], ids=["parking", "handoff"])
@@ -61,14 +65,9 @@ def library(tmp_path_factory):
 @pytest.mark.parametrize("added", [True, False])
 def test_wait_in_the_library(library, boundary, added):
     check(
-        HEADER.format(library=library)
+        HEADER.format(library=library, added=added)
         + f"""
-if {added}:
-    assert gort.boundary.add("libgortlocked") == 1
-goroutines = [gort.go(lib.locked_read, r) for r, _ in pipes]
-feeder = gort.go(feed)
-assert ended(goroutines) == list(range(COUNT))
-feeder.join(timeout=LIMIT)
+all_get_theirs([gort.go(lib.locked_read, r) for r, _ in pipes])
 parked = gort.boundary.status().calls["read"].parked if {added} and {boundary} else 1
 assert parked > 0
 """,
@@ -81,20 +80,15 @@ assert parked > 0
 def test_wait_in_a_callback(library, boundary, added):
     """Frames of a library that is not known pin their goroutine: its OS thread runs nobody else."""
     check(
-        HEADER.format(library=library)
-        + f"""
-if {added}:
-    assert gort.boundary.add("libgortlocked") == 1
+        HEADER.format(library=library, added=added)
+        + """
 @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
 def call(fd):
     gort.gosched()
     time.sleep(0.0003)  # parks with the mutex held
     gort.sleep(0.0003)
     return os.read(fd, 1)[0]
-goroutines = [gort.go(lib.locked_call, call, r) for r, _ in pipes]
-feeder = gort.go(feed)
-assert ended(goroutines) == list(range(COUNT))
-feeder.join(timeout=LIMIT)
+all_get_theirs([gort.go(lib.locked_call, call, r) for r, _ in pipes])
 """,
         GORT_BOUNDARY=boundary,
     )

@@ -8,6 +8,7 @@
 
 use super::{caller, descriptors, dns, elf, identity, install, keys, semaphore, signals, threads};
 use crate::sched;
+use crate::sys::signal::{Mask, set_mask};
 use std::any::Any;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -18,7 +19,7 @@ struct Held {
     dns: dns::Held,
     threads: threads::Held,
     others: Vec<Box<dyn Any>>,
-    mask: libc::sigset_t,
+    mask: Mask,
     parking: bool,
 }
 
@@ -56,8 +57,7 @@ impl Held {
         let Self { sched, dns, threads, others, mask, .. } = self;
         drop((sched, dns, threads));
         others.into_iter().rev().for_each(drop);
-        // SAFETY: the mask of `prepare`.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, ptr::null_mut()) };
+        set_mask(mask);
     }
 }
 

@@ -8,6 +8,7 @@ use super::hooks::original;
 use crate::primitive::atomic::Ordering;
 use crate::sched::current_machine;
 use crate::sys::errno;
+use crate::sys::signal::{Mask, set_mask};
 use libc::{c_int, c_void, sigaction as Action, siginfo_t};
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -64,27 +65,21 @@ pub(super) unsafe extern "C" fn sigaction(signal: c_int, new: *const Action, old
         if !(1..SIGNALS as c_int).contains(&signal) || signal == libc::SIGSEGV {
             return original::sigaction::call(signal, new, old);
         }
-        let all = block_signals();
+        let before = block_signals();
         let result = {
             let _exchange = EXCHANGE.lock().unwrap_or_else(|e| e.into_inner());
             exchange(signal as usize, new, old)
         };
         let error = errno::get();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, ptr::null_mut());
+        set_mask(before);
         errno::set(error);
         result
     }
 }
 
-/// No handler may come to wait for the lock its own thread holds.
-pub(super) fn block_signals() -> libc::sigset_t {
-    let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-    // SAFETY: both sets are filled in here; blocking signals on one's own thread cannot fail.
-    unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-        before.assume_init()
-    }
+/// No handler may come to wait for the lock its own thread holds. Gives the mask to go back to.
+pub(super) fn block_signals() -> Mask {
+    set_mask(Mask::MAX)
 }
 
 unsafe fn exchange(signal: usize, new: *const Action, old: *mut Action) -> c_int {

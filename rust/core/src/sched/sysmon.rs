@@ -61,11 +61,11 @@ impl Runtime {
 
     /// The main goroutine blocks `mask` now. Waits until sysmon takes no signal of those.
     pub fn set_mains_mask(&self, mask: Mask) {
-        self.mask.store(mask, Ordering::Relaxed); // published by the note
+        self.mask.store(mask, Ordering::Relaxed); // asked for again until it is seen
         // Acquire: pairs with the Release in `block_as_main`.
         let is_there = || self.sysmon_started.load(Ordering::Relaxed) && !self.stopping.load(Ordering::Relaxed);
         while is_there() && mask & !self.sysmon_mask.load(Ordering::Acquire) != 0 {
-            self.sysmon_note.store(1, Ordering::Release); // pairs with the Acquire in `block_as_main`
+            self.sysmon_note.store(1, Ordering::Relaxed);
             futex::wake_one(&self.sysmon_note);
             std::thread::yield_now();
         }
@@ -73,7 +73,6 @@ impl Runtime {
 
     /// sysmon takes the signals that main does not block: main's thread may be running a goroutine that does.
     fn block_as_main(&self) {
-        let _ = self.sysmon_note.load(Ordering::Acquire);
         let mask = self.mask.load(Ordering::Relaxed);
         if self.sysmon_mask.load(Ordering::Relaxed) != mask {
             signal::set_mask(mask);

@@ -37,13 +37,15 @@ pub fn mask() -> Mask {
     }
 }
 
-/// Sets the calling thread's mask.
-pub fn set_mask(mask: Mask) {
+/// Sets the calling thread's mask, and gives the one before.
+pub fn set_mask(mask: Mask) -> Mask {
     // SAFETY: as in `mask`.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
+        let mut before: libc::sigset_t = std::mem::zeroed();
         (&raw mut set).cast::<Mask>().write(mask);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut());
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, &raw mut before);
+        (&raw const before).cast::<Mask>().read()
     }
 }
 
