@@ -306,34 +306,40 @@ def test_hundreds_of_connections_at_once():
         server.join(timeout=LIMIT)
 
 
-def test_who_accepts_comes_before_the_next_to_connect():
-    """A short queue of connections holds: what does not fit would come again a second later.
-
-    Otherwise all of them connect first. A few may be on their way together: whose call lasts gives
-    its processor away.
-    """
-    count = 200
+def connects_that_were_accepted_at_once(count):
+    """Of `count` connects to a Unix socket, whose calls end at once, those that an accept followed."""
     came, kept = [], []
-    with socket.create_server(("127.0.0.1", 0), backlog=5) as listener:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("")  # the kernel finds a name
+        listener.listen(5)
 
         def accept():
             for _ in range(count):
                 kept.append(listener.accept()[0])
-                came.append(-1)
+                came.append("accepted")
 
-        def ask(timeout):
-            came.append(1)
-            connection = socket.create_connection(listener.getsockname(), timeout)
-            # What did not fit is known here only: by SYN cookies the kernel keeps nothing of it, and takes it when data comes.
-            connection.sendall(b"x")
+        def ask():
+            came.append("asked")
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(listener.getsockname())
             kept.append(connection)
 
         acceptor = waiter(accept)
-        join_all([gort.go(ask, i % 2 * LIMIT or None) for i in range(count)])
+        join_all([gort.go(ask) for _ in range(count)])
         acceptor.join(timeout=LIMIT)
     for connection in kept:
         connection.close()
-    assert max(itertools.accumulate(came)) <= count // 4
+    return sum(pair == ("asked", "accepted") for pair in itertools.pairwise(came))
+
+
+def test_who_accepts_comes_before_the_next_to_connect():
+    """A short queue of connections holds: what does not fit would come again a second later, by TCP.
+
+    Otherwise many connect first: with all else equal an accept follows 18 to 67 of 200. Whose call
+    lasts gives its processor away, so that a busy machine may mix them up in one try, not in all.
+    """
+    tries = (connects_that_were_accepted_at_once(200) for _ in range(5))
+    assert any(at_once >= 150 for at_once in tries)
 
 
 def closed_port():

@@ -92,14 +92,21 @@ unsafe fn connect_parked(fd: c_int, address: *const sockaddr, size: socklen_t) -
         return Some(result);
     }
     // SAFETY: as called.
-    if unsafe { connect_now(fd, address, size) } == 0 {
+    let mut result = unsafe { connect_now(fd, address, size) };
+    if result != 0 && errno::get() == libc::EAGAIN {
+        // A Unix socket whose listener's queue is full: who accepts makes room.
+        yield_to_acceptor(&caller, before);
+        // SAFETY: as called.
+        result = unsafe { connect_now(fd, address, size) };
+    }
+    if result == 0 {
         yield_to_acceptor(&caller, before);
         return Some(0);
     }
     match errno::get() {
         libc::EINPROGRESS => {}
         libc::EAGAIN => {
-            // A Unix socket whose listener's queue is full: no event tells when there is room.
+            // Still full, and no event tells when there is room.
             original::connect::COUNTS.hand_off();
             errno::set(before);
             return None;
