@@ -34,7 +34,7 @@ const RELEASE_BATCH: usize = 256;
 /// Slabs after which those that follow get the top page of every slot at once: a goroutine touches it in any case, and a
 /// page fault costs more than its share of the call. A slab is then at most a 16th of what is there, used or not.
 const POPULATE_AFTER: usize = 16;
-const COLOURS: usize = 16;
+const COLOURS: usize = 12;
 const COLOUR_BYTES: usize = 64;
 
 /// How the low end of a slot is made to fault.
