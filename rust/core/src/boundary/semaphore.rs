@@ -3,7 +3,7 @@
 //! The semaphore's own value stays the truth. A goroutine that finds it zero stands in a table by its address and parks; a
 //! post raises the value first and then wakes one that stands there, which tries again. So a wake-up may be spurious, a
 //! post may be taken by a plain thread, and the memory may be another semaphore's by the time of the wake-up: it only
-//! costs a try. That no wake-up is lost is `primitive::Door`'s.
+//! costs a try. That no wake-up is lost is `goroutine::wait_table`'s.
 //!
 //! From 3.13 on the semaphore lies on the waiting goroutine's stack and other threads write to it: such a stack must stay
 //! where it is and keep its pages while its goroutine is parked here.
@@ -11,33 +11,19 @@
 use super::caller::{Caller, attached_runtime, block_foreign, caller, foreign_wait};
 use super::hooks::{Counts, original};
 use super::sleep::deadline_of;
-use crate::goroutine::waiter::{Node, Outcome, Reason, WaitQueue};
-use crate::primitive::Door;
-use crate::primitive::exclusive::ShortLock;
+use crate::goroutine::wait_table::WaitTable;
+use crate::goroutine::waiter::{Node, Outcome, Reason};
 use crate::sched::{self, Runtime};
 use crate::sys::errno;
 use libc::{c_int, clockid_t, sem_t, timespec};
 use std::ptr;
-use std::sync::LazyLock;
 
-/// Buckets of the table, a power of two: some goroutines in one bucket only make its queue longer.
-const BUCKETS: usize = 512;
+/// Who waits for which semaphore.
+static WAITERS: WaitTable = WaitTable::new();
 
-/// Whether goroutines stand in each bucket; looked at by posters without a lock.
-static DOORS: [Door; BUCKETS] = [const { Door::new() }; BUCKETS];
-
-/// Who stands there: `Node::amount` is the semaphore's address.
-static QUEUES: LazyLock<Box<[ShortLock<WaitQueue>]>> =
-    LazyLock::new(|| (0..BUCKETS).map(|_| ShortLock::new(WaitQueue::new())).collect());
-
-/// In a forked child nobody stands in the table; its queues know that.
+/// In a forked child nobody stands in the table.
 pub(super) fn forget() {
-    DOORS.iter().for_each(Door::clear);
-}
-
-fn bucket(address: usize) -> usize {
-    // Fibonacci hashing: the low bits of addresses are alike.
-    ((address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize % BUCKETS
+    WAITERS.forget();
 }
 
 /// Whether processes share it: then nobody here would hear of its posts. glibc keeps the flag behind the value.
@@ -53,19 +39,21 @@ unsafe fn try_take(semaphore: *mut sem_t) -> bool {
     unsafe { libc::sem_trywait(semaphore) == 0 }
 }
 
-/// Parks until the semaphore was taken or the deadline is over; the error number, 0 for taken.
-unsafe fn take(caller: &Caller, semaphore: *mut sem_t, deadline_ns: Option<u64>) -> c_int {
+/// Parks until the semaphore was taken or the deadline is over; the error number, 0 for taken. `None`: there was no memory
+/// to note that somebody waits.
+unsafe fn take(caller: &Caller, semaphore: *mut sem_t, deadline_ns: Option<u64>) -> Option<c_int> {
     let address = semaphore.addr();
-    let (door, queue) = (&DOORS[bucket(address)], &QUEUES[bucket(address)]);
     caller.attached(|rt| {
         loop {
             let mut wait = foreign_wait();
             let mut node = Node::new(&raw mut wait, ptr::null_mut());
             node.amount = address as u64;
             sched::announce(&mut wait);
-            // SAFETY: the node stays on this stack until it is unlinked, by the claimer or below.
-            unsafe { queue.lock().push_back(&raw mut node) };
-            door.enter();
+            // SAFETY: attached; the node stays on this stack until it leaves, below.
+            if !unsafe { WAITERS.enter(&raw mut node) } {
+                sched::retract(&wait);
+                return None;
+            }
             // SAFETY: the caller's semaphore.
             let at_once = unsafe { try_take(semaphore) };
             let outcome = if at_once && wait.claim(Outcome::Delivered) {
@@ -75,20 +63,19 @@ unsafe fn take(caller: &Caller, semaphore: *mut sem_t, deadline_ns: Option<u64>)
                 // SAFETY: announced above; no lock is held. A wait that a poster claimed meanwhile comes back at once.
                 unsafe { block_foreign(rt, &mut wait, Reason::Lock, deadline_ns) }
             };
-            // SAFETY: the node is live, and linked here if anywhere.
-            unsafe { queue.lock().remove(&raw mut node) };
-            door.leave();
+            // SAFETY: it entered above; a forked child has none of those who waited.
+            unsafe { WAITERS.leave(&raw mut node) };
             if at_once && outcome == Outcome::Delivered {
                 wake(rt, address); // a poster woke this one for what another one can have
             }
             // SAFETY: as above. A post and the end of the time may come together: who has a unit has not timed out.
             if at_once || unsafe { try_take(semaphore) } {
-                return 0;
+                return Some(0);
             }
             match outcome {
                 Outcome::Delivered => {}
-                Outcome::TimedOut => return libc::ETIMEDOUT,
-                _ => return libc::EINTR,
+                Outcome::TimedOut => return Some(libc::ETIMEDOUT),
+                _ => return Some(libc::EINTR),
             }
         }
     })
@@ -96,7 +83,7 @@ unsafe fn take(caller: &Caller, semaphore: *mut sem_t, deadline_ns: Option<u64>)
 
 /// Wakes one goroutine that waits for the semaphore at `address`. Host attached.
 fn wake(_rt: &'static Runtime, address: usize) {
-    let node = QUEUES[bucket(address)].lock().claim_amount(address as u64, Outcome::Delivered);
+    let node = WAITERS.claim(address as u64, Outcome::Delivered);
     if !node.is_null() {
         // SAFETY: claimed just now: alive until its owner is readied, here, once.
         unsafe { sched::ready_wait(&*(*node).wait) };
@@ -127,7 +114,7 @@ unsafe fn wait_for(
         };
         counts.park();
         // SAFETY: as above.
-        unsafe { take(&caller, semaphore, deadline) }
+        unsafe { take(&caller, semaphore, deadline) }?
     };
     errno::set(if error == 0 { before } else { error });
     Some(if error == 0 { 0 } else { -1 })
@@ -171,7 +158,7 @@ pub(super) unsafe extern "C" fn sem_clockwait(
 pub(super) unsafe extern "C" fn sem_post(semaphore: *mut sem_t) -> c_int {
     // SAFETY: as called.
     let result = unsafe { original::sem_post::call(semaphore) };
-    if DOORS[bucket(semaphore.addr())].is_used() {
+    if WAITERS.is_used(semaphore.addr() as u64) {
         wake_from_anywhere(semaphore.addr());
     }
     result

@@ -11,6 +11,11 @@ pub mod registry;
 pub mod status;
 #[cfg(all(test, not(loom)))]
 mod tests;
+pub mod wait_table;
+#[cfg(all(test, loom))]
+mod wait_table_model;
+#[cfg(all(test, not(loom)))]
+mod wait_table_tests;
 pub mod waiter;
 
 use crate::context::Context;

@@ -3,7 +3,6 @@
 //! Everything above takes its shared state from here, so that `--cfg loom` swaps the whole crate to loom's
 //! model-checked versions. Names are std's.
 
-mod door;
 pub mod exclusive;
 #[cfg(all(test, loom))]
 mod model;
@@ -11,8 +10,6 @@ mod model;
 mod model_lock;
 #[cfg(any(not(loom), test))]
 mod spin_lock;
-
-pub use door::Door;
 
 #[cfg(not(loom))]
 pub use std::sync::{Condvar, Mutex, MutexGuard};
