@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from children import check, child
+from children import check, child, shared_library
 
 HEADER = "import atexit, gort, os, signal, sys, threading, time\nfrom gort import go, Chan\n"
 
@@ -254,3 +254,40 @@ def test_import_starts_no_thread():
         "print(len(os.listdir('/proc/self/task')) - before)"
     )
     assert done.stdout == "0\n"
+
+
+LATE = """
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+volatile int has_begun, has_ended;
+static void ended(void) { has_ended = 1; usleep(200000); }
+__attribute__((constructor)) static void first(void) { atexit(ended); }
+int prctl(int what, ...)
+{
+    va_list rest;
+    va_start(rest, what);
+    const char *name = va_arg(rest, const char *);
+    va_end(rest);
+    if (what == PR_SET_NAME && strcmp(name, "gort-m") == 0) {
+        has_begun = 1;
+        while (!has_ended) usleep(1000);
+    }
+    return syscall(SYS_prctl, what, name, 0, 0, 0);
+}
+"""
+
+
+def test_machine_that_begins_after_the_interpreter_has_ended_makes_no_state(tmp_path):
+    """Its thread is held until then; the library gives it a moment before the process ends."""
+    library = shared_library(tmp_path / "libgortlate.so", LATE)
+    code = f"""
+    import ctypes, time, gort
+    has_begun = ctypes.c_int.in_dll(ctypes.CDLL({library!r}), "has_begun")
+    gort.go(int)
+    while not has_begun.value: time.sleep(0.001)
+    """
+    check(code, LD_PRELOAD=library, GORT_MAXPROCS="2")

@@ -86,6 +86,7 @@ impl Runtime {
             }
             self.requests.fetch_and(REQUEST_STOP, Ordering::Relaxed);
             self.spinning.store(0, Ordering::Relaxed);
+            self.new_homes.store(0, Ordering::Relaxed);
             self.foreign_waits.store(0, Ordering::Relaxed);
             self.sysmon_started.store(false, Ordering::Relaxed);
             self.machine_count.store(usize::from(!m.is_null()), Ordering::Relaxed);

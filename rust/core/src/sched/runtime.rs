@@ -90,6 +90,8 @@ pub struct Runtime {
     pub(super) sysmon_note: AtomicU32,
     /// Set at exit: no M takes the host's lock again.
     pub stopping: AtomicBool,
+    /// New Ms that make their home states right now; `stop` waits for them.
+    pub(super) new_homes: AtomicU32,
     /// Called with a goroutine that ends and has `locals` or is wired, on its stack.
     pub at_end: OnceLock<unsafe fn(*mut Goroutine)>,
     /// What sysmon tells of a call that lasts: the id of its thread.
@@ -142,6 +144,7 @@ impl Runtime {
             main_may_move: AtomicBool::new(false),
             shares_time: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            new_homes: AtomicU32::new(0),
             at_end: OnceLock::new(),
             on_lasting_call: OnceLock::new(),
             errands: Mutex::new(Vec::new()),

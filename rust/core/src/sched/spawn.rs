@@ -238,7 +238,7 @@ impl Runtime {
     }
 
     /// At the host's exit, on the main goroutine: brings it home to its thread if it can, and from here on no M but the
-    /// one it is on runs anything.
+    /// one it is on runs anything or makes a host state.
     pub fn stop(&self) {
         let main = self.main.load(Ordering::Acquire); // pairs with the Release in `adopt_main`
         if !main.is_null() && ptr::eq(main, running()) {
@@ -252,7 +252,11 @@ impl Runtime {
                 }
             }
         }
-        self.stopping.store(true, Ordering::Release); // pairs with the Acquire in `search`
+        // Pairs with the Acquire in `search`; SeqCst for `make_home`.
+        self.stopping.store(true, Ordering::SeqCst);
+        while self.new_homes.load(Ordering::SeqCst) != 0 {
+            std::thread::yield_now(); // such an M needs no lock that is held here
+        }
         self.requests.fetch_or(REQUEST_STOP, Ordering::AcqRel); // keeps Ms off the short way
     }
 }
@@ -290,11 +294,21 @@ impl Machine {
     /// A host state for this M's thread, not between another thread's fork and its end: up to 3.12 CPython takes the lock of
     /// its list of states in the child before it makes that lock anew. Later ones fork with that lock held: to wait for
     /// it here with ours, which the fork takes next, would be a deadlock.
+    ///
+    /// Null when memory is refused or the host exits: then there may be nothing left to make it in.
     unsafe fn make_home(&self) -> HostThread {
-        let host = &self.rt.host;
-        let _no_fork = (!host.locks_states_at_fork).then(|| self.rt.state_delete.lock());
-        // SAFETY: on this M's thread, which has no state yet.
-        unsafe { (host.new_home)() }
+        let rt = self.rt;
+        // SeqCst, here and in `stop`: either this M sees that it stops, or `stop` sees this M and waits.
+        rt.new_homes.fetch_add(1, Ordering::SeqCst);
+        let home = if rt.stopping.load(Ordering::SeqCst) {
+            ptr::null_mut()
+        } else {
+            let _no_fork = (!rt.host.locks_states_at_fork).then(|| rt.state_delete.lock());
+            // SAFETY: on this M's thread, which has no state yet.
+            unsafe { (rt.host.new_home)() }
+        };
+        rt.new_homes.fetch_sub(1, Ordering::SeqCst);
+        home
     }
 
     /// Waits for the errand this M was started for.
