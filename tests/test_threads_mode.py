@@ -386,3 +386,24 @@ def test_pthread_exit_ends_the_goroutine():
     os._exit(0)
     """
     threads(code, expect="[1]")
+
+
+def test_frames_of_a_thread_that_left_for_good_stay():
+    """As an OS thread's do: its state is in CPython's list, and others have other memory."""
+    code = """
+    import ctypes
+    def leave(): hold.wait(); ctypes.CDLL(None).PyThread_exit_thread()
+    def innermost(): return {f.f_code.co_name for f in sys._current_frames().values()} - {"innermost"}
+    hold, again = threading.Event(), threading.Event()
+    for _ in range(20): _thread.start_new_thread(leave, ())
+    hold.set()
+    while innermost() != {"leave"}: time.sleep(0.001)
+    later = [threading.Thread(target=again.wait) for _ in range(100)]
+    for t in later: t.start()
+    assert tasks() < 10
+    again.set()
+    for t in later: t.join()
+    print(innermost(), flush=True)
+    os._exit(0)
+    """
+    threads(code, expect="{'leave'}")

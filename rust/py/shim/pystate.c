@@ -146,6 +146,8 @@ static void *take_arena(void *context, size_t bytes) {
 }
 
 static void give_arena(void *context, void *start, size_t bytes) {
+    if (((uintptr_t)start & 4095) != 0)
+        return; /* a root chunk: part of a stack */
     if (bytes == CHUNK_BYTES && kept_count < KEPT_CHUNKS)
         kept[kept_count++] = start;
     else
@@ -205,6 +207,20 @@ void gort_forget_states(void) {
     }
 }
 
+/* Makes the `chunk_bytes` at `top` the first data-stack chunk of a state that has none. Never page-aligned: the chunks that
+ * CPython took itself are, and give_arena tells them by that when CPython gives back all that a deleted state has. */
+void gort_give_chunk(PyThreadState *t, uintptr_t top, size_t chunk_bytes) {
+    if ((top & 4095) == 0 || t->datastack_chunk != NULL)
+        return;
+    _PyStackChunk *chunk = (_PyStackChunk *)top;
+    chunk->previous = NULL;
+    chunk->size = chunk_bytes;
+    chunk->top = 0;
+    t->datastack_chunk = chunk;
+    t->datastack_top = &chunk->data[1];
+    t->datastack_limit = (PyObject **)(top + chunk_bytes);
+}
+
 /* The state of a goroutine on the stack [base, top). Its first data-stack chunk is the `chunk_bytes` above `top`. */
 PyThreadState *gort_new_thread(uintptr_t base, uintptr_t top, size_t chunk_bytes) {
     PyThreadState *t = PyThreadState_New(PyInterpreterState_Get());
@@ -213,16 +229,7 @@ PyThreadState *gort_new_thread(uintptr_t base, uintptr_t top, size_t chunk_bytes
         return NULL;
     }
     mark_as_ours(t);
-    /* Never page-aligned: at finalisation CPython hands it to munmap, which must refuse it. */
-    if ((top & 4095) != 0) {
-        _PyStackChunk *chunk = (_PyStackChunk *)top;
-        chunk->previous = NULL;
-        chunk->size = chunk_bytes;
-        chunk->top = 0;
-        t->datastack_chunk = chunk;
-        t->datastack_top = &chunk->data[1];
-        t->datastack_limit = (PyObject **)(top + chunk_bytes);
-    }
+    gort_give_chunk(t, top, chunk_bytes);
 #if PY_VERSION_HEX >= 0x030E0000
     static int (*protect)(PyThreadState *, void *, size_t);
     static int looked;

@@ -52,6 +52,7 @@ unsafe fn take_gil(t: *mut ffi::PyThreadState) {
 
 unsafe extern "C" {
     fn gort_new_thread(base: usize, top: usize, chunk_bytes: usize) -> *mut ffi::PyThreadState;
+    fn gort_give_chunk(t: *mut ffi::PyThreadState, top: usize, chunk_bytes: usize);
     fn gort_new_home() -> *mut ffi::PyThreadState;
     pub(crate) fn gort_forget_states();
     pub(crate) fn gort_keep_chunks();
@@ -80,6 +81,9 @@ unsafe extern "C" {
 /// in CPython's own 16 KiB.
 const ROOT_CHUNK_BYTES: usize = 960;
 
+/// The same for a thread that is a goroutine, below whose code lie four frames of `threading`'s.
+const THREAD_CHUNK_BYTES: usize = 1472;
+
 /// Thread states made here, for telling plain threads' from ours. GIL held at every change.
 pub(crate) static OUR_STATES: AtomicIsize = AtomicIsize::new(0);
 
@@ -90,6 +94,11 @@ unsafe fn new_thread(base: usize, top: usize) -> HostThread {
         OUR_STATES.fetch_add(1, Ordering::Relaxed);
     }
     state.cast()
+}
+
+unsafe fn give_header(thread: HostThread, top: usize) {
+    // SAFETY: the state of a thread that has not begun, by the core's contract; the GIL is held.
+    unsafe { gort_give_chunk(thread.cast(), top, THREAD_CHUNK_BYTES) }
 }
 
 unsafe fn delete_thread(thread: HostThread) {
@@ -259,6 +268,8 @@ unsafe fn return_thread(token: *mut u8) {
 pub(crate) static HOST: Host = Host {
     exclusive: true,
     header_bytes: ROOT_CHUNK_BYTES,
+    thread_header_bytes: THREAD_CHUNK_BYTES,
+    give_header,
     new_thread,
     delete_thread,
     new_home,

@@ -24,6 +24,10 @@ pub struct Host {
     /// Bytes directly above the top of each goroutine's stack that are the host's as long as the state of `new_thread`
     /// lives: the page is touched anyway. A multiple of 64, of a KiB at most: the colours count on the rest.
     pub header_bytes: usize,
+    /// The same for a goroutine that is a thread of the host's, as long as its stack is in use.
+    pub thread_header_bytes: usize,
+    /// Gives the state of such a thread, which nobody attached yet, the header above `top`. Host attached.
+    pub give_header: unsafe fn(thread: HostThread, top: usize),
     /// A thread state for a goroutine on the stack `[base, top)`; null when memory is refused. Host attached.
     pub new_thread: unsafe fn(base: usize, top: usize) -> HostThread,
     /// Deletes a state that is not current. Host attached on another state.
@@ -85,6 +89,7 @@ unsafe fn null_home() -> HostThread {
     ptr::dangling_mut()
 }
 unsafe fn null_thread(_thread: HostThread) {}
+unsafe fn null_header(_thread: HostThread, _top: usize) {}
 unsafe fn null_switch(_from: HostThread, _to: HostThread) {}
 unsafe fn null_is_detached(_thread: HostThread) -> bool {
     false
@@ -136,6 +141,8 @@ pub const fn null_host() -> Host {
     Host {
         exclusive: false,
         header_bytes: 0,
+        thread_header_bytes: 0,
+        give_header: null_header,
         new_thread: null_new_thread,
         delete_thread: null_thread,
         new_home: null_home,

@@ -113,9 +113,10 @@ impl Runtime {
     ) -> bool {
         let stack_bytes = stack_bytes as u32; // at most 1 GiB
         let Ok(stack) = self.depot(stack_bytes).and_then(StackDepot::allocate) else { return false };
-        let top = bundle_place(&stack);
-        // SAFETY: the stack is unused; the bundle is nobody else's yet.
+        let top = bundle_place(&stack) - self.host.thread_header_bytes;
+        // SAFETY: the stack is unused; the bundle is nobody else's yet, and the state nobody's: its thread has not begun.
         let bundle = unsafe {
+            (self.host.give_header)(state, top);
             let bundle = place_bundle(stack, top, state, stack_bytes);
             (*bundle).identity = identity;
             (*bundle).mask = signal::mask();

@@ -31,9 +31,9 @@ const SPLIT_CAP: usize = 16_000;
 /// Slots whose pages are released together. Each release interrupts every CPU that runs a thread of the process; the
 /// goroutines of a batch that end together lie side by side, so that a few calls do. `benches` parked would move it.
 const RELEASE_BATCH: usize = 256;
-/// Slabs after which those that follow get the top page of every slot at once: a goroutine touches it in any case, and a
+/// Slots after which slabs that follow get the top page of every slot at once: a goroutine touches it in any case, and a
 /// page fault costs more than its share of the call. A slab is then at most a 16th of what is there, used or not.
-const POPULATE_AFTER: usize = 16;
+const POPULATE_AFTER: usize = 16 * SLAB_SLOTS;
 const COLOURS: usize = 12;
 const COLOUR_BYTES: usize = 64;
 
@@ -316,7 +316,7 @@ impl StackDepot {
             state.free.push(slot);
         }
         // Where the kernel took one call for the guards it takes one for this.
-        if guarded == SLAB_SLOTS && state.slabs >= POPULATE_AFTER {
+        if guarded == slots && slots > 1 && state.slabs * slots >= POPULATE_AFTER {
             let tops = each.map(|slot| slot + self.slot_bytes - self.page_bytes);
             // SAFETY: usable parts of the slab.
             unsafe { memory::populate_each(tops, self.page_bytes) };
