@@ -14,10 +14,19 @@ pub struct Config {
     pub max_idle_bundles: usize,
     /// Seed of the victim and select choices; 0 takes the clock.
     pub seed: u64,
+    /// Whoever is ready may be next, as the seed says (`sched::shuffle`). On one P.
+    pub shuffles: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { processors: 1, stack_bytes: 256 << 10, max_machines: 10_000, max_idle_bundles: 4096, seed: 0 }
+        Self {
+            processors: 1,
+            stack_bytes: 256 << 10,
+            max_machines: 10_000,
+            max_idle_bundles: 4096,
+            seed: 0,
+            shuffles: false,
+        }
     }
 }

@@ -74,6 +74,13 @@ impl Machine {
         }
     }
 
+    /// A goroutine that is ready, in the mode's order.
+    #[inline]
+    unsafe fn look(&mut self, p: &Processor) -> *mut Goroutine {
+        // SAFETY: as for both.
+        unsafe { if self.rt.config.shuffles { self.pick(p) } else { self.quick(p) } }
+    }
+
     /// Looks where no host exchange is needed to look.
     #[inline]
     unsafe fn quick(&mut self, p: &Processor) -> *mut Goroutine {
@@ -183,9 +190,9 @@ impl Machine {
                     continue;
                 }
                 let p = &*self.p();
-                let mut g = self.quick(p);
+                let mut g = self.look(p);
                 if g.is_null() && !std::mem::take(&mut polled) && rt.net.waiting() != 0 && self.poll_net() {
-                    g = self.quick(p);
+                    g = self.look(p);
                 }
                 if g.is_null() {
                     g = self.steal(p);

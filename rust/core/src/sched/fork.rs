@@ -19,7 +19,7 @@ use super::idle::IdleLists;
 use super::inject_queue::Items;
 use super::machine::{Action, Machine};
 use super::processor::Processor;
-use super::runtime::{Errand, REQUEST_STOP, Runtime};
+use super::runtime::{Errand, LASTING_REQUESTS, Runtime};
 use super::{current_machine, park};
 use crate::goroutine::host::{HostThread, Standing};
 use crate::goroutine::{Bundle, Goroutine, waiter};
@@ -84,7 +84,7 @@ impl Runtime {
             if !survivor.is_null() {
                 self.mask.store((*(*survivor).bundle).mask, Ordering::Relaxed);
             }
-            self.requests.fetch_and(REQUEST_STOP, Ordering::Relaxed);
+            self.requests.fetch_and(LASTING_REQUESTS, Ordering::Relaxed);
             self.spinning.store(0, Ordering::Relaxed);
             self.new_homes.store(0, Ordering::Relaxed);
             self.foreign_waits.store(0, Ordering::Relaxed);

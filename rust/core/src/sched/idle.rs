@@ -6,7 +6,7 @@
 use super::machine::Machine;
 use super::net::{ASLEEP, Found, IN_POLLER, NOTIFIED};
 use super::processor::{NEVER, Processor};
-use super::runtime::Runtime;
+use super::runtime::{REQUEST_SHUFFLE, REQUEST_SIGNAL, Runtime};
 use crate::primitive::atomic::{Ordering, fence};
 use crate::sys::{clock, futex, signal};
 use std::ptr;
@@ -111,7 +111,7 @@ impl Runtime {
     pub(super) fn has_work(&self) -> bool {
         !self.inject.is_empty()
             || self.processors.iter().any(|p| !p.queue.is_empty())
-            || self.requests.load(Ordering::Relaxed) != 0
+            || self.requests.load(Ordering::Relaxed) & !REQUEST_SHUFFLE != 0
             || (self.next_timer() != NEVER && self.next_timer() <= clock::now_ns())
     }
 
@@ -258,7 +258,7 @@ impl Machine {
             // SAFETY: any thread may ask.
             let signal = interrupted && unsafe { (rt.host.signals_pending)() };
             if signal {
-                rt.requests.fetch_or(super::runtime::REQUEST_SIGNAL, Ordering::AcqRel); // counts as work
+                rt.requests.fetch_or(REQUEST_SIGNAL, Ordering::AcqRel); // counts as work
                 rt.wake_one(ptr::null_mut()); // this M waits for a goroutine of its own
             }
         }

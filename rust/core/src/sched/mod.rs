@@ -42,6 +42,7 @@ pub mod processor;
 #[cfg(all(test, not(loom)))]
 mod queue_tests;
 pub mod runtime;
+mod shuffle;
 pub mod spawn;
 pub mod steal;
 pub mod sysmon;

@@ -30,6 +30,11 @@ pub const REQUEST_STOP: u32 = 4;
 /// A thread without the host's lock left an errand (`call_attached`).
 pub const REQUEST_ERRANDS: u32 = 16;
 
+/// The seeded mode is on: see `sched::shuffle`. Never taken back.
+pub const REQUEST_SHUFFLE: u32 = 32;
+/// Those that stay, and ask for nothing.
+pub(super) const LASTING_REQUESTS: u32 = REQUEST_STOP | REQUEST_SHUFFLE;
+
 /// A function to be called with the host attached, on any M's g0, and its argument.
 pub(super) struct Errand {
     pub(super) call: unsafe fn(&'static Runtime, usize),
@@ -109,6 +114,14 @@ pub struct Runtime {
     pub(super) sysmon_started: AtomicBool,
 }
 
+/// A seed whose neighbours begin other sequences; never 0 (the finalizer of splitmix64, a bijection that keeps only 0).
+fn mixed(seed: u64) -> u64 {
+    let mut x = seed;
+    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
 impl Runtime {
     /// A runtime on `host`, without threads yet.
     ///
@@ -123,7 +136,7 @@ impl Runtime {
         if host.counts_calls {
             stacks = stacks.with_soft_guards();
         }
-        let seed = if config.seed == 0 { crate::sys::clock::now_ns() } else { config.seed };
+        let random = if config.seed == 0 { crate::sys::clock::now_ns() | 1 } else { mixed(config.seed) };
         let rt: &'static Runtime = Box::leak(Box::new(Runtime {
             host,
             registry: Registry::new(),
@@ -152,10 +165,13 @@ impl Runtime {
             counters: Counters::default(),
             state_delete: Mutex::new(()),
             bundles: ShortLock::new(BundlePool(Vec::new())),
-            random: AtomicU64::new(seed | 1),
+            random: AtomicU64::new(random),
             sysmon_started: AtomicBool::new(false),
             config,
         }));
+        if rt.config.shuffles {
+            rt.begin_shuffle();
+        }
         rt.watch_for_overflow();
         for p in rt.processors.iter().rev() {
             rt.put_idle_processor(p);
@@ -163,7 +179,7 @@ impl Runtime {
         Ok(rt)
     }
 
-    /// A random number (xorshift64*). Races only make it more random.
+    /// A random number (xorshift64*, whose state must not be 0). Races only make it more random.
     #[inline]
     pub fn random(&self) -> u64 {
         let mut x = self.random.load(Ordering::Relaxed);
@@ -282,7 +298,7 @@ impl Runtime {
     /// Serves what sysmon and others asked for. Host attached.
     pub(super) fn serve_requests(&'static self) {
         // AcqRel: pairs with sysmon's fetch_or.
-        let requests = self.requests.fetch_and(REQUEST_STOP, Ordering::AcqRel);
+        let requests = self.requests.fetch_and(LASTING_REQUESTS, Ordering::AcqRel);
         if requests & REQUEST_ERRANDS != 0 {
             self.run_errands();
         }

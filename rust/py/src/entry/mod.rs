@@ -129,6 +129,7 @@ fn read_config() -> Option<Config> {
     let mut seed = 0;
     let ok = ok && number("GORT_SEED", 0, usize::MAX, &mut seed);
     config.seed = seed as u64;
+    config.shuffles = seed != 0;
     config.stack_bytes = config.stack_bytes.next_power_of_two();
     ok.then_some(config)
 }
