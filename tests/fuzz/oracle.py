@@ -138,6 +138,9 @@ class Oracle:
         if isinstance(wait, Wait):
             must(outcome == "timeout" or wait.is_over, "nobody served", g, operation, outcome)
             wait.is_over = True
+        if outcome == "timeout":
+            must(operation[-1] is not None, "goroutine", g, "has no time-out in", operation)
+            return
         finish = getattr(self, f"end_{operation[0]}", None)
         if finish:
             finish(g, outcome, *operation[1:])
@@ -297,7 +300,7 @@ class Oracle:
     def lock(self, kind: str, which: int) -> Lock:
         return self.locks["mutex" if kind == "mutex" else "rw", which]
 
-    def end_lock(self, g: int, _outcome: Any, kind: str, which: int) -> None:
+    def end_lock(self, g: int, _outcome: Any, kind: str, which: int, _timeout: Any) -> None:
         lock = self.lock(kind, which)
         must(lock.writer is None, "goroutine", g, "got", kind, which, "of", lock.writer)
         if kind == "read":
@@ -314,7 +317,7 @@ class Oracle:
             must(lock.writer == g, "goroutine", g, "unlocks what is", lock.writer)
             lock.writer = None
 
-    def end_acquire(self, g: int, _outcome: Any, which: int, n: int) -> None:
+    def end_acquire(self, g: int, _outcome: Any, which: int, n: int, _timeout: Any) -> None:
         self.free[which] -= n
         must(self.free[which] >= 0, "goroutine", g, "acquired", n, "of too few")
 
@@ -329,15 +332,15 @@ class Oracle:
             return
         self.counts[which] -= 1
         if self.counts[which] == 0:
-            waiting = [g for g, (op, _) in self.current.items() if op == ["wait", which]]
+            waiting = [g for g, (op, _) in self.current.items() if op[:2] == ["wait", which]]
             self.released.update(waiting)
 
-    def start_wait(self, g: int, _outcome: Any, which: int) -> None:
+    def start_wait(self, g: int, _outcome: Any, which: int, _timeout: Any) -> None:
         self.released.discard(g)
         if self.counts[which] == 0:
             self.released.add(g)
 
-    def end_wait(self, g: int, outcome: Any, which: int) -> None:
+    def end_wait(self, g: int, outcome: Any, which: int, _timeout: Any) -> None:
         must(g in self.released, "goroutine", g, "left a group of", self.counts[which])
         want = "reused" if self.counts[which] else None
         must(outcome == want, "goroutine", g, "left a group of", self.counts[which], outcome)
@@ -351,8 +354,9 @@ class Oracle:
         if isinstance(wait, Wait):
             fine &= not wait.is_over
         elif name == "lock":
-            lock, kind = self.lock(*arguments), arguments[0]
-            writers = [op for op, _ in self.current.values() if op == ["lock", "write", arguments[1]]]
+            kind, which = arguments[:2]
+            lock = self.lock(kind, which)
+            writers = [op for op, _ in self.current.values() if op[:3] == ["lock", "write", which]]
             held = lock.writer is not None or lock.readers > 0 and kind == "write"
             fine &= held or (kind == "read" and bool(writers))
         elif name == "acquire":

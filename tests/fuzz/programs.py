@@ -1,7 +1,7 @@
 """Random programs: goroutines that spawn, send, select, lock, sleep, cancel, block and fork.
 
 A program is plain data: what it shares, and for each goroutine a list of operations, each a list of
-its name and arguments. `["with", kind, which, operations]` holds a lock meanwhile.
+its name and arguments. `["with", kind, which, operations, timeout]` holds a lock meanwhile.
 """
 
 from __future__ import annotations
@@ -80,10 +80,14 @@ class Maker:
             case "with" if depth < 2:
                 kind = pick.choice(("mutex", "mutex", "read", "write"))
                 which = pick.randrange(2) if kind == "mutex" else 0
-                return [name, kind, which, self.operations(me, 3, depth + 1)]
-            case "acquire" | "release":
+                return [name, kind, which, self.operations(me, 3, depth + 1), self.timeout()]
+            case "acquire":
+                return [name, 0, pick.randint(1, self.shared["semaphores"][0]), self.timeout()]
+            case "release":
                 return [name, 0, pick.randint(1, self.shared["semaphores"][0])]
-            case "add" | "finish" | "wait":
+            case "wait":
+                return [name, 0, self.timeout()]
+            case "add" | "finish":
                 return [name, 0]
             case "join" | "cancel":
                 return [name, pick.randrange(self.count)]

@@ -122,8 +122,9 @@ class Run:
         self.log.append(("end", me, n, outcome))
         return outcome
 
-    def locked(self, me: int, kind: str, which: int, body: list[Any]) -> None:
-        self.step(me, ["lock", kind, which])
+    def locked(self, me: int, kind: str, which: int, body: list[Any], timeout: Any) -> None:
+        if self.step(me, ["lock", kind, which, timeout]) == "timeout":
+            return
         try:
             for operation in body:
                 self.do(me, operation)
@@ -170,14 +171,14 @@ class Run:
         lock = self.rwmutexes[which]
         return (lock.rlock, lock.runlock) if kind == "read" else (lock.lock, lock.unlock)
 
-    def do_lock(self, _me: int, kind: str, which: int) -> None:
-        self.lock_of(kind, which)[0]()
+    def do_lock(self, _me: int, kind: str, which: int, timeout: float | None) -> None:
+        self.timed(timeout, self.lock_of(kind, which)[0])
 
     def do_unlock(self, _me: int, kind: str, which: int) -> None:
         self.lock_of(kind, which)[1]()
 
-    def do_acquire(self, _me: int, which: int, n: int) -> None:
-        self.semaphores[which].acquire(n)
+    def do_acquire(self, _me: int, which: int, n: int, timeout: float | None) -> None:
+        self.timed(timeout, self.semaphores[which].acquire, n)
         self.held[which] -= n
 
     def do_release(self, _me: int, which: int, n: int) -> bool:
@@ -199,9 +200,9 @@ class Run:
         self.groups[which].done()
         return True
 
-    def do_wait(self, _me: int, which: int) -> str | None:
+    def do_wait(self, _me: int, which: int, timeout: float | None) -> str | None:
         try:
-            self.groups[which].wait()
+            self.timed(timeout, self.groups[which].wait)
         except RuntimeError as error:
             return "reused" if "reused" in str(error) else str(error)
         return None
