@@ -8,7 +8,7 @@ CARGO_LOOM = RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom LOOM_MAX_PREEMP
 timed = @start=$$(date +%s); echo "-- $(1)"; $(2) && echo "-- $(1): $$(( $$(date +%s) - start )) s"
 
 help:
-	@echo "make run | test | lint | core | loom | python | stress | wheel | bench | compat | audit | format | clean"
+	@echo "make run | test | lint | core | loom | python | stress | wheel | bench | compat | fuzz | audit | format | clean"
 
 check:
 	@$(PYTHON) tools/check_tools.py
@@ -53,6 +53,10 @@ bench: check
 compat: check
 	PY="$(PY)" FILES="$(FILES)" MODES="$(MODES)" $(PYTHON) tools/compat.py $(COMPAT)
 
+# Random programs against Go's rules; prints the least one that differs. PROGRAMS=100000 SEED=5: more, and others.
+fuzz: check-test
+	PY="$(PY)" PROGRAMS="$(or $(PROGRAMS),10000)" SEED="$(or $(SEED),0)" TESTS="tests/test_fuzz.py" PYTEST="-s" $(PYTHON) tools/matrix.py
+
 # What C code keeps of its thread over calls, in every CPython found: docs/design/003-moving.md.
 audit: check-test
 	PY="$(PY)" $(PYTHON) tools/audit_moving.py --every --cache target/audit $(AUDIT)
@@ -63,4 +67,4 @@ format: check-test
 clean:
 	rm -rf target dist .venv .venv-* benches/.venv-bench gort-demo.html
 
-.PHONY: help check check-test run test lint core loom python stress wheel bench compat audit format clean
+.PHONY: help check check-test run test lint core loom python stress wheel bench compat fuzz audit format clean

@@ -386,7 +386,10 @@ def test_logging_from_goroutines_and_threads_keeps_lines_whole():
     handler.setFormatter(logging.Formatter("%(thread)d %(message)s"))
     log.addHandler(handler)
 
+    everybody = threading.Barrier(23)  # who has ended leaves its ident to others
+
     def body(i):
+        everybody.wait(LIMIT)
         for k in range(4):
             log.warning("line %d %d", i, k)
 

@@ -19,7 +19,7 @@ PAUSES = ("sleep", "hold", "compute")
 #: Weights of operations; a fork costs as much as a hundred others.
 WEIGHTS = {
     "send": 20, "recv": 20, "select": 12, "close": 3, "try_send": 4, "try_recv": 4, "yield": 10,
-    "with": 7, "acquire": 5, "release": 5, "add": 2, "finish": 3, "wait": 2, "spawn": 6,
+    "with": 12, "acquire": 5, "release": 5, "add": 2, "finish": 3, "wait": 2, "spawn": 6,
     "join": 3, "cancel": 4, "pause": 5, "fork": 0.15,
 }  # fmt: skip
 
@@ -31,7 +31,9 @@ class Maker:
         self.random = random.Random(seed)
         self.count = self.random.randint(2, MOST_GOROUTINES)
         self.shared = {
-            "chans": [self.random.choice((0, 0, 1, 2, 3)) for _ in range(self.random.randint(1, 3))],
+            "chans": [
+                self.random.choice((0, 0, 1, 2, 3)) for _ in range(self.random.randint(1, 3))
+            ],
             "mutexes": 2,
             "rwmutexes": 1,
             "semaphores": [self.random.randint(1, 3)],
@@ -54,7 +56,7 @@ class Maker:
         return self.random.randrange(len(self.shared["chans"]))
 
     def timeout(self) -> float | None:
-        return SHORT if self.random.random() < 0.15 else None
+        return SHORT if self.random.random() < 0.2 else None
 
     def case(self) -> list[Any]:
         chan = self.channel() if self.random.random() < 0.95 else None  # a nil channel
@@ -78,7 +80,7 @@ class Maker:
                 cases = [self.case() for _ in range(pick.randint(1, 3))]
                 return [name, cases, pick.random() < 0.2, self.timeout()]
             case "with" if depth < 2:
-                kind = pick.choice(("mutex", "mutex", "read", "write"))
+                kind = pick.choice(("mutex", "read", "read", "write"))
                 which = pick.randrange(2) if kind == "mutex" else 0
                 return [name, kind, which, self.operations(me, 3, depth + 1), self.timeout()]
             case "acquire":
