@@ -148,10 +148,8 @@ except gort.DeadlockError as error:
 
 
 # A shell's background jobs ignore SIGINT, and children inherit that.
-INTERRUPT = (
-    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
-)
+HEARS = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+INTERRUPT = "threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
 
 # What main does, beside what, when Ctrl-C comes.
 MAIN = {
@@ -178,32 +176,34 @@ while True:
 
 
 def interrupted(body):
-    lines = "".join(f"    {line}\n" for line in body.strip().splitlines())
-    return f"try:\n{lines}except KeyboardInterrupt:\n    print('interrupted')"
+    """It may come before main does that: the start of a timer waits for its thread."""
+    lines = "".join(f"    {line}\n" for line in (INTERRUPT + body.strip()).splitlines())
+    return f"{HEARS}try:\n{lines}except KeyboardInterrupt:\n    print('interrupted')"
 
 
 @BOUNDARY
 @PROCESSORS
 @pytest.mark.parametrize("doing", MAIN)
 def test_ctrl_c_reaches_main(doing, processors, boundary):
-    code = HEADER + INTERRUPT + interrupted(MAIN[doing])
+    code = HEADER + interrupted(MAIN[doing])
     check(code, "interrupted", GORT_MAXPROCS=processors, GORT_BOUNDARY=boundary)
 
 
 def test_ctrl_c_a_second_time_reaches_main_on_whatever_thread_it_is():
     code = interrupted(MAIN["parked beside blocking calls"])
-    check(HEADER + INTERRUPT + code + "\n" + INTERRUPT + code, "interrupted\ninterrupted")
+    check(HEADER + code + "\n" + code, "interrupted\ninterrupted")
 
 
 def test_signal_handler_beside_a_blocking_call_runs_once_and_main_goes_on():
-    code = """
+    code = f"""
 got = []
 signal.signal(signal.SIGINT, lambda *_: got.append(threading.current_thread() is threading.main_thread()))
+{INTERRUPT}
 go(time.sleep, 0.5)
 gort.sleep(0.3)
 print(got)
 """
-    check(HEADER + INTERRUPT + code, "[True]")
+    check(HEADER + code, "[True]")
 
 
 def test_blocking_call_on_the_main_thread_stops_main_for_a_moment_only():
