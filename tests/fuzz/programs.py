@@ -44,13 +44,13 @@ class Maker:
     def program(self) -> Program:
         """All of it; goroutine 0 is the first, the others are spawned by it or by each other."""
         started = self.random.randint(1, self.count)
-        bodies = [self.operations(i, MOST_OPERATIONS, 0) for i in range(self.count)]
+        bodies = [self.operations(MOST_OPERATIONS, 0) for _ in range(self.count)]
         return {**self.shared, "started": started, "goroutines": bodies}
 
-    def operations(self, me: int, most: int, depth: int) -> list[Operation]:
+    def operations(self, most: int, depth: int) -> list[Operation]:
         names, weights = list(WEIGHTS), list(WEIGHTS.values())
         chosen = self.random.choices(names, weights, k=self.random.randint(1, most))
-        return [self.operation(name, me, depth) for name in chosen]
+        return [self.operation(name, depth) for name in chosen]
 
     def channel(self) -> int:
         return self.random.randrange(len(self.shared["chans"]))
@@ -64,7 +64,7 @@ class Maker:
             return ["send", chan, next(self.values)]
         return ["recv", chan]
 
-    def operation(self, name: str, me: int, depth: int) -> Operation:
+    def operation(self, name: str, depth: int) -> Operation:
         """One operation with arguments; those that do not fit become a yield."""
         pick = self.random
         match name:
@@ -82,7 +82,7 @@ class Maker:
             case "with" if depth < 2:
                 kind = pick.choice(("mutex", "read", "read", "write"))
                 which = pick.randrange(2) if kind == "mutex" else 0
-                return [name, kind, which, self.operations(me, 3, depth + 1), self.timeout()]
+                return [name, kind, which, self.operations(3, depth + 1), self.timeout()]
             case "acquire":
                 return [name, 0, pick.randint(1, self.shared["semaphores"][0]), self.timeout()]
             case "release":

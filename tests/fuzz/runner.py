@@ -39,7 +39,7 @@ class Run:
         self.semaphores = [gort.sync.Semaphore(n) for n in program["semaphores"]]
         self.groups = [gort.sync.WaitGroup() for _ in range(program["groups"])]
         self.counts = [0 for _ in self.groups]
-        self.held = [n for n in program["semaphores"]]
+        self.held = list(program["semaphores"])
         self.log: list[Entry] = []
         self.goroutines: dict[int, Any] = {}
         self.numbers: dict[int, int] = {}
@@ -258,7 +258,7 @@ class Run:
                 try:
                     chan: gort.Chan[int] = gort.Chan()
                     gort.go(chan.send, me + 2)
-                    code = chan.recv(timeout=LIMIT) if len(self.log) else 1
+                    code = chan.recv(timeout=LIMIT)
                 finally:
                     os._exit(code)
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

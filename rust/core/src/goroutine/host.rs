@@ -24,7 +24,8 @@ pub struct Host {
     /// Bytes directly above the top of each goroutine's stack that are the host's as long as the state of `new_thread`
     /// lives: the page is touched anyway. A multiple of 64, of a KiB at most: the colours count on the rest.
     pub header_bytes: usize,
-    /// The same for a goroutine that is a thread of the host's, as long as its stack is in use.
+    /// The same for a goroutine that is a thread of the host's, as long as its stack is in use; two KiB at most, for its code
+    /// touches a second page in any case.
     pub thread_header_bytes: usize,
     /// Gives the state of such a thread, which nobody attached yet, the header above `top`. Host attached.
     pub give_header: unsafe fn(thread: HostThread, top: usize),

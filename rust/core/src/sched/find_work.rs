@@ -81,10 +81,13 @@ impl Machine {
         unsafe { if self.rt.config.shuffles { self.pick(p) } else { self.quick(p) } }
     }
 
-    /// Looks where no host exchange is needed to look.
-    #[inline]
-    unsafe fn quick(&mut self, p: &Processor) -> *mut Goroutine {
-        // SAFETY: this M owns `p`.
+    /// What comes before the queues: mail, which it gives or null, and due timers, which it fires.
+    ///
+    /// # Safety
+    /// On g0, host attached; this M owns `p`.
+    #[inline(always)]
+    pub(super) unsafe fn take_due(&mut self, p: &Processor) -> *mut Goroutine {
+        // SAFETY: the caller's promise.
         unsafe {
             if self.mail_count.load(Ordering::Relaxed) != 0 {
                 let g = self.take_mail();
@@ -94,6 +97,19 @@ impl Machine {
             }
             if p.next_when.load(Ordering::Relaxed) != NEVER {
                 self.rt.run_timers(p);
+            }
+            ptr::null_mut()
+        }
+    }
+
+    /// Looks where no host exchange is needed to look.
+    #[inline]
+    unsafe fn quick(&mut self, p: &Processor) -> *mut Goroutine {
+        // SAFETY: this M owns `p`.
+        unsafe {
+            let g = self.take_due(p);
+            if !g.is_null() {
+                return g;
             }
             if is_shared_turn(p.ticks.load(Ordering::Relaxed))
                 && let Some(g) = self.take_shared()

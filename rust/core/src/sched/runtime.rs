@@ -149,7 +149,7 @@ impl Runtime {
             idle_processors: AtomicUsize::new(0),
             machine_count: AtomicUsize::new(0),
             spinning: AtomicU32::new(0),
-            requests: AtomicU32::new(0),
+            requests: AtomicU32::new(if config.shuffles { REQUEST_SHUFFLE } else { 0 }),
             main: AtomicPtr::new(ptr::null_mut()),
             mask: AtomicU64::new(signal::mask()),
             sysmon_mask: AtomicU64::new(signal::OTHERS),
@@ -169,9 +169,6 @@ impl Runtime {
             sysmon_started: AtomicBool::new(false),
             config,
         }));
-        if rt.config.shuffles {
-            rt.begin_shuffle();
-        }
         rt.watch_for_overflow();
         for p in rt.processors.iter().rev() {
             rt.put_idle_processor(p);

@@ -3,21 +3,12 @@
 //!
 //! It costs the other mode nothing: a request that nobody takes back keeps Ms off the short way, and `search` picks here.
 
-use super::Runtime;
 use super::find_work::is_shared_turn;
 use super::machine::Machine;
-use super::processor::{NEVER, Processor};
-use super::runtime::REQUEST_SHUFFLE;
+use super::processor::Processor;
 use crate::goroutine::Goroutine;
 use crate::primitive::atomic::Ordering;
 use std::ptr;
-
-impl Runtime {
-    /// Begins the mode; before the first goroutine.
-    pub(super) fn begin_shuffle(&self) {
-        self.requests.fetch_or(REQUEST_SHUFFLE, Ordering::Relaxed); // published with the runtime
-    }
-}
 
 impl Machine {
     /// What `quick` does, in another order: mail and due timers first, then anybody. Null when nobody is ready.
@@ -27,14 +18,9 @@ impl Machine {
     pub(super) unsafe fn pick(&mut self, p: &Processor) -> *mut Goroutine {
         // SAFETY: the caller's promise.
         unsafe {
-            if self.mail_count.load(Ordering::Relaxed) != 0 {
-                let g = self.take_mail();
-                if !g.is_null() {
-                    return g;
-                }
-            }
-            if p.next_when.load(Ordering::Relaxed) != NEVER {
-                self.rt.run_timers(p);
+            let g = self.take_due(p);
+            if !g.is_null() {
+                return g;
             }
             if is_shared_turn(p.ticks.load(Ordering::Relaxed)) && self.rt.net.waiting() != 0 {
                 self.poll_net();

@@ -1,7 +1,8 @@
 //! Layer 3: stack slots. Address space in slabs of 64 slots, a guard at each low end, memory committed by touch.
 //!
 //! Slots at a power-of-two stride put every stack top in the same cache sets, so the tops are coloured: 12 steps of 64
-//! bytes, which leaves three quarters of the first page to every goroutine. Guards are MADV_GUARD_INSTALL (Linux 6.13) or mprotect, which splits mappings and therefore ends at a cap.
+//! bytes, which leaves four fifths of the first page to every goroutine. Guards are MADV_GUARD_INSTALL (Linux 6.13) or
+//! mprotect, which splits mappings and therefore ends at a cap.
 //!
 //! Where the system accounts for what is reserved (overcommit_memory=2, RLIMIT_DATA) and refuses a slab, the slab is
 //! reserved inaccessible and each slot made usable when it is first asked for: its guard is what stays inaccessible.
