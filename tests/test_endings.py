@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from children import check, child, shared_library
 
@@ -291,3 +294,59 @@ def test_machine_that_begins_after_the_interpreter_has_ended_makes_no_state(tmp_
     while not has_begun.value: time.sleep(0.001)
     """
     check(code, LD_PRELOAD=library, GORT_MAXPROCS="2")
+
+
+HOLDS_SWAP = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+volatile int armed, holds, is_late;
+static void ended(void) { is_late = 1; usleep(200000); }
+__attribute__((constructor)) static void first(void) { atexit(ended); }
+void *PyThreadState_Swap(void *to)
+{
+    static void *(*swap)(void *), *(*save)(void);
+    if (swap == NULL) {
+        swap = dlsym(RTLD_NEXT, "PyThreadState_Swap");
+        save = dlsym(RTLD_NEXT, "PyEval_SaveThread");
+    }
+    if (!armed || syscall(SYS_gettid) != getpid())
+        return swap(to);
+    void *old = save();
+    holds = 1;
+    while (!is_late) usleep(1000);
+    swap(to);
+    return old;
+}
+"""
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="the new state is bound before the GIL is waited for"
+)
+@pytest.mark.skipif(
+    "/libpython" not in Path("/proc/self/maps").read_text(),
+    reason="an executable's own functions cannot be held back",
+)
+@pytest.mark.parametrize("boundary", ["1", "0"])
+def test_main_thread_ends_when_main_ended_elsewhere(tmp_path, boundary):
+    """Its M waits for the GIL between two goroutines: CPython took it for the one that finalised."""
+    library = shared_library(tmp_path / "libgortholds.so", HOLDS_SWAP)
+    code = f"""
+    import ctypes, time, gort
+    held = ctypes.CDLL({library!r})
+    armed, holds = (ctypes.c_int.in_dll(held, name) for name in ("armed", "holds"))
+    libc = ctypes.CDLL(None)
+    let_go = False
+    def block():
+        libc.usleep(100)
+        while not let_go: libc.usleep(1000)
+        armed.value = 1
+    gort.go(block)
+    gort.sleep(0.001)
+    let_go = True
+    while not holds.value: time.sleep(0.001)
+    """
+    check(code, LD_PRELOAD=library, GORT_BOUNDARY=boundary)

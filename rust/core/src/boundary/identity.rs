@@ -4,6 +4,7 @@ use super::caller::goroutines_machine;
 use super::hooks::original;
 use crate::goroutine::Goroutine;
 use crate::primitive::atomic::Ordering;
+use crate::sched::current_machine;
 use crate::sys::thread;
 use std::sync::atomic::AtomicUsize;
 
@@ -43,11 +44,6 @@ pub(super) fn main_thread() -> usize {
     MAIN.load(Ordering::Relaxed)
 }
 
-/// Whether the caller runs on a goroutine's stack, the main goroutine's included.
-pub(super) fn is_on_goroutine() -> bool {
-    !goroutines_machine().is_null()
-}
-
 /// The running goroutine's stack, its base and bytes; `None` on a thread's own.
 pub(super) fn stack_bounds() -> Option<(usize, usize)> {
     let m = goroutines_machine();
@@ -59,13 +55,16 @@ pub(super) fn stack_bounds() -> Option<(usize, usize)> {
     Some((stack.base(), stack.size_bytes()))
 }
 
-/// `pthread_self`: the goroutine's own number. On g0 and on plain threads the thread's.
+/// `pthread_self`: the goroutine's own number. On g0 and on plain threads the thread's, unless that is the main goroutine's,
+/// who may be elsewhere: CPython spares whoever has the number of the goroutine that finalises.
 pub(super) extern "C" fn pthread_self() -> usize {
     let m = goroutines_machine();
     // SAFETY: as `goroutines_machine` says.
     unsafe {
         if m.is_null() {
-            return original::pthread_self::call();
+            let (thread, m) = (original::pthread_self::call(), current_machine());
+            let is_mains = thread == MAIN_GOROUTINE.load(Ordering::Relaxed);
+            return if is_mains && !m.is_null() { m.addr() } else { thread };
         }
         let bundle = (*(*m).current).bundle;
         (*bundle).identity_asked = true;

@@ -15,7 +15,7 @@ use std::ptr;
 
 /// Whether `thread` is a goroutine's number: the caller's own, or that of a thread that is a goroutine.
 fn is_goroutine(thread: usize) -> bool {
-    let is_caller = || identity::is_on_goroutine() && thread == identity::pthread_self();
+    let is_caller = || thread == identity::pthread_self() && thread != this_thread();
     thread != main_thread() && (is_caller() || threads::is_known(thread) || identity::is_main_goroutine(thread))
 }
 
