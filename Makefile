@@ -8,7 +8,7 @@ CARGO_LOOM = RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom LOOM_MAX_PREEMP
 timed = @start=$$(date +%s); echo "-- $(1)"; $(2) && echo "-- $(1): $$(( $$(date +%s) - start )) s"
 
 help:
-	@echo "make run | test | lint | core | loom | python | stress | wheel | bench | compat | fuzz | audit | format | clean"
+	@echo "make run | test | lint | core | loom | python | stress | wheel | bench | compat | fuzz | soak | audit | format | clean"
 
 check:
 	@$(PYTHON) tools/check_tools.py
@@ -57,6 +57,11 @@ compat: check
 fuzz: check-test
 	PY="$(PY)" PROGRAMS="$(or $(PROGRAMS),10000)" SEED="$(or $(SEED),0)" TESTS="tests/test_fuzz.py" PYTEST="-s" $(PYTHON) tools/matrix.py
 
+# Everything at once for SOAK seconds on every Python found: do memory, threads and descriptors stay where they are?
+soak: check-test
+	PY="$(PY)" SOAK="$(or $(SOAK),1200)" SOAK_TO="$(or $(SOAK_TO),target/soak)" TESTS="tests/stress/test_stress.py" \
+		PYTEST="-s -m stress -k nothing_grows" $(PYTHON) tools/matrix.py
+
 # What C code keeps of its thread over calls, in every CPython found: docs/design/003-moving.md.
 audit: check-test
 	PY="$(PY)" $(PYTHON) tools/audit_moving.py --every --cache target/audit $(AUDIT)
@@ -67,4 +72,4 @@ format: check-test
 clean:
 	rm -rf target dist .venv .venv-* benches/.venv-bench gort-demo.html
 
-.PHONY: help check check-test run test lint core loom python stress wheel bench compat fuzz audit format clean
+.PHONY: help check check-test run test lint core loom python stress wheel bench compat fuzz soak audit format clean

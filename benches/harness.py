@@ -57,6 +57,25 @@ def lone_rate(pause: Callable[[], object], seconds: float = 0.2) -> float:
     return steps / elapsed
 
 
+def count_until(stop: list[int]) -> int:
+    """Compute, without a call and without a pause, until `stop` is not empty."""
+    steps = 0
+    while not stop:
+        steps += 1
+    return steps
+
+
+def lateness(sleep: Callable[[float], object], n: int) -> Figures:
+    """Sleep n times for 10 ms: how late each wake-up is."""
+    late = []
+    for _ in range(n):
+        due = perf_counter_ns() + 10_000_000
+        sleep(0.01)
+        late.append(perf_counter_ns() - due)
+    late.sort()
+    return sum(late), {"p50_ms": late[n // 2] / 1e6, "p99_ms": late[n * 99 // 100] / 1e6}
+
+
 def check(found: object, expected: object) -> None:
     """Stop with code 1 when a workload did not compute what it should."""
     if found != expected:

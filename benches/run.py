@@ -31,6 +31,7 @@ OWN = {
     "extra_ns": ("ns more", "extra_ns", 1.0, False),
     "share": ("of time without", "share", 1.0, False),
     "ms": ("ms", "median", 1e-6, False),
+    "p99_ms": ("ms, p99", "p99_ms", 1.0, False),
     "seconds": ("s together", "seconds", 1.0, False),
     "lone_share": ("of lone speed", "lone_share", 1.0, True),
 }

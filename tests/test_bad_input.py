@@ -344,6 +344,8 @@ def test_unknown_variable_is_an_import_error_that_names_it(name):
         ("GORT_STACK", "1"),
         ("GORT_STACK", "99999999999999999999"),
         ("GORT_SEED", "x"),
+        ("GORT_SLICE", "0"),
+        ("GORT_SLICE", "101"),
     ],
 )
 def test_variable_out_of_range_is_a_value_error_that_names_it(name, value):
@@ -363,6 +365,7 @@ def test_known_variables_are_accepted():
         "import gort; print(gort.go(len, 'ab').join(), gort.gomaxprocs())",
         GORT_MAXPROCS="2",
         GORT_SEED="5",
+        GORT_SLICE="100",
         GORT_PANIC="report",
     )
     assert (done.returncode, done.stdout) == (0, "2 2\n")

@@ -335,18 +335,15 @@ def test_main_thread_ends_when_main_ended_elsewhere(tmp_path, boundary):
     """Its M waits for the GIL between two goroutines: CPython took it for the one that finalised."""
     library = shared_library(tmp_path / "libgortholds.so", HOLDS_SWAP)
     code = f"""
-    import ctypes, time, gort
+    import ctypes, os, threading, time, gort
     held = ctypes.CDLL({library!r})
     armed, holds = (ctypes.c_int.in_dll(held, name) for name in ("armed", "holds"))
     libc = ctypes.CDLL(None)
-    let_go = False
     def block():
-        libc.usleep(100)
-        while not let_go: libc.usleep(1000)
+        libc.usleep(200_000)  # meanwhile main goes on elsewhere
         armed.value = 1
     gort.go(block)
-    gort.sleep(0.001)
-    let_go = True
+    while threading.get_native_id() == os.getpid(): gort.sleep(0.001)
     while not holds.value: time.sleep(0.001)
     """
     check(code, LD_PRELOAD=library, GORT_BOUNDARY=boundary)

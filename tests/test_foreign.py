@@ -138,3 +138,29 @@ def test_calls_that_have_returned_bind_nobody(tmp_path):
             g.join(timeout=LIMIT)
         """
     )
+
+
+def test_main_that_is_away_from_its_thread_stays_where_foreign_frames_bind_it(tmp_path):
+    library = shared_library(
+        tmp_path / "libgortcalls.so", "void call_back(void (*function)(void)) { function(); }"
+    )
+    code = f"""
+    import ctypes, gort, os, threading
+    library, libc = ctypes.CDLL({library!r}), ctypes.CDLL(None)
+    let_go, places = [], []
+    def block():
+        while not let_go: libc.usleep(1000)
+    def inside():
+        for _ in range(3):
+            places.append(threading.get_native_id())
+            gort.sleep(0.015)
+    def main():
+        blocker = gort.go(block)
+        while threading.get_native_id() == os.getpid(): gort.sleep(0.001)
+        library.call_back(ctypes.CFUNCTYPE(None)(inside))
+        let_go.append(True)
+        blocker.join()
+        print(len(set(places)), os.getpid() in places, gort.go(len, "ab").join())
+    gort.run(main)
+    """
+    check(code, "1 False 2")

@@ -277,6 +277,17 @@ def blocking(n: int) -> harness.Figures:
     return elapsed, {"seconds": elapsed / 1e9, "lone_share": steps / busy_ns / alone}
 
 
+def ticker(n: int) -> harness.Figures:
+    """How late one wakes who sleeps, beside ten that compute and call nothing."""
+    stop: list[int] = []
+    computing = [gort.go(harness.count_until, stop) for _ in range(10)]
+    found = harness.lateness(gort.sleep, n)
+    stop.append(1)
+    for g in computing:
+        g.join()
+    return found
+
+
 def import_(n: int) -> int:
     """Start n interpreters that import gort and n that do not; the difference of the medians."""
     seconds: dict[str, list[int]] = {"import gort": [], "pass": []}
@@ -302,6 +313,7 @@ WORKLOADS = {
     "skynet": skynet,
     "parked": parked,
     "blocking": blocking,
+    "ticker": ticker,
     "import": import_,
 }
 

@@ -258,6 +258,15 @@ def blocking(n: int) -> harness.Figures:
     return elapsed, {"seconds": elapsed / 1e9, "lone_share": rates[0] / alone}
 
 
+def ticker(n: int) -> harness.Figures:
+    stop: list[int] = []
+    computing = [_go(harness.count_until, stop) for _ in range(10)]
+    found = harness.lateness(sleep, n)
+    stop.append(1)
+    _join(computing)
+    return found
+
+
 def _first(work: Callable[[int], int | harness.Figures], name: str, n: int) -> None:
     harness.show(name, n, work(n))
     sys.stdout.flush()
@@ -278,5 +287,6 @@ if __name__ == "__main__":
         "skynet": skynet,
         "parked": parked,
         "blocking": blocking,
+        "ticker": ticker,
     }
     harness.main({k: lambda n, k=k: _first(works[k], k, n) for k in works})

@@ -36,6 +36,7 @@ from gort._core import (
     gomaxprocs,
     goroutines,
     gosched,
+    lock_os_thread,
     num_goroutine,
     recv,
     select,
@@ -43,6 +44,7 @@ from gort._core import (
     sleep,
     spawn,
     stats,
+    unlock_os_thread,
 )
 from gort._core import (
     __version__ as __version__,
@@ -55,7 +57,7 @@ from gort._exceptions import (
     RuntimeStopped,
 )
 from gort.chan import RecvChan, SendChan
-from gort.runtime import ExceptHookArgs, excepthook, run
+from gort.runtime import ExceptHookArgs, excepthook, locked_os_thread, no_preempt, run
 from gort.sync import Once, RWMutex, WaitGroup, once_func, once_value
 from gort.time import Ticker, Timer, after, after_func, tick
 
@@ -91,6 +93,9 @@ __all__ = [
     "gomaxprocs",
     "goroutines",
     "gosched",
+    "lock_os_thread",
+    "locked_os_thread",
+    "no_preempt",
     "num_goroutine",
     "once_func",
     "once_value",
@@ -106,6 +111,7 @@ __all__ = [
     "threads",
     "tick",
     "time",
+    "unlock_os_thread",
     "wait",
 ]
 

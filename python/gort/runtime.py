@@ -11,6 +11,7 @@ import sys
 
 from gort._core import (
     Goroutine,
+    _no_preempt,
     current,
     dump,
     go,
@@ -18,11 +19,13 @@ from gort._core import (
     gomaxprocs,
     goroutines,
     gosched,
+    lock_os_thread,
     num_goroutine,
     run_main,
     sleep,
     spawn,
     stats,
+    unlock_os_thread,
 )
 from gort._typing import TYPE_CHECKING, T
 
@@ -42,11 +45,15 @@ __all__ = [
     "gomaxprocs",
     "goroutines",
     "gosched",
+    "lock_os_thread",
+    "locked_os_thread",
+    "no_preempt",
     "num_goroutine",
     "run",
     "sleep",
     "spawn",
     "stats",
+    "unlock_os_thread",
 ]
 
 
@@ -79,6 +86,60 @@ def run(main: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         raise TypeError(f"gort.run() needs a callable, not {type(main).__name__}")
     result: T = run_main(main, args, kwargs)
     return result
+
+
+class no_preempt:
+    """Within the block the goroutine keeps its P, however long it computes.
+
+    By itself gort lets others run when a goroutine has computed for a slice (10 ms; GORT_SLICE in
+    milliseconds) and others wait. Parking, `gosched` and calls that release the GIL let others run
+    as always. Blocks nest. On a plain thread it does nothing. Never blocks.
+
+    Raises:
+        RuntimeError: the block is left by a goroutine that did not enter it.
+
+    Example:
+        >>> import gort
+        >>> with gort.no_preempt():
+        ...     total = sum(range(1000))
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+        _no_preempt(1)
+
+    def __exit__(self, *_: object) -> None:
+        """End the block."""
+        if not _no_preempt(-1):
+            raise RuntimeError("no_preempt() left by a goroutine that did not enter it")
+
+
+class locked_os_thread:
+    """Within the block the goroutine stays on its OS thread, which runs no other goroutine.
+
+    For libraries that want the same thread each time: those of windows, some of databases. Blocks
+    nest. See `lock_os_thread`.
+
+    Example:
+        >>> import gort, threading
+        >>> with gort.locked_os_thread():
+        ...     before = threading.get_native_id()
+        ...     gort.sleep(0.001)
+        ...     threading.get_native_id() == before
+        True
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        """Lock; the main goroutine may park until the main thread is free."""
+        lock_os_thread()
+
+    def __exit__(self, *_: object) -> None:
+        """Unlock."""
+        unlock_os_thread()
 
 
 class ExceptHookArgs:

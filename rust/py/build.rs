@@ -3,7 +3,7 @@
 use std::process::Command;
 
 fn main() {
-    println!("cargo:rerun-if-changed=shim/pystate.c");
+    println!("cargo:rerun-if-changed=shim");
     println!("cargo:rerun-if-env-changed=GORT_PY_INCLUDE");
     pyo3_build_config::use_pyo3_cfgs();
     let includes: Vec<String> = match std::env::var("GORT_PY_INCLUDE") {
@@ -11,7 +11,11 @@ fn main() {
         Err(_) => ask_interpreter(),
     };
     let mut build = cc::Build::new();
-    build.file("shim/pystate.c").opt_level(3).warnings(true).flag_if_supported("-fvisibility=hidden");
+    build
+        .files(["shim/pystate.c", "shim/interrupt.c"])
+        .opt_level(3)
+        .warnings(true)
+        .flag_if_supported("-fvisibility=hidden");
     for dir in &includes {
         build.include(dir).include(format!("{dir}/internal"));
     }

@@ -1,7 +1,7 @@
 """Runs a program under gort and writes down what happened, in order.
 
-One P runs one goroutine at a time and nothing interrupts a goroutine between an entry and the
-operation it announces, so the order of the entries is the order of the operations. Entries:
+One P runs one goroutine at a time, and within no_preempt nothing interrupts it between an entry and
+the operation it announces, so the order of the entries is the order of the operations. Entries:
 
     ("begin", g)  ("start", g, n, operation)  ("end", g, n, outcome)  ("exit", g, how)
 """
@@ -47,6 +47,10 @@ class Run:
 
     def main(self) -> set[int]:
         """Start, wait until nothing moves any more, and tell who waits then."""
+        with gort.no_preempt():
+            return self.rest()
+
+    def rest(self) -> set[int]:
         for _ in range(self.program["started"]):
             self.spawn()
         end = time.monotonic() + LIMIT
@@ -87,6 +91,10 @@ class Run:
         return number
 
     def body(self, me: int) -> None:
+        with gort.no_preempt():
+            self.steps(me)
+
+    def steps(self, me: int) -> None:
         self.log.append(("begin", me))
         self.numbers[me] = 0
         how = "broken"

@@ -13,6 +13,7 @@ import faulthandler
 import gc
 import os
 import random
+import socket
 import sys
 import threading
 import time
@@ -244,7 +245,57 @@ def many(rng):
     assert sorted(g.join() for g in gs) == list(range(len(gs)))
 
 
+def serving(rng):
+    """The standard library's sockets between goroutines."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer(connection):
+            with connection:
+                while data := connection.recv(1000):
+                    connection.sendall(data)
+
+        def accept(count):
+            for g in [gort.go(answer, server.accept()[0]) for _ in range(count)]:
+                g.join()
+
+        def ask(text):
+            with socket.create_connection(server.getsockname()) as s:
+                for _ in range(5):
+                    s.sendall(text)
+                    got = b""
+                    while len(got) < len(text):
+                        got += s.recv(1000)
+                    assert got == text
+
+        count = rng.randrange(1, 8)
+        acceptor = gort.go(accept, count)
+        for g in [gort.go(ask, b"%d" % i * 300) for i in range(count)]:
+            g.join()
+        acceptor.join()
+
+
+def computing(rng):
+    """Somebody computes for more than a slice, and another one is cancelled while he does."""
+
+    def compute(end):
+        n = 1
+        while time.monotonic() < end:
+            n += 1
+        return n
+
+    g = gort.go(compute, time.monotonic() + 1000)
+    assert gort.go(compute, time.monotonic() + rng.random() * 0.03).join() > 0
+    assert g.cancel()
+    try:
+        g.join(timeout=30)
+    except gort.Cancelled:
+        return
+    raise AssertionError("not cancelled")
+
+
 PARTS = (
+    serving,
+    computing,
     pipeline,
     selecting,
     cancelling,

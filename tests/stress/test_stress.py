@@ -33,6 +33,20 @@ def test_mix_of_everything_ends_with_nothing_lost(processors):
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(7200)
+def test_nothing_grows():
+    """`make soak` runs it for SOAK=1200 seconds."""
+    seconds = float(os.environ.get("SOAK", "120"))
+    argv = [
+        sys.executable,
+        str(HERE / "soak.py"),
+        str(seconds),
+        *os.environ.get("SOAK_TO", "").split(),
+    ]
+    assert subprocess.run(argv, timeout=seconds + 200).returncode == 0
+
+
+@pytest.mark.stress
 @pytest.mark.timeout(3600)
 def test_a_million_gets_through_a_semaphore_are_all_answered():
     """At most 9,000 at once: each needs two descriptors here. GETS sets another number."""

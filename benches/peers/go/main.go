@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -297,6 +298,28 @@ func blocking(n int) (int64, float64) {
 	return elapsed, <-rate / alone
 }
 
+// ticker is how late a sleep of 10 ms ends beside ten goroutines that compute: sum, p50 and p99 in ns.
+func ticker(n int) (int64, int64, int64) {
+	var stop atomic.Bool
+	for i := 0; i < 10; i++ {
+		go func() {
+			for steps := 0; !stop.Load(); steps++ {
+			}
+		}()
+	}
+	late := make([]int64, n)
+	sum := int64(0)
+	for i := range late {
+		due := time.Now().Add(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
+		late[i] = time.Since(due).Nanoseconds()
+		sum += late[i]
+	}
+	stop.Store(true)
+	slices.Sort(late)
+	return sum, late[n/2], late[n*99/100]
+}
+
 func memory() int64 {
 	file, err := os.Open("/proc/self/status")
 	if err != nil {
@@ -365,7 +388,7 @@ func main() {
 		for name := range works {
 			fmt.Print(name, " ")
 		}
-		fmt.Println("parked blocking")
+		fmt.Println("parked blocking ticker")
 		return
 	}
 	if len(os.Args) == 2 && os.Args[1] == "--version" {
@@ -394,6 +417,12 @@ func main() {
 		elapsed, share := blocking(n)
 		fmt.Printf("{\"workload\": %q, \"n\": %d, \"ns_per_op\": %.2f, \"seconds\": %.3f, \"lone_share\": %.3f}\n",
 			name, n, float64(elapsed)/float64(n), float64(elapsed)/1e9, share)
+		return
+	}
+	if name == "ticker" {
+		sum, p50, p99 := ticker(n)
+		fmt.Printf("{\"workload\": %q, \"n\": %d, \"ns_per_op\": %.2f, \"p50_ms\": %.3f, \"p99_ms\": %.3f}\n",
+			name, n, float64(sum)/float64(n), float64(p50)/1e6, float64(p99)/1e6)
 		return
 	}
 	work, known := works[name]

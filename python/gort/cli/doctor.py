@@ -13,14 +13,15 @@ import sysconfig
 from collections.abc import Iterator
 
 import gort
+from gort._core import _usable_cpus
 from gort._supported import ENVIRONMENT
 from gort.cli._output import say
 
 __all__ = ["add_arguments", "facts", "main"]
 
 _NOT_THERE = (
-    "preemption of Python loops that call nothing of gort (threads as goroutines share their time)",
-    "fork() with goroutines running",
+    "contexts, error groups, profiling, tracing",
+    "priorities and groups of goroutines",
     "free-threaded Python",
 )
 _SWITCH = {"x86_64": "own assembly for x86-64", "aarch64": "own assembly for AArch64"}
@@ -121,8 +122,7 @@ def _system() -> Iterator[tuple[str, str]]:
     yield "C library", " ".join(platform.libc_ver()).strip() or "unknown"
     model = _proc_field("/proc/cpuinfo", "model name") or platform.processor() or "unknown"
     yield "CPU", f"{model}, {platform.machine()}"
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield "CPUs", f"{os.cpu_count()}, usable {usable}"
+    yield "CPUs", f"{os.cpu_count()}, usable {_usable_cpus()}"
     yield "cgroup CPU limit", _first_line("/sys/fs/cgroup/cpu.max") or "none seen"
     yield "cgroup memory limit", _first_line("/sys/fs/cgroup/memory.max") or "none seen"
     yield "memory available", _proc_field("/proc/meminfo", "MemAvailable") or "unknown"

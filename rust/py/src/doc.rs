@@ -19,7 +19,7 @@ Example:
     1024
 ";
 
-pub(crate) const SPAWN: &CStr = c"spawn(fn, args=(), kwargs=None, *, name=None, stack_size=None)\n--\n
+pub(crate) const SPAWN: &CStr = c"spawn(fn, args=(), kwargs=None, *, name=None, stack_size=None, locked=False)\n--\n
 Start fn as a goroutine as go() does, with options; never blocks.
 
 Args:
@@ -28,6 +28,7 @@ Args:
     kwargs: its keyword arguments.
     name: shown in dumps and reports; default: fn's own name.
     stack_size: bytes of native stack; None is the usual size.
+    locked: bool; from its start it keeps an OS thread for itself, see lock_os_thread().
 
 Example:
     >>> import gort
@@ -42,6 +43,26 @@ Let other goroutines run first; the caller goes to the end of the queue.
 Example:
     >>> import gort
     >>> gort.gosched()
+";
+
+pub(crate) const LOCK_OS_THREAD: &CStr = c"lock_os_thread()\n--\n
+Keep the goroutine on the OS thread it is on, which runs no other one, until unlocked as often or ended.
+
+The main goroutine's is the main thread: if that sits in another goroutine's call, parks until it is free. On a plain
+thread it does nothing. Each hand-over between a locked goroutine and others is one between OS threads.
+
+Example:
+    >>> import gort
+    >>> gort.lock_os_thread()
+    >>> gort.unlock_os_thread()
+";
+
+pub(crate) const UNLOCK_OS_THREAD: &CStr = c"unlock_os_thread()\n--\n
+Undo one lock_os_thread(); nothing if there is none. Never blocks.
+
+Example:
+    >>> import gort
+    >>> gort.unlock_os_thread()
 ";
 
 pub(crate) const GOEXIT: &CStr = c"goexit()\n--\n
@@ -101,7 +122,15 @@ Example:
 ";
 
 pub(crate) const GOMAXPROCS: &CStr = c"gomaxprocs(n=None)\n--\n
-The number of processors, set to n when it is given; returns the previous number.
+The number of processors, set to n when it is given; returns the previous number. Never blocks.
+
+Processors above the new number are given up by those who run on them at their next scheduling point.
+
+Args:
+    n: int, at most 1024; None or less than 1 changes nothing.
+
+Raises:
+    ValueError: n is too large.
 
 Example:
     >>> import gort

@@ -85,7 +85,7 @@ pub(crate) fn ended(rt: &'static Runtime, outcome: Outcome) -> bool {
             Outcome::Cancelled => {
                 let g = gort_core::sched::current_goroutine();
                 if !g.is_null() {
-                    (*g).cancel_requested.store(0, Ordering::Relaxed);
+                    rt.take_request_to_end(g);
                 }
                 set(goroutine_exit(), "goroutine cancelled");
             }

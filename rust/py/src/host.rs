@@ -56,6 +56,9 @@ unsafe extern "C" {
     fn gort_new_home() -> *mut ffi::PyThreadState;
     pub(crate) fn gort_forget_states();
     pub(crate) fn gort_keep_chunks();
+    fn gort_interrupt(t: *mut ffi::PyThreadState) -> i32;
+    pub(crate) fn gort_when_interrupted(let_others_run: unsafe extern "C-unwind" fn());
+    pub(crate) fn gort_raise_soon(exception: *mut ffi::PyObject);
     fn gort_delete_thread(t: *mut ffi::PyThreadState);
     fn gort_end_recursion(t: *mut ffi::PyThreadState) -> i32;
     fn gort_restore_recursion(t: *mut ffi::PyThreadState, taken: i32);
@@ -245,6 +248,11 @@ pub(crate) unsafe fn forget_thread_object(identity: usize) {
     }
 }
 
+unsafe fn interrupt(thread: HostThread) -> bool {
+    // SAFETY: the state of a live goroutine; GIL held, both by the core's contract.
+    unsafe { gort_interrupt(thread.cast()) != 0 }
+}
+
 unsafe fn is_alone(blocked_threads: usize) -> bool {
     // Ours first: a new M makes its home state without the GIL, and must not count here and be missed there.
     let ours = OUR_STATES.load(Ordering::Acquire); // pairs with the Release in `new_home`
@@ -284,6 +292,7 @@ pub(crate) static HOST: Host = Host {
     counts_calls: !cfg!(Py_3_14), // since then the bounds of the stack itself are looked at
     end_recursion,
     restore_recursion,
+    interrupt,
     is_movable: frames::is_movable,
     run: task::run,
     start_failed: task::start_failed,

@@ -4,7 +4,7 @@ use crate::error;
 use crate::host;
 use gort_core::goroutine::Goroutine;
 use gort_core::goroutine::waiter::epoch;
-use gort_core::sched::Runtime;
+use gort_core::sched::{self, Runtime};
 use gort_core::sync::NotifyList;
 use pyo3::ffi;
 use std::ptr;
@@ -39,6 +39,8 @@ pub(crate) const CANCELLED: u32 = 2;
 pub(crate) const JOINED: u32 = 4;
 /// `cancel` was called.
 pub(crate) const CANCEL_ASKED: u32 = 8;
+/// Locked to its OS thread from its start.
+pub(crate) const LOCKED: u32 = 16;
 
 /// The Goroutine type.
 pub(crate) static GO_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -141,13 +143,18 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
         if !context.is_null() {
             host::gort_set_context(context);
         }
-        let result = if (*g).cancel_requested.load(Ordering::Relaxed) != 0 {
+        let rt = &*runtime_or_null();
+        if (*obj).has(LOCKED) {
+            sched::lock_os_thread(rt);
+        }
+        let result = if rt.take_request_to_end(g) {
             error::set(error::goroutine_exit(), "cancelled before it ran");
             ptr::null_mut()
         } else {
             host::call_body((*obj).function, (*obj).args, (*obj).kwargs)
         };
         let exception = if result.is_null() { host::gort_take_exception() } else { ptr::null_mut() };
+        rt.take_request_to_end(g); // it came too late
         (*obj).g = ptr::null_mut();
         (*obj).result = result;
         if !exception.is_null() {
@@ -167,7 +174,7 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
         host::gort_set_context(ptr::null_mut());
         // Nobody else can ever join it: say now what happened. Otherwise the object's end says it, which does not come where
         // the process ends with its main goroutine.
-        let is_last = ptr::eq(g, (*runtime_or_null()).main.load(Ordering::Relaxed));
+        let is_last = ptr::eq(g, rt.main.load(Ordering::Relaxed));
         if !(*obj).exception.is_null() && (is_last || ffi::Py_REFCNT(obj.cast()) == 1) {
             report(obj);
         }
@@ -178,7 +185,6 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
         if std::mem::take(&mut (*(*g).bundle).identity_asked) {
             host::forget_thread_object((*(*g).bundle).identity);
         }
-        let rt = &*runtime_or_null();
         let state = ffi::PyThreadState_Get();
         host::gort_set_context(ptr::null_mut());
         let reusable = (*g).stack_bytes == 0 && host::gort_is_pristine(state) != 0 && !rt.should_retire();

@@ -57,6 +57,9 @@ pub struct Host {
     pub end_recursion: unsafe fn(HostThread) -> i32,
     /// Gives that back. Host attached.
     pub restore_recursion: unsafe fn(HostThread, taken: i32),
+    /// Has the goroutine of this state, which computes and waits for the host's lock, call `sched::preempted` at its next safe
+    /// point. `false`: there will be none. Host attached with another state.
+    pub interrupt: unsafe fn(HostThread) -> bool,
     /// Whether the calling goroutine, on whose stack `[sp, top)` is in use, may go on on another OS thread: nothing there
     /// belongs to this one. Host attached.
     pub is_movable: unsafe fn(sp: usize, top: usize) -> bool,
@@ -158,6 +161,7 @@ pub const fn null_host() -> Host {
         counts_calls: false,
         end_recursion: null_end_recursion,
         restore_recursion: null_restore_recursion,
+        interrupt: null_is_detached,
         is_movable: null_movable,
         run: null_run,
         start_failed: null_fail,

@@ -19,7 +19,7 @@ mod wait_table_tests;
 pub mod waiter;
 
 use crate::context::Context;
-use crate::primitive::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, Ordering};
+use crate::primitive::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::stack::Stack;
 use crate::sys::scheduling::Scheduling;
 use crate::sys::signal::Mask;
@@ -63,6 +63,8 @@ pub struct Bundle {
     pub starts_detached: bool,
     /// While this is not 0 it stays on its M, which runs nobody else (Go's LockOSThread).
     pub wired: u8,
+    /// How often it was locked to its OS thread (`sched::pin`): while not 0, one of the reasons in `wired`.
+    pub locks: u32,
     /// Signals it blocks: the mask of its M's thread while it runs.
     pub mask: Mask,
     /// CPUs and priority of its M's thread before it changed those; `boundary::scheduling`.
@@ -90,6 +92,7 @@ impl Bundle {
             is_thread: false,
             starts_detached: false,
             wired: 0,
+            locks: 0,
             mask: 0,
             scheduling_before: None,
             bound: false,
@@ -132,6 +135,10 @@ pub struct Goroutine {
     pub wait: AtomicPtr<Wait>,
     /// Not zero once a cancellation is asked for and not yet delivered.
     pub cancel_requested: AtomicU32,
+    /// The longest time it kept the host's lock while an M waited for it to preempt it, ns; 0: never for long.
+    pub kept_lock_ns: AtomicU64,
+    /// While it is not 0 the goroutine is not preempted.
+    pub no_preempt: AtomicU32,
     /// The runtime, for threads that are no M.
     pub runtime: *const u8,
     /// Link of the free list.

@@ -68,6 +68,8 @@ impl Registry {
             (*g).stack_bytes = 0;
             (*g).body = None;
             (*g).cancel_requested.store(0, Ordering::Relaxed);
+            (*g).no_preempt.store(0, Ordering::Relaxed);
+            (*g).kept_lock_ns.store(0, Ordering::Relaxed);
             (*g).status.store(status::RUNNABLE, Ordering::Relaxed);
         }
         add_u64(&self.live, 1);
@@ -140,6 +142,8 @@ impl Registry {
                 locals: ptr::null_mut(),
                 wait: AtomicPtr::new(ptr::null_mut()),
                 cancel_requested: AtomicU32::new(0),
+                no_preempt: AtomicU32::new(0),
+                kept_lock_ns: AtomicU64::new(0),
                 runtime: ptr::null(),
                 next_free: ptr::null_mut(),
             })

@@ -1,5 +1,6 @@
 //! Layer 10: what others may see of the runtime. Reads only.
 
+use crate::primitive::atomic::Ordering;
 use crate::sched::Runtime;
 use std::fmt::Write;
 
@@ -15,7 +16,12 @@ pub fn dump(rt: &Runtime) -> String {
         if count > DUMP_LIMIT {
             return;
         }
-        let _ = writeln!(text, "goroutine {} [{}]", g.id, g.word());
+        let _ = write!(text, "goroutine {} [{}", g.id, g.word());
+        let kept_ms = g.kept_lock_ns.load(Ordering::Relaxed) / 1_000_000;
+        if kept_ms != 0 {
+            let _ = write!(text, ", kept the interpreter's lock for {kept_ms} ms in a call");
+        }
+        text.push_str("]\n");
     });
     if count > DUMP_LIMIT {
         let _ = writeln!(text, "... and {} more", count - DUMP_LIMIT);

@@ -11,12 +11,13 @@ use crate::primitive::atomic::Ordering;
 use std::ptr;
 
 impl Machine {
-    /// Takes `p` from an M whose goroutine is detached.
+    /// Takes `p` from an M whose goroutine is detached. This M has waited `waited_ns` for the host's lock.
     ///
     /// # Safety
     /// Host attached with this M's home state; the host is exclusive.
-    pub(super) unsafe fn take_over(&mut self, p: &Processor) {
+    pub(super) unsafe fn take_over(&mut self, p: &Processor, waited_ns: u64) {
         p.taker_sent.store(false, Ordering::Relaxed); // a hint for sysmon
+        let is_overdue = p.is_overdue.swap(false, Ordering::Relaxed);
         let victim = p.machine.load(Ordering::Acquire); // pairs with the Release of who gave it the P
         if victim.is_null() || ptr::eq(victim, self) || !self.p().is_null() {
             return;
@@ -28,7 +29,11 @@ impl Machine {
             if !ptr::eq(v.p(), p) || v.in_scheduler.load(Ordering::Acquire) {
                 return;
             }
+            if is_overdue && self.interrupt(v, waited_ns) {
+                return;
+            }
             v.processor.store(ptr::null_mut(), Ordering::Relaxed);
+            self.rt.note_outside(v);
         }
         p.machine.store(self, Ordering::Release);
         self.processor.store(ptr::from_ref(p).cast_mut(), Ordering::Relaxed);

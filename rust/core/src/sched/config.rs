@@ -12,6 +12,10 @@ pub struct Config {
     /// Idle bundles kept before ended goroutines give theirs back. 4,096 of one touched page each are 16 MiB: thin air;
     /// `benches` spawn and parked memory would move it.
     pub max_idle_bundles: usize,
+    /// How long a goroutine may compute while others wait for its P, ns (Go's 10 ms).
+    pub slice_ns: u64,
+    /// How often sysmon prints a line about the scheduler, ns; 0 for never.
+    pub schedtrace_ns: u64,
     /// Seed of the victim and select choices; 0 takes the clock.
     pub seed: u64,
     /// Whoever is ready may be next, as the seed says (`sched::shuffle`). On one P.
@@ -25,6 +29,8 @@ impl Default for Config {
             stack_bytes: 256 << 10,
             max_machines: 10_000,
             max_idle_bundles: 4096,
+            slice_ns: 10_000_000,
+            schedtrace_ns: 0,
             seed: 0,
             shuffles: false,
         }

@@ -5,6 +5,7 @@ use super::machine::{Action, Machine};
 use super::processor::{NEVER, Processor};
 use crate::goroutine::Goroutine;
 use crate::primitive::atomic::Ordering;
+use crate::primitive::exclusive::add_u64;
 use crate::primitive::prefetch;
 use std::ptr;
 
@@ -52,8 +53,11 @@ impl Machine {
                 self.end_process();
             }
             let p = self.p();
-            // A spinning M goes the long way, which says that it spins no more: while one does, nobody else is woken.
-            let quick = !self.spinning && self.bound_count == 0 && self.rt.requests.load(Ordering::Relaxed) == 0;
+            // A spinning M goes the long way, which says that it spins no more: while one does, nobody else is woken. So does
+            // one that preempted somebody: whoever was woken meanwhile comes first.
+            let preempts = self.action == Action::Preempt;
+            let quick =
+                !preempts && !self.spinning && self.bound_count == 0 && self.rt.requests.load(Ordering::Relaxed) == 0;
             let mut polled = false;
             if !p.is_null() && quick {
                 let mut g = self.quick(&*p);
@@ -70,6 +74,10 @@ impl Machine {
             }
             let home = self.home();
             self.settle(home);
+            if preempts && !p.is_null() && self.rt.net.waiting() != 0 {
+                polled = true;
+                self.poll_net();
+            }
             self.search(polled)
         }
     }
@@ -117,6 +125,7 @@ impl Machine {
                 return g;
             }
             if let Some((g, inherits)) = p.queue.pop() {
+                p.local_pops.store(p.local_pops.load(Ordering::Relaxed) + 1, Ordering::Relaxed); // this M's only
                 if inherits {
                     return self.inherit(p, g);
                 }
@@ -136,7 +145,14 @@ impl Machine {
                 self.poll_net();
             }
         }
-        self.rt.inject.pop()
+        self.pop_global()
+    }
+
+    /// The first of the global queue.
+    pub(super) fn pop_global(&self) -> Option<*mut Goroutine> {
+        let g = self.rt.inject.pop();
+        add_u64(&self.rt.counters.global_pops, u64::from(g.is_some()));
+        g
     }
 
     /// `g` came by the next slot. It goes on with the slice, or, when that was handed on too often, behind the others.
@@ -150,7 +166,7 @@ impl Machine {
             return g;
         }
         p.inherited.store(0, Ordering::Relaxed);
-        let Some(other) = p.queue.pop().map(|(other, _)| other).or_else(|| self.rt.inject.pop()) else { return g };
+        let Some(other) = p.queue.pop().map(|(other, _)| other).or_else(|| self.pop_global()) else { return g };
         // SAFETY: this M owns `p`, and `g` came from its queue.
         unsafe { self.rt.push_back(p, g) };
         other
@@ -162,8 +178,9 @@ impl Machine {
         if waiting == 0 {
             return ptr::null_mut();
         }
-        let share = (waiting / self.rt.processors.len() + 1).min(128);
+        let share = (waiting / self.rt.processors.in_use() + 1).min(128);
         let batch = self.rt.inject.pop_batch(share);
+        add_u64(&self.rt.counters.global_pops, batch.len() as u64);
         // SAFETY: taken from a queue, they are this M's.
         unsafe { fetch_ahead(&batch) };
         let mut batch = batch.into_iter();
@@ -199,6 +216,7 @@ impl Machine {
                     continue;
                 }
                 if rt.requests.load(Ordering::Relaxed) != 0 {
+                    self.leave_retired_processor();
                     rt.serve_requests();
                 }
                 if self.p().is_null() && !self.acquire_idle_processor() {

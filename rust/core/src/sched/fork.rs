@@ -18,6 +18,7 @@
 use super::idle::IdleLists;
 use super::inject_queue::Items;
 use super::machine::{Action, Machine};
+use super::outside::NewOutside;
 use super::processor::Processor;
 use super::runtime::{Errand, LASTING_REQUESTS, Runtime};
 use super::{current_machine, park};
@@ -36,6 +37,7 @@ const LAST_THREAD_PAUSE_NS: u64 = 2_000_000;
 pub struct Held {
     net: netpoll::Held<'static>,
     errands: MutexGuard<'static, Vec<Errand>>,
+    outside: MutexGuard<'static, NewOutside>,
     _states: MutexGuard<'static, ()>,
     idle: MutexGuard<'static, IdleLists>,
     inject: MutexGuard<'static, Items<Goroutine>>,
@@ -47,6 +49,7 @@ impl Runtime {
         Held {
             net: self.net.hold(),
             errands: self.errands.lock().unwrap_or_else(|e| e.into_inner()),
+            outside: self.outside.lock().unwrap_or_else(|e| e.into_inner()),
             _states: self.state_delete.lock().unwrap_or_else(|e| e.into_inner()),
             idle: self.idle.lock().unwrap_or_else(|e| e.into_inner()),
             inject: self.inject.hold(),
@@ -77,6 +80,7 @@ impl Runtime {
             let survivor = if m.is_null() { ptr::null_mut() } else { (*m).current };
             self.net.begin_anew(&mut held.net);
             held.errands.clear();
+            *held.outside = NewOutside::default();
             self.inject.forget(&mut held.inject);
             park::forget_threads();
             self.registry.keep_only(survivor);
@@ -87,6 +91,8 @@ impl Runtime {
             self.requests.fetch_and(LASTING_REQUESTS, Ordering::Relaxed);
             self.spinning.store(0, Ordering::Relaxed);
             self.new_homes.store(0, Ordering::Relaxed);
+            let is_to_end = !survivor.is_null() && (*survivor).cancel_requested.load(Ordering::Relaxed) != 0;
+            self.cancels.store(u32::from(is_to_end), Ordering::Relaxed);
             self.foreign_waits.store(0, Ordering::Relaxed);
             self.sysmon_started.store(false, Ordering::Relaxed);
             self.machine_count.store(usize::from(!m.is_null()), Ordering::Relaxed);
@@ -97,7 +103,7 @@ impl Runtime {
             *held.idle = IdleLists::default();
             for p in self.processors.iter().rev() {
                 p.forget();
-                if mine.is_none_or(|mine| !ptr::eq(mine, p)) {
+                if p.id < self.processors.in_use() && mine.is_none_or(|mine| !ptr::eq(mine, p)) {
                     held.idle.processors.push(p);
                 }
             }
@@ -141,9 +147,11 @@ impl Machine {
         self.note.store(0, Ordering::Relaxed);
         self.handed.store(ptr::null_mut(), Ordering::Relaxed);
         self.retake.store(ptr::null_mut(), Ordering::Relaxed);
+        self.interrupts.store(ptr::null_mut(), Ordering::Relaxed);
         self.mail.clear();
         self.mail_count.store(0, Ordering::Relaxed);
         self.is_stuck.store(false, Ordering::Relaxed);
+        self.is_outside.store(false, Ordering::Relaxed);
         self.bound_count = 0;
         self.is_altered = false; // what the forking goroutine has is the whole child's
         self.bound_asleep = false;

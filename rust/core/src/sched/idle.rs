@@ -6,7 +6,7 @@
 use super::machine::Machine;
 use super::net::{ASLEEP, Found, IN_POLLER, NOTIFIED};
 use super::processor::{NEVER, Processor};
-use super::runtime::{REQUEST_SHUFFLE, REQUEST_SIGNAL, Runtime};
+use super::runtime::{QUIET_REQUESTS, REQUEST_SIGNAL, Runtime};
 use crate::primitive::atomic::{Ordering, fence};
 use crate::sys::{clock, futex, signal};
 use std::ptr;
@@ -46,16 +46,30 @@ impl IdleLists {
 }
 
 impl Runtime {
+    /// Gives the caller's `p` up. One beyond GOMAXPROCS goes to nobody, and its queue to all.
     pub(super) fn put_idle_processor(&self, p: &Processor) {
-        // Release: pairs with the Acquire of whoever takes it next.
-        p.machine.store(ptr::null_mut(), Ordering::Release);
         let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
+        if p.id >= self.processors.in_use() {
+            drop(idle);
+            self.queue_to_all(p);
+            idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
+        }
+        // Release: pairs with the Acquire of whoever takes it next. Under the lock, as all changes: see `set_processors`.
+        p.machine.store(ptr::null_mut(), Ordering::Release);
+        if p.id >= self.processors.in_use() {
+            return;
+        }
         idle.processors.push(p);
         self.idle_processors.store(idle.processors.len(), Ordering::SeqCst); // pairs with `wake_one`'s load
     }
 
-    fn pop_idle_processor(&self, idle: &mut IdleLists) -> *const Processor {
+    /// An idle P for `m`, or null.
+    fn pop_idle_processor(&self, idle: &mut IdleLists, m: *mut Machine) -> *const Processor {
         let p = idle.processors.pop().unwrap_or(ptr::null());
+        // SAFETY: Ps are never freed. Release: pairs with sysmon's Acquire.
+        if let Some(p) = unsafe { p.as_ref() } {
+            p.machine.store(m, Ordering::Release);
+        }
         self.idle_processors.store(idle.processors.len(), Ordering::SeqCst);
         p
     }
@@ -66,7 +80,7 @@ impl Runtime {
         if self.idle_processors.load(Ordering::SeqCst) == 0 {
             return;
         }
-        if self.processors.len() > 1 && self.spinning.load(Ordering::SeqCst) != 0 {
+        if self.processors.in_use() > 1 && self.spinning.load(Ordering::SeqCst) != 0 {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
@@ -85,15 +99,15 @@ impl Runtime {
         } else {
             m
         };
-        let p = self.pop_idle_processor(&mut idle);
+        let p = self.pop_idle_processor(&mut idle, m);
         drop(idle);
         // SAFETY: an M taken from the idle list (or new) sleeps until its note is set; its fields are this caller's.
         unsafe {
             if !p.is_null() {
-                (*p).machine.store(m, Ordering::Release); // pairs with sysmon's Acquire
                 (*m).handed.store(p.cast_mut(), Ordering::Relaxed); // published by the note
-                if self.processors.len() > 1 {
+                if self.processors.in_use() > 1 {
                     (*m).spinning = true;
+                    self.counters.spins.fetch_add(1, Ordering::Relaxed);
                     self.spinning.fetch_add(1, Ordering::SeqCst);
                 }
             }
@@ -111,7 +125,7 @@ impl Runtime {
     pub(super) fn has_work(&self) -> bool {
         !self.inject.is_empty()
             || self.processors.iter().any(|p| !p.queue.is_empty())
-            || self.requests.load(Ordering::Relaxed) & !REQUEST_SHUFFLE != 0
+            || self.requests.load(Ordering::Relaxed) & !QUIET_REQUESTS != 0
             || (self.next_timer() != NEVER && self.next_timer() <= clock::now_ns())
     }
 
@@ -127,8 +141,7 @@ impl Runtime {
         if p.taker_sent.swap(true, Ordering::Relaxed) {
             return true;
         }
-        let m = take_machine(&mut self.idle.lock().unwrap_or_else(|e| e.into_inner()), ptr::null_mut());
-        let m = if m.is_null() { self.new_machine() } else { m };
+        let m = sleeper_or_new(self);
         if m.is_null() {
             p.taker_sent.store(false, Ordering::Relaxed);
             return false;
@@ -140,6 +153,12 @@ impl Runtime {
         }
         true
     }
+}
+
+/// An M that sleeps, or a new one, for an errand; null if none can be had. The caller gives it the errand and notifies it.
+pub(super) fn sleeper_or_new(rt: &Runtime) -> *mut Machine {
+    let m = take_machine(&mut rt.idle.lock().unwrap_or_else(|e| e.into_inner()), ptr::null_mut());
+    if m.is_null() { rt.new_machine() } else { m }
 }
 
 fn take_machine(idle: &mut IdleLists, prefer: *mut Machine) -> *mut Machine {
@@ -168,13 +187,11 @@ impl Machine {
     pub(super) fn acquire_idle_processor(&mut self) -> bool {
         let rt = self.rt;
         let mut idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
-        let p = rt.pop_idle_processor(&mut idle);
+        let p = rt.pop_idle_processor(&mut idle, self);
         drop(idle);
         if p.is_null() {
             return false;
         }
-        // SAFETY: Ps are never freed; an idle one taken from the list is this M's.
-        unsafe { (*p).machine.store(self, Ordering::Release) };
         self.processor.store(p.cast_mut(), Ordering::Relaxed);
         true
     }
@@ -281,16 +298,23 @@ impl Machine {
         if rt.stopping.load(Ordering::Acquire) {
             park_forever(); // pairs with the Release in `stop`
         }
+        // Published by the note, as is `handed`.
+        let wanted = self.retake.swap(ptr::null_mut(), Ordering::Relaxed);
+        let begun_ns = if wanted.is_null() { 0 } else { clock::now_ns() };
         // SAFETY: the host lock is free of this thread; `home` is its state.
         unsafe { (rt.host.attach)(self.home) };
         let p = self.handed.swap(ptr::null_mut(), Ordering::Relaxed);
         if !p.is_null() {
             self.processor.store(p, Ordering::Relaxed);
         }
-        let wanted = self.retake.swap(ptr::null_mut(), Ordering::Relaxed);
         if !wanted.is_null() {
             // SAFETY: Ps are never freed; host attached.
-            unsafe { self.take_over(&*wanted) };
+            unsafe { self.take_over(&*wanted, clock::now_ns() - begun_ns) };
+        }
+        let whom = self.interrupts.swap(ptr::null_mut(), Ordering::Relaxed);
+        if !whom.is_null() {
+            // SAFETY: as above.
+            unsafe { self.interrupt_outsider(whom) };
         }
     }
 
@@ -340,10 +364,8 @@ impl Machine {
             return false; // somebody took this M: the note comes
         };
         idle.machines.swap_remove(i);
-        let p = rt.pop_idle_processor(&mut idle);
+        let p = rt.pop_idle_processor(&mut idle, me);
         drop(idle);
-        // SAFETY: an idle P taken from the list is this M's.
-        unsafe { (*p).machine.store(me, Ordering::Release) };
         self.handed.store(p.cast_mut(), Ordering::Relaxed);
         true
     }

@@ -1,6 +1,7 @@
 //! M: an OS thread that runs goroutines, and the loop it runs.
 
 use super::moving::ThreadLocals;
+use super::pin::unlock_at_end;
 use super::processor::Processor;
 use super::runtime::Runtime;
 use crate::context::{self, Context};
@@ -19,6 +20,8 @@ pub enum Action {
     Park,
     /// It goes to the global queue.
     Yield,
+    /// It goes there behind those that have not used up a slice.
+    Preempt,
     /// It ended.
     Exit,
 }
@@ -49,6 +52,10 @@ pub struct Machine {
     pub handed: AtomicPtr<Processor>,
     /// A P it is asked to take from an M that blocks.
     pub retake: AtomicPtr<Processor>,
+    /// Another M, without a P, whose goroutine it is asked to interrupt.
+    pub interrupts: AtomicPtr<Machine>,
+    /// sysmon watches it because it has no P.
+    pub(super) is_outside: AtomicBool,
     /// Runnable goroutines that only this M should run; under the idle lock.
     pub(super) mail: Vec<*mut Goroutine>,
     /// How many those are; read without the lock.
@@ -111,6 +118,8 @@ impl Machine {
             note: AtomicU32::new(0),
             handed: AtomicPtr::new(ptr::null_mut()),
             retake: AtomicPtr::new(ptr::null_mut()),
+            interrupts: AtomicPtr::new(ptr::null_mut()),
+            is_outside: AtomicBool::new(false),
             mail: Vec::new(),
             mail_count: AtomicU32::new(0),
             mail_since_ns: AtomicU64::new(0),
@@ -199,9 +208,13 @@ impl Machine {
                     }
                 }
                 Action::Yield => {
-                    // Release: pairs with the Acquire of the M that takes it from the queue.
+                    // Release, here and below: pairs with the Acquire of the M that takes it from the queue.
                     (*g).status.store(status::RUNNABLE, Ordering::Release);
                     self.rt.inject_goroutine(g);
+                }
+                Action::Preempt => {
+                    (*g).status.store(status::RUNNABLE, Ordering::Release);
+                    self.put_behind(g);
                 }
                 Action::Exit => self.retire(g),
                 Action::None => {}
@@ -362,6 +375,7 @@ pub(super) unsafe extern "C-unwind" fn goroutine_main(value: usize) -> ! {
             let reusable = (*g).body.map_or_else(|| (rt.host.run)(g), |body| body(g));
             let bundle = (*g).bundle;
             (*bundle).spoiled = !reusable;
+            unlock_at_end(&mut *bundle);
             if (!(*g).locals.is_null() || (*bundle).wired != 0)
                 && let Some(at_end) = rt.at_end.get()
             {

@@ -42,12 +42,20 @@ impl Machine {
             let here: *mut Machine = self;
             let is_main = ptr::eq(g, self.rt.main.load(Ordering::Relaxed));
             let is_home = ptr::eq(owner, here);
-            if !is_home && bundle.bound || is_main && !is_home && !(*owner).is_stuck.load(Ordering::Relaxed) {
+            let away_on = bundle.away_on.cast::<Machine>();
+            let last = if away_on.is_null() { owner } else { away_on };
+            if bundle.bound {
+                // The main goroutine may be bound to an M that is not its home.
+                if !ptr::eq(last, here) {
+                    self.send_home(g, last);
+                }
+                return ptr::eq(last, here);
+            }
+            if is_main && !is_home && !(*owner).is_stuck.load(Ordering::Relaxed) {
                 self.send_home(g, owner);
                 return false;
             }
-            let last = bundle.away_on.cast::<Machine>();
-            self.adopt_stack(bundle, &*if last.is_null() { owner } else { last });
+            self.adopt_stack(bundle, &*last);
             if is_main && !is_home {
                 bundle.away_on = here.cast();
                 (*g).home = owner.map_addr(|address| address | Goroutine::AWAY).cast();

@@ -36,12 +36,19 @@ mod moving;
 mod net;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod null_tests;
+mod outside;
 mod overflow;
 pub mod park;
+mod pin;
+mod preempt;
 pub mod processor;
+pub mod processors;
+#[cfg(all(test, not(loom)))]
+mod processors_tests;
 #[cfg(all(test, not(loom)))]
 mod queue_tests;
 pub mod runtime;
+mod schedtrace;
 mod shuffle;
 pub mod spawn;
 pub mod steal;
@@ -55,4 +62,6 @@ mod timers_tests;
 pub use machine::current_machine;
 pub use net::{wait_io, yield_to_acceptor};
 pub use park::{announce, block, current_goroutine, gosched, ready_wait, retract, sleep_for_ever, sleep_until};
+pub use pin::{lock_os_thread, unlock_os_thread};
+pub use preempt::preempted;
 pub use runtime::Runtime;

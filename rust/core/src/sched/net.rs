@@ -133,8 +133,8 @@ unsafe fn ready_acceptors(claimed: &mut WaitQueue) -> bool {
 }
 
 impl Machine {
-    /// The next slot goes before the global queue, should it be that one's turn.
-    fn keep_next(&self) {
+    /// The P's queue goes before the global one, should it be that one's turn.
+    pub(super) fn keep_next(&self) {
         // SAFETY: Ps are never freed.
         if let Some(p) = unsafe { self.p().as_ref() } {
             let ticks = p.ticks.load(Ordering::Relaxed);

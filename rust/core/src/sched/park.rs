@@ -196,6 +196,11 @@ unsafe fn runtime_of(g: *mut Goroutine) -> &'static Runtime {
 
 /// Lets others run: the goroutine goes to the tail of the global queue. Returns at once when nobody else could run.
 pub fn gosched() {
+    give_way(Action::Yield);
+}
+
+/// Leaves the stack by `action`, `Yield` or `Preempt`, unless nobody else could run.
+pub(super) fn give_way(action: Action) {
     let m = current_machine();
     if m.is_null() {
         return;
@@ -220,7 +225,7 @@ pub fn gosched() {
                 return;
             }
         }
-        leave(Action::Yield);
+        leave(action);
     }
 }
 

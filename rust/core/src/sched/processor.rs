@@ -29,8 +29,12 @@ pub struct Processor {
     pub machine: AtomicPtr<Machine>,
     /// An M is on its way to take this P from the one that blocks with it.
     pub(super) taker_sent: AtomicBool,
+    /// That M is to interrupt who computes on it, not to take the P.
+    pub(super) is_overdue: AtomicBool,
     /// Goroutines started or resumed here, for sysmon and the 61-tick rule.
     pub ticks: AtomicU32,
+    /// Goroutines taken from `queue` by its owner.
+    pub local_pops: AtomicU64,
     /// Goroutines in a row that came by the next slot and inherited the time slice.
     pub(super) inherited: AtomicU32,
     /// Timers of goroutines that parked here, and those set here.
@@ -47,7 +51,9 @@ impl Processor {
             queue: LocalQueue::new(),
             machine: AtomicPtr::new(std::ptr::null_mut()),
             taker_sent: AtomicBool::new(false),
+            is_overdue: AtomicBool::new(false),
             ticks: AtomicU32::new(0),
+            local_pops: AtomicU64::new(0),
             inherited: AtomicU32::new(0),
             timers: ShortLock::new(TimerHeap::new()),
             next_when: AtomicU64::new(NEVER),

@@ -4,7 +4,9 @@ use super::config::Config;
 use super::idle::IdleLists;
 use super::inject_queue::InjectQueue;
 use super::machine::Machine;
+use super::outside::NewOutside;
 use super::processor::Processor;
+use super::processors::{MOST, Processors};
 use crate::goroutine::host::Host;
 use crate::goroutine::registry::Registry;
 use crate::goroutine::waiter::Outcome;
@@ -32,6 +34,10 @@ pub const REQUEST_ERRANDS: u32 = 16;
 
 /// The seeded mode is on: see `sched::shuffle`. Never taken back.
 pub const REQUEST_SHUFFLE: u32 = 32;
+/// Ps beyond GOMAXPROCS have an M, or timers.
+pub const REQUEST_PROCESSORS: u32 = 64;
+/// Those that are no work for an M that has none.
+pub(super) const QUIET_REQUESTS: u32 = REQUEST_SHUFFLE | REQUEST_PROCESSORS;
 /// Those that stay, and ask for nothing.
 pub(super) const LASTING_REQUESTS: u32 = REQUEST_STOP | REQUEST_SHUFFLE;
 
@@ -48,6 +54,12 @@ pub struct Counters {
     pub steals: AtomicU64,
     /// Ps handed from a blocked M to another.
     pub hand_offs: AtomicU64,
+    /// Goroutines taken from the global queue.
+    pub global_pops: AtomicU64,
+    /// Ms that began to look for work.
+    pub spins: AtomicU64,
+    /// Goroutines that let others run at a safe point, because their slice was over.
+    pub preemptions: AtomicU64,
 }
 
 pub(super) struct BundlePool(pub(super) Vec<*mut Bundle>);
@@ -70,7 +82,7 @@ pub struct Runtime {
     /// The global queue.
     pub inject: InjectQueue<Goroutine>,
     /// All Ps.
-    pub processors: Box<[Processor]>,
+    pub processors: Processors,
     /// Idle Ps and Ms.
     pub(super) idle: Mutex<IdleLists>,
     /// How many Ps are idle; read without the lock.
@@ -85,8 +97,6 @@ pub struct Runtime {
     pub main: AtomicPtr<Goroutine>,
     /// Whether the host lets the main goroutine go on on another thread.
     pub(super) main_may_move: AtomicBool,
-    /// There are goroutines that are threads: who computes shares its time with those that wait (`sysmon`).
-    pub(super) shares_time: AtomicBool,
     /// Signals that goroutines block at their start: those that main does.
     pub(super) mask: AtomicU64,
     /// Signals that sysmon blocks: those that main does, or did until just now.
@@ -97,6 +107,10 @@ pub struct Runtime {
     pub stopping: AtomicBool,
     /// New Ms that make their home states right now; `stop` waits for them.
     pub(super) new_homes: AtomicU32,
+    /// Ms whose Ps were taken, for sysmon.
+    pub(super) outside: Mutex<NewOutside>,
+    /// Goroutines that were asked to end and have not noticed yet.
+    pub(super) cancels: AtomicU32,
     /// Called with a goroutine that ends and has `locals` or is wired, on its stack.
     pub at_end: OnceLock<unsafe fn(*mut Goroutine)>,
     /// What sysmon tells of a call that lasts: the id of its thread.
@@ -131,7 +145,7 @@ impl Runtime {
         if host.exclusive {
             set_exclusive(true);
         }
-        let count = config.processors.max(1);
+        let count = config.processors.clamp(1, MOST);
         let mut stacks = StackDepot::new(config.stack_bytes, GuardMode::detect())?;
         if host.counts_calls {
             stacks = stacks.with_soft_guards();
@@ -144,7 +158,7 @@ impl Runtime {
             other_stacks: Mutex::new(Vec::new()),
             inject: InjectQueue::new(),
             net: NetPoll::new(),
-            processors: (0..count).map(Processor::new).collect(),
+            processors: Processors::new(count),
             idle: Mutex::new(IdleLists::default()),
             idle_processors: AtomicUsize::new(0),
             machine_count: AtomicUsize::new(0),
@@ -155,9 +169,10 @@ impl Runtime {
             sysmon_mask: AtomicU64::new(signal::OTHERS),
             sysmon_note: AtomicU32::new(0),
             main_may_move: AtomicBool::new(false),
-            shares_time: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             new_homes: AtomicU32::new(0),
+            outside: Mutex::new(NewOutside::default()),
+            cancels: AtomicU32::new(0),
             at_end: OnceLock::new(),
             on_lasting_call: OnceLock::new(),
             errands: Mutex::new(Vec::new()),
@@ -301,6 +316,9 @@ impl Runtime {
         }
         if requests & REQUEST_NET != 0 {
             self.serve_net();
+        }
+        if requests & REQUEST_PROCESSORS != 0 {
+            self.serve_retired();
         }
         let main = self.main.load(Ordering::Acquire); // pairs with the Release in `adopt_main`
         if main.is_null() {

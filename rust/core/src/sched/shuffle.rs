@@ -32,7 +32,7 @@ impl Machine {
             }
             let chosen = if here + shared == 1 { 0 } else { self.rt.random() as usize % (here + shared) };
             if chosen >= here
-                && let Some(g) = self.rt.inject.pop()
+                && let Some(g) = self.pop_global()
             {
                 return g;
             }

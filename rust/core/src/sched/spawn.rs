@@ -124,7 +124,6 @@ impl Runtime {
             (*bundle).starts_detached = true;
             bundle
         };
-        self.shares_time.store(true, Ordering::Relaxed); // a hint for sysmon
         self.spawn(task, |g| {
             // SAFETY: new, and nobody else's yet.
             unsafe {

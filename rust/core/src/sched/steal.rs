@@ -23,11 +23,13 @@ impl Machine {
         if !self.spinning {
             // At most half of the busy Ps' worth of Ms look about: beyond that they only disturb each other. Under a
             // host's lock only its holder looks, and those that wait for it count as looking: it must not give up.
+            let count = rt.processors.in_use();
             let busy = count - rt.idle_processors.load(Ordering::Relaxed).min(count);
             if !rt.host.exclusive && 2 * rt.spinning.load(Ordering::Relaxed) as usize >= busy {
                 return ptr::null_mut();
             }
             self.spinning = true;
+            rt.counters.spins.fetch_add(1, Ordering::Relaxed);
             rt.spinning.fetch_add(1, Ordering::SeqCst); // pairs with the load in `Runtime::wake_one`
         }
         for round in 0..ROUNDS {

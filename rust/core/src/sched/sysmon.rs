@@ -3,8 +3,10 @@
 
 use super::machine::Machine;
 use super::net::NetWatch;
+use super::outside::Outside;
 use super::processor::{NEVER, Processor};
 use super::runtime::{REQUEST_DEADLOCK, REQUEST_ERRANDS, REQUEST_NET, REQUEST_SIGNAL, Runtime};
+use super::schedtrace::SchedTrace;
 use crate::goroutine::{Bundle, status};
 use crate::primitive::atomic::Ordering;
 use crate::sys::signal::{self, Mask};
@@ -21,8 +23,6 @@ const WAITING_PAUSE_NS: u64 = 500_000;
 const QUIET_ROUNDS: u32 = 50;
 /// A P out for this long is handed off even if nobody waits, so that the next to come finds it idle, ns.
 const HAND_OFF_NS: u64 = 1_000_000;
-/// How long a goroutine may compute while others wait for its P, where threads are goroutines, ns. Go's 10 ms.
-const SLICE_NS: u64 = 10_000_000;
 
 #[derive(Clone)]
 struct Seen {
@@ -32,6 +32,22 @@ struct Seen {
     /// When the goroutine that runs was first seen, later by its time in hooks: waits for the host's lock among them.
     begun_ns: u64,
     looked_ns: u64,
+    /// Whose state was on its M; another one may run in the same tick.
+    who: *mut u8,
+    /// It was asked to let others run, and has not. When it seems to be out it most likely waits for the host's lock.
+    is_asked: bool,
+}
+
+impl Seen {
+    const NEVER: Seen = Seen {
+        host: ptr::null_mut(),
+        ticks: 0,
+        since_ns: 0,
+        begun_ns: 0,
+        looked_ns: 0,
+        who: ptr::null_mut(),
+        is_asked: false,
+    };
 }
 
 /// What a look at a P found; the most urgent of all Ps decides when to look again.
@@ -87,13 +103,15 @@ impl Runtime {
             || !p.queue.is_empty()
             || (next != NEVER && next <= now)
             || self.requests.load(Ordering::Relaxed) & (REQUEST_NET | REQUEST_ERRANDS) != 0
+            || p.id >= self.processors.in_use()
     }
 
     /// One look at `p`.
     fn look_at(&self, p: &Processor, seen: &mut Seen, now: u64) -> Look {
         let m: *mut Machine = p.machine.load(Ordering::Acquire); // pairs with the Release of who gave the P away
         if m.is_null() {
-            if self.is_wanted(p, now) {
+            let is_idle = p.id < self.processors.in_use() || p.next_when.load(Ordering::Acquire) <= now;
+            if is_idle && self.is_wanted(p, now) {
                 self.wake_one(ptr::null_mut());
             }
             seen.host = ptr::null_mut();
@@ -101,29 +119,21 @@ impl Runtime {
         }
         // SAFETY: Ms are never freed. Relaxed: a hint; a call that lasts is seen at the next look.
         let in_hook = unsafe { (*m).in_hook.load(Ordering::Relaxed) };
-        let out = {
-            // Held so that a state looked at is not deleted meanwhile.
-            let _guard = self.state_delete.lock().unwrap_or_else(|e| e.into_inner());
-            // SAFETY: Ms are never freed; the state is alive under the guard.
-            unsafe {
-                let host = (*m).visible_host.load(Ordering::Acquire);
-                let inside = in_hook || (*m).in_scheduler.load(Ordering::Acquire);
-                let state = host.map_addr(|address| address & !Bundle::MAY_BE_GONE);
-                let detached = || {
-                    if host == state { (self.host.is_detached)(state) } else { (self.host.seems_detached)(state) }
-                };
-                if inside || state.is_null() || !detached() { ptr::null_mut() } else { host }
-            }
-        };
+        // SAFETY: as above.
+        let out = self.host_out(unsafe { &*m });
         let ticks = p.ticks.load(Ordering::Relaxed);
-        if ticks != seen.ticks {
-            seen.begun_ns = now;
+        // SAFETY: as above. Relaxed: compared only.
+        let who = unsafe { (*m).visible_host.load(Ordering::Relaxed) };
+        if ticks != seen.ticks || who != seen.who {
+            (seen.begun_ns, seen.who, seen.is_asked) = (now, who, false);
         } else if in_hook {
             seen.begun_ns += now - seen.looked_ns;
         }
         seen.looked_ns = now;
         // SAFETY: Ms are never freed.
-        if unsafe { self.computes_too_long(p, &*m, seen, now) } && self.send_taker(p) {
+        if out.is_null() && unsafe { self.computes_too_long(p, &*m, seen, now) } && self.ask_to_preempt(p) {
+            seen.begun_ns = now; // it has a slice to come to a safe point
+            seen.is_asked = true;
             return Look::HandedOff;
         }
         if out.is_null() || out != seen.host || ticks != seen.ticks {
@@ -136,7 +146,11 @@ impl Runtime {
         }
         let wanted = self.is_wanted(p, now);
         let age = now.saturating_sub(seen.since_ns);
-        if (wanted && age >= MIN_PAUSE_NS || age >= HAND_OFF_NS) && self.send_taker(p) {
+        let lasts = match seen.is_asked {
+            true => age >= self.config.slice_ns,
+            false => wanted && age >= MIN_PAUSE_NS || age >= HAND_OFF_NS,
+        };
+        if lasts && self.send_taker(p) {
             seen.host = ptr::null_mut();
             // SAFETY: Ms are never freed.
             self.tell_of_call(unsafe { &*m });
@@ -145,13 +159,35 @@ impl Runtime {
         Look::Out
     }
 
-    /// Whether the goroutine on `p` and `m` keeps others waiting that would run if all were threads. It goes on without
-    /// a P, as after a call that lasted, and the host's lock changes hands between it and the others.
+    /// The state of the goroutine on `m` while it is in a call that may wait; null while it computes, waits for the host's
+    /// lock, or is on g0.
+    fn host_out(&self, m: &Machine) -> *mut u8 {
+        // Held so that a state looked at is not deleted meanwhile.
+        let _guard = self.state_delete.lock().unwrap_or_else(|e| e.into_inner());
+        let host = m.visible_host.load(Ordering::Acquire);
+        // Relaxed: a hint.
+        let inside = m.in_hook.load(Ordering::Relaxed) || m.in_scheduler.load(Ordering::Acquire);
+        let state = host.map_addr(|address| address & !Bundle::MAY_BE_GONE);
+        let detached = || {
+            // SAFETY: the state is alive under the guard, or marked as one that may be gone.
+            unsafe { if host == state { (self.host.is_detached)(state) } else { (self.host.seems_detached)(state) } }
+        };
+        if inside || state.is_null() || !detached() { ptr::null_mut() } else { host }
+    }
+
+    /// Whether the goroutine on `m` is in a call that may wait.
+    pub(super) fn is_out(&self, m: &Machine) -> bool {
+        !self.host_out(m).is_null()
+    }
+
+    /// Whether the goroutine on `p` and `m` has computed for a slice and keeps others waiting, or may have to end.
     fn computes_too_long(&self, p: &Processor, m: &Machine, seen: &Seen, now: u64) -> bool {
-        self.shares_time.load(Ordering::Relaxed)
-            && now.saturating_sub(seen.begun_ns) >= SLICE_NS
+        self.host.exclusive
+            && now.saturating_sub(seen.begun_ns) >= self.config.slice_ns
             && !m.in_scheduler.load(Ordering::Acquire) // pairs with the Release in `execute`
-            && (self.is_wanted(p, now) || m.mail_count.load(Ordering::Relaxed) != 0)
+            && (self.is_wanted(p, now)
+                || m.mail_count.load(Ordering::Relaxed) != 0
+                || self.cancels.load(Ordering::Relaxed) != 0)
     }
 
     /// The goroutine on `m` is in a call that lasts.
@@ -168,12 +204,11 @@ impl Runtime {
         !main.is_null() && unsafe { (*main).status.load(Ordering::Acquire) == status::RUNNING }
     }
 
-    /// A signal waits for the main goroutine and nobody comes to a scheduling point: asks for the Ps of those that compute.
-    /// The taker makes the host's lock change hands.
-    fn take_from_computing(&self, seen: &[Seen]) {
+    /// A signal waits for the main goroutine and nobody comes to a scheduling point: preempts those that compute.
+    fn preempt_computing(&self, seen: &[Seen]) {
         for (p, s) in self.processors.iter().zip(seen) {
             if p.ticks.load(Ordering::Relaxed) == s.ticks && !p.machine.load(Ordering::Acquire).is_null() {
-                let _ = self.send_taker(p);
+                let _ = self.ask_to_preempt(p);
             }
         }
     }
@@ -181,7 +216,7 @@ impl Runtime {
     /// Whether every M sleeps, nothing is timed, nobody waits for a descriptor and the main goroutine is parked.
     fn all_asleep(&self) -> bool {
         let main = self.main.load(Ordering::Acquire);
-        if main.is_null() || self.idle_processors.load(Ordering::SeqCst) != self.processors.len() {
+        if main.is_null() || self.idle_processors.load(Ordering::SeqCst) != self.processors.in_use() {
             return false;
         }
         // SAFETY: the main goroutine's descriptor is never freed.
@@ -204,18 +239,21 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
     let rt: &'static Runtime = unsafe { &*argument.cast::<Runtime>() };
     thread::set_name("gort-sysmon");
     rt.sysmon_mask.store(signal::OTHERS, Ordering::Relaxed); // every thread begins with that
-    let mut seen =
-        vec![Seen { host: ptr::null_mut(), ticks: 0, since_ns: 0, begun_ns: 0, looked_ns: 0 }; rt.processors.len()];
+    let mut seen = Vec::new();
+    let mut schedtrace = SchedTrace::new();
+    let mut outside = Outside::default();
     let (mut pause_ns, mut quiet) = (MIN_PAUSE_NS, 0u32);
     let (mut asleep_rounds, mut asked_at_ticks) = (0u32, u64::MAX);
     let mut net = NetWatch::default();
     let (mut last_ask_ns, mut signal_since_ns) = (0, u64::MAX);
     while !rt.stopping.load(Ordering::Acquire) {
         rt.block_as_main();
+        pause_ns = schedtrace.print_if_due(rt, clock::now_ns(), pause_ns);
         let _ = futex::wait(&rt.sysmon_note, 0, Some(pause_ns));
         rt.sysmon_note.store(0, Ordering::Relaxed);
         let now = clock::now_ns();
         let mut look = Look::Quiet;
+        seen.resize(rt.processors.len(), Seen::NEVER);
         for (p, s) in rt.processors.iter().zip(seen.iter_mut()) {
             look = look.max(rt.look_at(p, s, now));
         }
@@ -226,7 +264,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
             rt.wake_one(ptr::null_mut());
             signal_since_ns = signal_since_ns.min(now);
             if now - signal_since_ns > MAX_PAUSE_NS && !rt.main_runs() {
-                rt.take_from_computing(&seen);
+                rt.preempt_computing(&seen);
                 signal_since_ns = now;
             }
             look = look.max(Look::Waiting);
@@ -241,7 +279,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
             rt.requests.fetch_or(REQUEST_DEADLOCK, Ordering::AcqRel);
             rt.wake_one(ptr::null_mut());
         }
-        if rt.rescue_main(now) {
+        if rt.rescue_main(now) | (rt.host.exclusive && rt.watch_outside(&mut outside, now)) {
             look = look.max(Look::Waiting);
         }
         quiet = if look == Look::HandedOff { 0 } else { quiet + 1 };

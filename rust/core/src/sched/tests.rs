@@ -153,7 +153,7 @@ fn blocking_call_lets_the_others_of_its_processor_run() {
 }
 
 impl WaitGroup {
-    fn done_for_test(&self) {
+    pub(super) fn done_for_test(&self) {
         self.add(-1).expect("not negative");
     }
 }

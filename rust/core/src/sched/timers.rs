@@ -55,7 +55,7 @@ impl Runtime {
     /// # Safety
     /// Host attached; on any stack.
     pub unsafe fn poll_timers(&self) {
-        for p in &self.processors {
+        for p in self.processors.iter() {
             // SAFETY: the caller's promise.
             unsafe { self.run_timers(p) };
         }

@@ -1,5 +1,6 @@
 //! Layer 1: the operating system. The only place that names libc.
 
+pub mod cgroup;
 pub mod clock;
 pub mod errno;
 #[cfg(not(loom))]

@@ -33,6 +33,11 @@ impl Scheduling {
         }
     }
 
+    /// How many CPUs it may use, 1 at least.
+    pub fn cpu_count(&self) -> usize {
+        self.cpus.iter().map(|word| word.count_ones() as usize).sum::<usize>().max(1)
+    }
+
     /// Makes it the calling thread's; `false` if the system refuses a part, as it may to raise a priority.
     pub fn restore(&self) -> bool {
         let parameter = libc::sched_param { sched_priority: self.priority };

@@ -10,6 +10,11 @@ impl Scheduling {
         Self
     }
 
+    /// How many CPUs there are.
+    pub fn cpu_count(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
     /// Nothing to do.
     pub fn restore(&self) -> bool {
         true

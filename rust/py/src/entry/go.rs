@@ -4,9 +4,10 @@ use super::{arguments, boolean, deadline, fast, getters, methods, none, plain, r
 use crate::doc;
 use crate::error;
 use crate::host;
-use crate::task::{self, CANCEL_ASKED, CANCELLED, DONE, GO_TYPE, GoObject, JOINED};
+use crate::task::{self, CANCEL_ASKED, CANCELLED, DONE, GO_TYPE, GoObject, JOINED, LOCKED};
 use gort_core::goroutine::waiter::{Outcome, Reason};
 use gort_core::sched;
+use gort_core::sched::processors::MOST;
 use gort_core::sys::clock;
 use pyo3::ffi;
 use std::ptr;
@@ -80,8 +81,8 @@ unsafe fn stack_bytes(value: Object) -> Option<u32> {
 unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kwnames: Object) -> Object {
     // SAFETY: a vectorcall with the GIL.
     unsafe {
-        let names = [c"fn", c"args", c"kwargs", c"name", c"stack_size"];
-        let Some([function, call_args, call_kwargs, name, stack_size]) =
+        let names = [c"fn", c"args", c"kwargs", c"name", c"stack_size", c"locked"];
+        let Some([function, call_args, call_kwargs, name, stack_size, locked]) =
             arguments("spawn", args, nargs, kwnames, names, 1)
         else {
             return ptr::null_mut();
@@ -98,6 +99,10 @@ unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::P
             return error::set(ffi::PyExc_TypeError, "spawn(): name must be a str or None");
         }
         let Some(stack_bytes) = stack_bytes(stack_size) else { return ptr::null_mut() };
+        let is_locked = if locked.is_null() { 0 } else { ffi::PyObject_IsTrue(locked) };
+        if is_locked < 0 {
+            return ptr::null_mut();
+        }
         let Some(rt) = runtime() else { return ptr::null_mut() };
         let tuple = if call_args.is_null() { ffi::PyTuple_New(0) } else { ffi::PySequence_Tuple(call_args) };
         if tuple.is_null() {
@@ -111,6 +116,9 @@ unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::P
             if has_name {
                 ffi::Py_INCREF(name);
                 (*obj).name = name;
+            }
+            if is_locked != 0 {
+                (*obj).set(LOCKED);
             }
             task::start(rt, obj, stack_bytes);
         }
@@ -167,27 +175,62 @@ unsafe extern "C-unwind" fn cancel(slf: Object, _: Object) -> Object {
         if g.is_null() {
             return boolean(false);
         }
-        (*obj).set(CANCEL_ASKED);
-        (*g).cancel_requested.store(1, Ordering::Relaxed);
         let Some(rt) = runtime() else { return ptr::null_mut() };
+        (*obj).set(CANCEL_ASKED);
+        rt.ask_to_end(g);
         rt.end_wait(g, Outcome::Cancelled);
         boolean(true)
     }
 }
 
 unsafe extern "C-unwind" fn gosched(_m: Object, _: Object) -> Object {
-    if runtime().is_none() {
-        return ptr::null_mut();
-    }
-    let g = sched::current_goroutine();
+    let Some(rt) = runtime() else { return ptr::null_mut() };
     sched::gosched();
+    let g = sched::current_goroutine();
     // SAFETY: GIL held; `g` is the running goroutine.
-    unsafe {
-        if !g.is_null() && (*g).cancel_requested.load(Ordering::Relaxed) != 0 {
-            (*g).cancel_requested.store(0, Ordering::Relaxed);
-            return error::set(error::goroutine_exit(), "goroutine cancelled");
-        }
+    if !g.is_null() && unsafe { rt.take_request_to_end(g) } {
+        return error::set(error::goroutine_exit(), "goroutine cancelled");
     }
+    none()
+}
+
+/// At a safe point of a goroutine whose slice is over. It ends at its next one if it was asked to: what an event of
+/// sys.monitoring raises passes by the `finally` blocks around a jump.
+pub(super) unsafe extern "C-unwind" fn preempted() {
+    if sched::preempted() {
+        // SAFETY: GIL held.
+        unsafe { host::gort_raise_soon(error::goroutine_exit()) };
+    }
+}
+
+/// By `change`, how many reasons the calling goroutine has not to be preempted; on a plain thread nothing. False: less than none.
+unsafe extern "C-unwind" fn no_preempt(_m: Object, change: Object) -> Object {
+    // SAFETY: GIL held; the running goroutine is alive.
+    unsafe {
+        let change = ffi::PyLong_AsLong(change);
+        if (change == -1 && !ffi::PyErr_Occurred().is_null()) || runtime().is_none() {
+            return ptr::null_mut();
+        }
+        let g = sched::current_goroutine();
+        if g.is_null() {
+            return boolean(true);
+        }
+        let count = (*g).no_preempt.load(Ordering::Relaxed).checked_add_signed(change as i32);
+        if let Some(count) = count {
+            (*g).no_preempt.store(count, Ordering::Relaxed); // read with the GIL held
+        }
+        boolean(count.is_some())
+    }
+}
+
+unsafe extern "C-unwind" fn lock_os_thread(_m: Object, _: Object) -> Object {
+    let Some(rt) = runtime() else { return ptr::null_mut() };
+    sched::lock_os_thread(rt);
+    none()
+}
+
+unsafe extern "C-unwind" fn unlock_os_thread(_m: Object, _: Object) -> Object {
+    sched::unlock_os_thread();
     none()
 }
 
@@ -254,13 +297,21 @@ unsafe extern "C-unwind" fn gomaxprocs(_m: Object, args: *const Object, nargs: f
             if wanted == -1 && !ffi::PyErr_Occurred().is_null() {
                 return ptr::null_mut();
             }
-            if wanted > 0 && wanted as usize != rt.processors.len() {
-                let text = "gomaxprocs cannot be changed while the program runs; set GORT_MAXPROCS before it starts";
-                return error::set(ffi::PyExc_NotImplementedError, text);
+            if wanted > MOST as isize {
+                return error::set(ffi::PyExc_ValueError, &format!("gomaxprocs({wanted}): {MOST} is the most"));
+            }
+            if wanted > 0 {
+                return ffi::PyLong_FromSize_t(rt.set_processors(wanted as usize));
             }
         }
-        ffi::PyLong_FromSize_t(rt.processors.len())
+        ffi::PyLong_FromSize_t(rt.processors.in_use())
     }
+}
+
+/// CPUs this process may use by Go's rule.
+unsafe extern "C-unwind" fn usable_cpus(_m: Object, _: Object) -> Object {
+    // SAFETY: GIL held.
+    unsafe { ffi::PyLong_FromSize_t(gort_core::sys::cgroup::usable_cpus()) }
 }
 
 /// Main called goexit: the others go on, and when nothing runs any more that is a deadlock, as in Go. Sets the exception.
@@ -329,12 +380,16 @@ unsafe extern "C-unwind" fn stats(_m: Object, _: Object) -> Object {
     let pairs = [
         (c"goroutines", rt.registry.live()),
         (c"created", rt.registry.created()),
-        (c"processors", rt.processors.len() as u64),
+        (c"processors", rt.processors.in_use() as u64),
         (c"machines", rt.machine_count.load(Ordering::Relaxed) as u64),
         (c"idle_machines", rt.idle_machine_count() as u64),
         (c"steals", rt.counters.steals.load(Ordering::Relaxed)),
         (c"timers", rt.timer_count() as u64),
         (c"hand_offs", rt.counters.hand_offs.load(Ordering::Relaxed)),
+        (c"local_pops", rt.processors.iter().map(|p| p.local_pops.load(Ordering::Relaxed)).sum()),
+        (c"global_pops", rt.counters.global_pops.load(Ordering::Relaxed)),
+        (c"spins", rt.counters.spins.load(Ordering::Relaxed)),
+        (c"preemptions", rt.counters.preemptions.load(Ordering::Relaxed)),
     ];
     // SAFETY: GIL held.
     unsafe {
@@ -423,6 +478,8 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         ),
         fast(c"gomaxprocs", gomaxprocs, doc::GOMAXPROCS),
         plain(c"gosched", gosched, ffi::METH_NOARGS, doc::GOSCHED),
+        plain(c"lock_os_thread", lock_os_thread, ffi::METH_NOARGS, doc::LOCK_OS_THREAD),
+        plain(c"unlock_os_thread", unlock_os_thread, ffi::METH_NOARGS, doc::UNLOCK_OS_THREAD),
         plain(c"goexit", goexit, ffi::METH_NOARGS, doc::GOEXIT),
         plain(c"sleep", sleep, ffi::METH_O, doc::SLEEP),
         plain(c"current", current, ffi::METH_NOARGS, doc::CURRENT),
@@ -430,6 +487,18 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         plain(c"goroutines", goroutines, ffi::METH_NOARGS, doc::GOROUTINES),
         plain(c"dump", dump, ffi::METH_NOARGS, doc::DUMP),
         plain(c"stats", stats, ffi::METH_NOARGS, doc::STATS),
+        plain(
+            c"_usable_cpus",
+            usable_cpus,
+            ffi::METH_NOARGS,
+            c"_usable_cpus()\n--\n\nCPUs of the mask, or of the control group's quota if that is less, by Go's rule.",
+        ),
+        plain(
+            c"_no_preempt",
+            no_preempt,
+            ffi::METH_O,
+            c"_no_preempt(change, /)\n--\n\nCounts why the goroutine is not preempted.",
+        ),
         plain(c"_shutdown", shutdown, ffi::METH_NOARGS, c"_shutdown()\n--\n\nStops the scheduler at exit."),
     ]);
     let mut slots = task::slots().to_vec();

@@ -62,7 +62,10 @@ fn runtime_slow() -> Option<&'static Runtime> {
                 rt = ptr::from_ref(new).cast_mut();
                 task::set_runtime(new);
                 // SAFETY: GIL held; once for each process.
-                unsafe { host::gort_keep_chunks() };
+                unsafe {
+                    host::gort_keep_chunks();
+                    host::gort_when_interrupted(go::preempted);
+                }
                 boundary::install(new);
                 register_exit();
             }
@@ -126,8 +129,12 @@ fn read_config() -> Option<Config> {
     let ok = number("GORT_MAXPROCS", 1, 1024, &mut config.processors)
         && number("GORT_MAXTHREADS", 2, 1_000_000, &mut config.max_machines)
         && number("GORT_STACK", STACK_BYTES.0, STACK_BYTES.1, &mut config.stack_bytes);
-    let mut seed = 0;
-    let ok = ok && number("GORT_SEED", 0, usize::MAX, &mut seed);
+    let (mut seed, mut slice_ms) = (0, config.slice_ns as usize / 1_000_000);
+    let ok = ok && number("GORT_SEED", 0, usize::MAX, &mut seed) && number("GORT_SLICE", 1, 100, &mut slice_ms);
+    let mut schedtrace_ms = 0;
+    let ok = ok && number("GORT_SCHEDTRACE", 0, 1_000_000, &mut schedtrace_ms);
+    config.slice_ns = slice_ms as u64 * 1_000_000;
+    config.schedtrace_ns = schedtrace_ms as u64 * 1_000_000;
     config.seed = seed as u64;
     config.shuffles = seed != 0;
     config.stack_bytes = config.stack_bytes.next_power_of_two();

@@ -1,0 +1,112 @@
+//! Preemption: who computes longer than a slice while others wait lets them run at its next safe point.
+//!
+//! sysmon sees the slice end and sends an M for the host's lock, which the goroutine gives up for a moment at a safe point of
+//! the host's own. With the lock held the M has the host make the next safe point ours (`Host::interrupt`) and goes back to
+//! sleep. It costs nothing while nobody waits. Who cannot be interrupted loses its P instead, as after a call that lasts, and
+//! shares the host's lock with whoever runs on it.
+
+use super::machine::{Action, Machine};
+use super::park::give_way;
+use super::processor::Processor;
+use super::runtime::Runtime;
+use super::{current_goroutine, current_machine};
+use crate::goroutine::Goroutine;
+use crate::primitive::atomic::Ordering;
+
+/// Who keeps the host's lock for so long, though asked for it, is in a call that does not let go of it: ten times CPython's
+/// switch interval, ns.
+const KEPT_LONG_NS: u64 = 50_000_000;
+
+impl Runtime {
+    /// The slice of the goroutine on `p` is over. Returns whether an M is on its way.
+    pub(super) fn ask_to_preempt(&self, p: &Processor) -> bool {
+        p.is_overdue.store(true, Ordering::Relaxed); // published by the note of the M that is sent
+        self.send_taker(p)
+    }
+}
+
+impl Machine {
+    /// Has the goroutine of `victim`, an M outside g0 that waits for the host's lock, come to a safe point. This M has waited
+    /// for that lock for `waited_ns`.
+    ///
+    /// # Safety
+    /// Host attached with this M's home state.
+    pub(super) unsafe fn interrupt(&self, victim: &Machine, waited_ns: u64) -> bool {
+        // SAFETY: the host's lock is held, so a victim outside g0 cannot move: its goroutine and that one's state stay.
+        unsafe {
+            let g = victim.current;
+            if !g.is_null() && waited_ns >= KEPT_LONG_NS {
+                (*g).kept_lock_ns.fetch_max(waited_ns, Ordering::Relaxed); // for dumps
+            }
+            if g.is_null() || (*(*g).bundle).is_thread {
+                return false; // a thread's state is whatever its code made it
+            }
+            (*g).no_preempt.load(Ordering::Relaxed) != 0 || (self.rt.host.interrupt)((*(*g).bundle).host)
+        }
+    }
+}
+
+impl Machine {
+    /// `g`, preempted just now, goes behind the others. Whoever the clock or a descriptor has woken comes first: those on the
+    /// P that have not begun go into the global queue, or they could all turn out to compute for a slice before.
+    ///
+    /// # Safety
+    /// On g0; this M owns `g`, which is runnable.
+    pub(super) unsafe fn put_behind(&self, g: *mut Goroutine) {
+        // SAFETY: the caller's promise; its P is this M's.
+        unsafe {
+            let owner = (*g).owner().cast::<Machine>();
+            if let Some(p) = self.p().as_ref() {
+                let queued = std::iter::from_fn(|| p.queue.pop()).map(|(other, _)| other);
+                let (begun, new): (Vec<_>, Vec<_>) = queued.partition(|&other| !(*other).bundle.is_null());
+                self.rt.inject.push_batch(&new);
+                begun.into_iter().for_each(|other| self.rt.push_back(p, other));
+                self.keep_next();
+            }
+            self.rt.inject.push_behind(g);
+            self.rt.wake_one(owner);
+        }
+    }
+}
+
+impl Runtime {
+    /// Has `g` end at its next park or safe point.
+    ///
+    /// # Safety
+    /// A live goroutine of this runtime; host attached.
+    pub unsafe fn ask_to_end(&self, g: *mut Goroutine) {
+        // SAFETY: the caller's promise. Relaxed: under the host's lock; for sysmon a hint.
+        if unsafe { (*g).cancel_requested.swap(1, Ordering::Relaxed) } == 0 {
+            self.cancels.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether `g` was asked to end; it is not any more.
+    ///
+    /// # Safety
+    /// As for `ask_to_end`.
+    pub unsafe fn take_request_to_end(&self, g: *mut Goroutine) -> bool {
+        // SAFETY: as above.
+        let was_asked = unsafe { (*g).cancel_requested.swap(0, Ordering::Relaxed) } != 0;
+        if was_asked {
+            self.cancels.fetch_sub(1, Ordering::Relaxed);
+        }
+        was_asked
+    }
+}
+
+/// At a safe point, after `Host::interrupt`: lets others run unless nobody waits any more. Returns whether the goroutine has
+/// to end.
+pub fn preempted() -> bool {
+    let (m, g) = (current_machine(), current_goroutine());
+    // SAFETY: this thread's M and its goroutine.
+    unsafe {
+        if m.is_null() || g.is_null() || (*g).no_preempt.load(Ordering::Relaxed) != 0 {
+            return false;
+        }
+        let rt = (*m).rt;
+        rt.counters.preemptions.fetch_add(1, Ordering::Relaxed);
+        give_way(Action::Preempt);
+        rt.take_request_to_end(g)
+    }
+}

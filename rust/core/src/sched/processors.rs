@@ -1,0 +1,141 @@
+//! GOMAXPROCS: all Ps, how many of them may run goroutines, and changing that while the program runs.
+//!
+//! Ps are made when first wanted and never freed. Where Go stops the world to change their number, here each P beyond it is
+//! given up by the M that holds it, at that M's next scheduling point: its queue goes into the global one. Its timers stay
+//! in its heap, where their owners look for them, and whoever schedules fires them until there are none.
+
+use super::machine::Machine;
+use super::processor::{NEVER, Processor};
+use super::runtime::{REQUEST_PROCESSORS, Runtime};
+use crate::primitive::Mutex;
+use crate::primitive::atomic::{AtomicUsize, Ordering};
+use std::mem::MaybeUninit;
+use std::ops::Deref;
+
+/// Most Ps (Go has no limit since 1.10; the memory is only touched for those that are made).
+pub const MOST: usize = 1024;
+
+/// All Ps made so far; as a slice, those in use first.
+pub struct Processors {
+    slots: *mut MaybeUninit<Processor>,
+    made: AtomicUsize,
+    in_use: AtomicUsize,
+    changing: Mutex<()>,
+}
+
+// SAFETY: a P may be used by any thread as its fields say; slots are written once, before `made` publishes them.
+unsafe impl Send for Processors {}
+// SAFETY: as above.
+unsafe impl Sync for Processors {}
+
+impl Processors {
+    /// `count` Ps, 1 to `MOST`.
+    pub(super) fn new(count: usize) -> Self {
+        let slots = Box::leak(Box::<[Processor]>::new_uninit_slice(MOST)).as_mut_ptr();
+        let all = Self { slots, made: AtomicUsize::new(0), in_use: AtomicUsize::new(0), changing: Mutex::new(()) };
+        all.make(count);
+        all.in_use.store(count, Ordering::Relaxed); // nobody else knows them yet
+        all
+    }
+
+    /// Makes those up to `count` that are not there yet. One caller at a time.
+    fn make(&self, count: usize) {
+        for id in self.made.load(Ordering::Relaxed)..count {
+            // SAFETY: within the slots, which nobody sees before `made` says so.
+            unsafe { self.slots.add(id).write(MaybeUninit::new(Processor::new(id))) };
+            self.made.store(id + 1, Ordering::Release); // pairs with the Acquire in `deref`
+        }
+    }
+
+    /// How many may run goroutines: GOMAXPROCS.
+    #[inline]
+    pub fn in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed) // a count; what depends on it is under the idle lock
+    }
+}
+
+impl Deref for Processors {
+    type Target = [Processor];
+
+    #[inline]
+    fn deref(&self) -> &[Processor] {
+        // SAFETY: so many slots are written, and stay.
+        unsafe { std::slice::from_raw_parts(self.slots.cast(), self.made.load(Ordering::Acquire)) }
+    }
+}
+
+impl Runtime {
+    /// Lets `count` Ps, 1 to `MOST`, run goroutines; returns how many it were.
+    pub fn set_processors(&'static self, count: usize) -> usize {
+        let all = &self.processors;
+        let _changing = all.changing.lock().unwrap_or_else(|e| e.into_inner());
+        all.make(count);
+        let (before, gone) = {
+            let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
+            let before = all.in_use.swap(count, Ordering::Relaxed); // under the idle lock
+            // SAFETY: Ps are never freed.
+            let is_beyond = |p: &*const Processor| unsafe { (**p).id >= count };
+            let (gone, kept) = std::mem::take(&mut idle.processors).into_iter().partition::<Vec<_>, _>(is_beyond);
+            idle.processors = kept;
+            for p in all.iter().take(count).skip(before).rev() {
+                // Relaxed: who takes or gives a P does it under this lock.
+                if p.machine.load(Ordering::Relaxed).is_null() {
+                    idle.processors.push(p);
+                }
+            }
+            self.idle_processors.store(idle.processors.len(), Ordering::SeqCst); // pairs with `wake_one`'s load
+            (before, gone)
+        };
+        for p in gone {
+            // SAFETY: as above; it is in no list, so that nobody else gets it before `changing` is free.
+            self.queue_to_all(unsafe { &*p });
+        }
+        if count < all.len() {
+            self.requests.fetch_or(REQUEST_PROCESSORS, Ordering::AcqRel); // pairs with `serve_requests`
+        }
+        for _ in before..count {
+            if !self.has_work() {
+                break;
+            }
+            self.wake_one(std::ptr::null_mut());
+        }
+        before
+    }
+
+    /// Moves what is queued on the caller's `p` into the global queue, behind what is there.
+    pub(super) fn queue_to_all(&self, p: &Processor) {
+        let queued: Vec<_> = std::iter::from_fn(|| p.queue.pop()).map(|(g, _)| g).collect();
+        self.inject.push_batch(&queued);
+    }
+
+    /// Fires the timers of Ps beyond GOMAXPROCS. Asks for itself again while one of those has any, or an M. Host attached.
+    #[cold]
+    pub(super) fn serve_retired(&self) {
+        let mut is_done = true;
+        for p in self.processors.iter().skip(self.processors.in_use()) {
+            // SAFETY: host attached, by the caller's promise.
+            unsafe { self.run_timers(p) };
+            is_done &= p.next_when.load(Ordering::Acquire) == NEVER && p.machine.load(Ordering::Relaxed).is_null();
+        }
+        if !is_done {
+            self.requests.fetch_or(REQUEST_PROCESSORS, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Machine {
+    /// Gives the P up if it is one beyond GOMAXPROCS, its queue to all.
+    ///
+    /// # Safety
+    /// On g0, host attached.
+    pub(super) unsafe fn leave_retired_processor(&mut self) {
+        // SAFETY: Ps are never freed; this one is the M's.
+        unsafe {
+            let Some(p) = self.p().as_ref() else { return };
+            if p.id >= self.rt.processors.in_use() {
+                self.processor.store(std::ptr::null_mut(), Ordering::Relaxed);
+                self.rt.put_idle_processor(p);
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! GORT_SCHEDTRACE: a line about the scheduler every so many milliseconds, as Go's GODEBUG=schedtrace prints it
+//! (runtime/proc.go, schedtrace). By sysmon, on stderr.
+
+use super::runtime::Runtime;
+use crate::primitive::atomic::Ordering;
+use crate::sys::{clock, signal};
+use std::fmt::Write;
+
+/// When the next line is due.
+pub(super) struct SchedTrace {
+    begun_ns: u64,
+    next_ns: u64,
+}
+
+impl SchedTrace {
+    /// The first line is due at once.
+    pub(super) fn new() -> Self {
+        let now = clock::now_ns();
+        Self { begun_ns: now, next_ns: now }
+    }
+
+    /// Prints the line if it is due; returns how long sysmon may sleep for the next, at most `pause_ns`.
+    pub(super) fn print_if_due(&mut self, rt: &Runtime, now_ns: u64, pause_ns: u64) -> u64 {
+        let period_ns = rt.config.schedtrace_ns;
+        if period_ns == 0 {
+            return pause_ns;
+        }
+        if now_ns >= self.next_ns {
+            let line = rt.schedtrace((now_ns - self.begun_ns) / 1_000_000);
+            signal::write_stderr(&[line.as_bytes()]);
+            self.next_ns = now_ns + period_ns;
+        }
+        pause_ns.min(self.next_ns.saturating_sub(now_ns)).max(1)
+    }
+}
+
+impl Runtime {
+    /// Go's line, `at_ms` after the start. Any thread; each number is a moment's view.
+    fn schedtrace(&self, at_ms: u64) -> String {
+        let all = &self.processors[..self.processors.in_use()];
+        let spinning = self.spinning.load(Ordering::Relaxed);
+        let mut line = format!(
+            "SCHED {at_ms}ms: gomaxprocs={} idleprocs={} threads={} spinningthreads={spinning} needspinning=0 \
+             idlethreads={} runqueue={} [",
+            all.len(),
+            self.idle_processors.load(Ordering::Relaxed),
+            self.machine_count.load(Ordering::Relaxed) + 1, // sysmon
+            self.idle_machine_count(),
+            self.inject.len(),
+        );
+        for p in all {
+            let _ = write!(line, " {}", p.queue.len());
+        }
+        line.push_str(" ] schedticks=[");
+        for p in all {
+            let _ = write!(line, " {}", p.ticks.load(Ordering::Relaxed));
+        }
+        line.push_str(" ]\n");
+        line
+    }
+}
