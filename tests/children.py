@@ -49,6 +49,15 @@ def shared_library(file: Path, source: str) -> str:
     return str(file)
 
 
+COMPUTE = """
+import gort, os, time
+def started(*gs):
+    "Lets all begin and park; main gives way to whoever is ready."
+    while any(g.status == "runnable" for g in gs): gort.gosched()
+def compute(until, count):
+    while not until: count[0] += 1
+"""
+
 THREADS_FIRST = """
 import os, sys, threading, time, _thread
 import gort

@@ -354,6 +354,12 @@ def test_variable_out_of_range_is_a_value_error_that_names_it(name, value):
     assert f"ValueError: {name}={value}: an integer from" in done.stderr
 
 
+def test_unknown_policy_is_a_value_error_that_names_those_there_are():
+    done = child("import gort\ngort.go(print)", GORT_POLICY="cfs")
+    assert done.returncode == 1
+    assert "ValueError: GORT_POLICY=cfs: one of fifo, mlfq, fair is expected" in done.stderr
+
+
 def test_unknown_panic_mode_is_an_import_error():
     done = child("import gort", GORT_PANIC="loudly")
     assert done.returncode == 1

@@ -177,6 +177,21 @@ def test_bench_json_has_every_figure(tmp_path):
     assert found["spawn"]["threads_ns"] > found["spawn"]["ns"]
 
 
+def test_bench_binding_says_how_late_each_kind_is(tmp_path):
+    found = json.loads(cli("bench", "binding", "--json", "--count", "20", cwd=tmp_path).stdout)
+    rows = {name: row for name, row in found.items() if name != "python"}
+    assert list(rows) == ["unbound", "locked to its thread", "locked and reserved"]
+    for row in rows.values():
+        assert 0 <= row["p50_ns"] <= row["p99_ns"]
+    assert rows["locked and reserved"]["migrations_per_1000"] <= 2 * 1000 / 20
+
+
+def test_bench_preempt_has_a_row_for_each_cause(tmp_path):
+    text = cli("bench", "preempt", "--count", "20", cwd=tmp_path).stdout
+    for row in ("a higher priority wakes (mlfq)", "the slice of 10 ms is over", "gosched by hand"):
+        assert re.search(rf"^{re.escape(row)} +[\d,.]+ +[\d,.]+", text, re.M), text
+
+
 # gort demo
 
 

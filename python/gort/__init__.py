@@ -20,7 +20,7 @@ from gort._supported import threads_wanted as _threads_wanted
 if _problem := _complaint():
     raise ImportError(_problem)
 
-from gort import boundary, chan, runtime, sync, threads, time
+from gort import boundary, chan, policy, runtime, sync, threads, time
 from gort._async import wait
 from gort._core import (
     Case,
@@ -57,6 +57,7 @@ from gort._exceptions import (
     RuntimeStopped,
 )
 from gort.chan import RecvChan, SendChan
+from gort.policy import Group, get_policy, gosched_when, set_policy, set_schedstats
 from gort.runtime import ExceptHookArgs, excepthook, locked_os_thread, no_preempt, run
 from gort.sync import Once, RWMutex, WaitGroup, once_func, once_value
 from gort.time import Ticker, Timer, after, after_func, tick
@@ -71,6 +72,7 @@ __all__ = [
     "ExceptHookArgs",
     "Goroutine",
     "GoroutineExit",
+    "Group",
     "Mutex",
     "Once",
     "RWMutex",
@@ -88,22 +90,27 @@ __all__ = [
     "current",
     "dump",
     "excepthook",
+    "get_policy",
     "go",
     "goexit",
     "gomaxprocs",
     "goroutines",
     "gosched",
+    "gosched_when",
     "lock_os_thread",
     "locked_os_thread",
     "no_preempt",
     "num_goroutine",
     "once_func",
     "once_value",
+    "policy",
     "recv",
     "run",
     "runtime",
     "select",
     "send",
+    "set_policy",
+    "set_schedstats",
     "sleep",
     "spawn",
     "stats",

@@ -18,7 +18,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "run": "run a script as the main goroutine",
     "demo": "hash and tokenise files with goroutines and with threads, then park a million",
-    "bench": "measure spawn, round trip and gosched on this machine",
+    "bench": "measure spawn, round trip and gosched on this machine, or how late goroutines run",
     "doctor": "print what this Python, kernel and CPU give",
 }
 

@@ -1,17 +1,22 @@
-"""`gort bench`: spawn, round trip and gosched in nanoseconds, beside threads.
+"""`gort bench`: spawn, round trip and gosched in nanoseconds, beside threads; and what load does.
 
 A quick look at one machine; the comparison with other runtimes is `make bench` in the source tree.
+`gort bench binding`, `preempt` and `shares` measure how late goroutines run beside others that
+compute, and how much they get.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+from collections.abc import Callable
 from statistics import median
 
 import gort
-from gort.cli import _measure
+from gort.cli import _latency, _measure
+from gort.cli._latency import Latency
 from gort.cli._output import say
 
 __all__ = ["add_arguments", "main"]
@@ -25,12 +30,36 @@ _WORK = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `gort bench`."""
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("speed", *_TABLES),
+        default="speed",
+        help="speed (default); binding: how late bound goroutines wake; preempt: how late others "
+        "do; shares: what a group with a quota and a plain thread get",
+    )
     parser.add_argument("--repeat", type=int, default=5, help="runs per figure (default 5)")
+    parser.add_argument("--count", type=int, default=1000, help="wake-ups per row (default 1000)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def main(options: argparse.Namespace) -> int:
-    """Measure and print medians."""
+    """Measure and print."""
+    if options.what != "speed":
+        return gort.run(_TABLES[options.what], options)
+    return _speed(options)
+
+
+def _title(what: str) -> str:
+    """The first line of a table."""
+    return (
+        f"gort {gort.__version__}, Python {platform.python_version()}, "
+        f"GOMAXPROCS={gort.gomaxprocs()}, {what}"
+    )
+
+
+def _speed(options: argparse.Namespace) -> int:
+    """Medians of what a switch and a start cost."""
     repeat = max(1, options.repeat)
     figures: dict[str, dict[str, float]] = {}
     for _, key, ours, threads in _WORK:
@@ -41,13 +70,70 @@ def main(options: argparse.Namespace) -> int:
     if options.json:
         say(json.dumps({"python": platform.python_version(), **figures}))
         return 0
-    say(
-        f"gort {gort.__version__}, Python {platform.python_version()}, "
-        f"GOMAXPROCS={gort.gomaxprocs()}, median of {repeat} runs (lowest to highest)"
-    )
+    say(_title(f"median of {repeat} runs (lowest to highest)"))
     for title, key, _, _ in _WORK:
         f = figures[key]
         threads_ns = f"   threads {f['threads_ns']:10,.0f} ns" if "threads_ns" in f else ""
         spread = f"({f['min_ns']:,.0f} to {f['max_ns']:,.0f})"
         say(f"{title:<15}{f['ns']:10,.0f} ns  {spread:<20}{threads_ns}")
     return 0
+
+
+def _print_latencies(options: argparse.Namespace, title: str, rows: dict[str, Latency]) -> None:
+    """A line for each row, or JSON."""
+    if options.json:
+        figures = {name: latency.figures() for name, latency in rows.items()}
+        say(json.dumps({"python": platform.python_version(), **figures}))
+        return
+    say(_title(title))
+    say(f"{'':<40}{'p50 us':>10}{'p99 us':>10}{'migrations per 1,000':>24}")
+    for name, row in rows.items():
+        p50, p99 = (row.percentile(part) / 1000 for part in (0.5, 0.99))
+        migrations = f"{row.migrations:24,.1f}" if row.stats else ""
+        say(f"{name:<40}{p50:10,.1f}{p99:10,.1f}{migrations}")
+
+
+def _binding(options: argparse.Namespace) -> int:
+    """How late a goroutine wakes that is free, locked to its thread, and reserved."""
+    rows = _latency.binding(options.count)
+    what = f"{options.count} sleeps of 1 ms beside {_latency.HOGS} goroutines that compute"
+    _print_latencies(options, f"{what} and 2 that block: how late", rows)
+    if not options.json:
+        free, _, reserved = (row.percentile(0.5) for row in rows.values())
+        say(f"a reserved one is late by {reserved / max(free, 1):.3f} of a free one's p50")
+    return 0
+
+
+def _preempt(options: argparse.Namespace) -> int:
+    """How soon another one runs, by cause."""
+    slice_ms = os.environ.get("GORT_SLICE", "10")
+    rows = {
+        "a higher priority wakes (mlfq)": _latency.more_urgent(options.count),
+        f"the slice of {slice_ms} ms is over": _latency.slice_over(options.count // 2),
+        "gosched by hand": _latency.by_hand(options.count * 10),
+    }
+    what = f"beside {_latency.HOGS} goroutines that compute: from being due to running"
+    _print_latencies(options, what, rows)
+    return 0
+
+
+def _shares(options: argparse.Namespace) -> int:
+    """What a group with a quota, and a plain thread, get of the interpreter."""
+    group = _latency.quota(5)
+    thread, goroutines = _latency.foreign_thread(3)
+    if options.json:
+        figures = {"quota_0.2": group, "thread": thread, "goroutines": goroutines}
+        say(json.dumps({"python": platform.python_version(), **figures}))
+        return 0
+    say(_title("parts of the time"))
+    say(f"a group with a quota of 0.2 CPUs beside a goroutine that computes, 5 s: {group:.3f}")
+    say(f"a plain thread beside 1,000 goroutines, all computing, 3 s: {thread:.3f}")
+    say(f"the 1,000 goroutines: {goroutines:.3f}")
+    return 0
+
+
+_TABLES: dict[str, Callable[[argparse.Namespace], int]] = {
+    "binding": _binding,
+    "preempt": _preempt,
+    "shares": _shares,
+}

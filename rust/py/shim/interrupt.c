@@ -72,10 +72,7 @@ static int on_event(PyObject *capsule, PyFrameObject *frame, int what, PyObject 
     return result;
 }
 
-/* Whether the goroutine of the state will come to a safe point. The GIL is held with another state. */
-int gort_interrupt(PyThreadState *t) {
-    if (t->c_tracefunc == on_event)
-        return 1;
+static int set_trace(PyThreadState *t) {
     Previous *previous = PyMem_Malloc(sizeof(*previous));
     if (previous == NULL)
         return 0;
@@ -92,6 +89,17 @@ int gort_interrupt(PyThreadState *t) {
     if (t->tracing <= 0)
         t->cframe->use_tracing = 255;
     return 1;
+}
+
+/* Whether the goroutine of the state will come to a safe point. The GIL is held. */
+int gort_interrupt(PyThreadState *t) {
+    if (t->c_tracefunc == on_event)
+        return 1;
+    int collects = PyGC_Disable(); /* a frame object is allocated: finalizers must not run here */
+    int done = set_trace(t);
+    if (collects)
+        PyGC_Enable();
+    return done;
 }
 
 #else

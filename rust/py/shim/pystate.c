@@ -289,6 +289,12 @@ void gort_delete_thread(PyThreadState *t) {
     PyThreadState_Delete(t);
 }
 
+/* The home state of the calling thread, current: at the thread's end. The GIL is free then. */
+void gort_end_home(PyThreadState *t) {
+    PyThreadState_Clear(t);
+    PyThreadState_DeleteCurrent();
+}
+
 /* Whether a signal waits for the main goroutine. Any thread, no GIL. */
 int gort_signals_pending(void) {
 #if PY_VERSION_HEX >= 0x030D0000
@@ -301,6 +307,28 @@ int gort_signals_pending(void) {
      * evaluator of the main goroutine: it would compute on for ever. Set for nothing, the flag only costs a look. */
     _Py_atomic_store_relaxed(&main_state->interp->ceval.eval_breaker, 1);
     return 1;
+#endif
+}
+
+/* Has whoever holds the GIL, `t` in all likelihood, give it to the calling thread, which waits for it next, at its next look
+ * and not when the switch interval is over. Any thread. The holder waits until somebody has taken it, so somebody must: as in
+ * take_gil of Python/ceval_gil.c. */
+void gort_hurry(PyThreadState *t) {
+#if PY_VERSION_HEX >= 0x030D0000
+    _Py_atomic_or_uintptr(&t->eval_breaker, 1); /* _PY_GIL_DROP_REQUEST_BIT, pycore_ceval.h of 3.13 to 3.15 */
+#else
+    _Py_atomic_store_relaxed(&t->interp->ceval.gil_drop_request, 1);
+    _Py_atomic_store_relaxed(&t->interp->ceval.eval_breaker, 1);
+#endif
+}
+
+/* Takes that back where nobody may come any more. With the GIL. */
+void gort_end_hurry(void) {
+    PyThreadState *t = PyThreadState_Get();
+#if PY_VERSION_HEX >= 0x030D0000
+    _Py_atomic_and_uintptr(&t->eval_breaker, ~(uintptr_t)1);
+#else
+    _Py_atomic_store_relaxed(&t->interp->ceval.gil_drop_request, 0);
 #endif
 }
 

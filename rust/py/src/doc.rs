@@ -19,7 +19,7 @@ Example:
     1024
 ";
 
-pub(crate) const SPAWN: &CStr = c"spawn(fn, args=(), kwargs=None, *, name=None, stack_size=None, locked=False)\n--\n
+pub(crate) const SPAWN: &CStr = c"spawn(fn, args=(), kwargs=None, *, name=None, stack_size=None, locked=False, reserve=False, priority=None, group=None)\n--\n
 Start fn as a goroutine as go() does, with options; never blocks.
 
 Args:
@@ -29,12 +29,52 @@ Args:
     name: shown in dumps and reports; default: fn's own name.
     stack_size: bytes of native stack; None is the usual size.
     locked: bool; from its start it keeps an OS thread for itself, see lock_os_thread().
+    reserve: bool, with locked only; when it wakes it goes before all others: who computes is interrupted at once.
+    priority: int from -20 to 20, higher is more urgent; None has the caller's. See gort.set_policy().
+    group: a gort.Group; None has the caller's.
+
+Raises:
+    TypeError, ValueError: an argument is no such thing.
 
 Example:
     >>> import gort
     >>> g = gort.spawn(pow, (2, 10), name='power')
     >>> g.name, g.join()
     ('power', 1024)
+";
+
+pub(crate) const SET_PRIORITY: &CStr = c"set_priority($self, priority, /)\n--\n
+Change how urgent it is, from -20 to 20; returns False if it has ended.
+
+Under the policy 'mlfq' it goes before lower ones, under 'fair' it gets 1.25 times as much for each step; see gort.set_policy().
+
+Example:
+    >>> import gort
+    >>> g = gort.go(gort.sleep, 0)
+    >>> g.set_priority(5), g.priority
+    (True, 5)
+";
+
+pub(crate) const GOROUTINE_STATS: &CStr = c"stats($self, /)\n--\n
+What was measured of it: a dict, or None if it has ended.
+
+run_ns: CPU time. runs: how often it went on. wait_ns, longest_wait_ns: from being woken to running. m_migrations: how often
+it went on on another OS thread, always counted. p_migrations: with another P. See gort.set_schedstats().
+
+Example:
+    >>> import gort
+    >>> g = gort.go(gort.sleep, 0)
+    >>> sorted(g.stats())
+    ['longest_wait_ns', 'm_migrations', 'p_migrations', 'run_ns', 'runs', 'wait_ns']
+";
+
+pub(crate) const GROUP_STATS: &CStr = c"stats($self, /)\n--\n
+What was measured of the group: a dict of run_ns (CPU time), throttled (how often its quota was used up), throttled_ns.
+
+Example:
+    >>> import gort
+    >>> gort.Group('batch').stats()
+    {'run_ns': 0, 'throttled': 0, 'throttled_ns': 0}
 ";
 
 pub(crate) const GOSCHED: &CStr = c"gosched()\n--\n

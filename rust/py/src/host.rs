@@ -56,10 +56,13 @@ unsafe extern "C" {
     fn gort_new_home() -> *mut ffi::PyThreadState;
     pub(crate) fn gort_forget_states();
     pub(crate) fn gort_keep_chunks();
+    fn gort_hurry(t: *mut ffi::PyThreadState);
+    fn gort_end_hurry();
     fn gort_interrupt(t: *mut ffi::PyThreadState) -> i32;
     pub(crate) fn gort_when_interrupted(let_others_run: unsafe extern "C-unwind" fn());
     pub(crate) fn gort_raise_soon(exception: *mut ffi::PyObject);
     fn gort_delete_thread(t: *mut ffi::PyThreadState);
+    fn gort_end_home(t: *mut ffi::PyThreadState);
     fn gort_end_recursion(t: *mut ffi::PyThreadState) -> i32;
     fn gort_restore_recursion(t: *mut ffi::PyThreadState, taken: i32);
     fn gort_is_detached(t: *mut ffi::PyThreadState) -> i32;
@@ -117,6 +120,12 @@ unsafe fn new_home() -> HostThread {
         OUR_STATES.fetch_add(1, Ordering::Release); // pairs with the Acquire in `is_alone`
     }
     state.cast()
+}
+
+unsafe fn end_home(state: HostThread) {
+    OUR_STATES.fetch_sub(1, Ordering::Relaxed);
+    // SAFETY: current on the calling thread, by the core's contract.
+    unsafe { gort_end_home(state.cast()) }
 }
 
 unsafe fn switch(_from: HostThread, to: HostThread) {
@@ -253,6 +262,16 @@ unsafe fn interrupt(thread: HostThread) -> bool {
     unsafe { gort_interrupt(thread.cast()) != 0 }
 }
 
+unsafe fn hurry(thread: HostThread) {
+    // SAFETY: a live state, by the core's contract.
+    unsafe { gort_hurry(thread.cast()) }
+}
+
+unsafe fn end_hurry() {
+    // SAFETY: GIL held by the core's contract.
+    unsafe { gort_end_hurry() }
+}
+
 unsafe fn is_alone(blocked_threads: usize) -> bool {
     // Ours first: a new M makes its home state without the GIL, and must not count here and be missed there.
     let ours = OUR_STATES.load(Ordering::Acquire); // pairs with the Release in `new_home`
@@ -281,6 +300,7 @@ pub(crate) static HOST: Host = Host {
     new_thread,
     delete_thread,
     new_home,
+    end_home,
     locks_states_at_fork: cfg!(Py_3_13), // PyOS_BeforeFork
     switch,
     attach,
@@ -293,6 +313,8 @@ pub(crate) static HOST: Host = Host {
     end_recursion,
     restore_recursion,
     interrupt,
+    hurry,
+    end_hurry,
     is_movable: frames::is_movable,
     run: task::run,
     start_failed: task::start_failed,

@@ -4,7 +4,7 @@ use crate::error;
 use crate::host;
 use gort_core::goroutine::Goroutine;
 use gort_core::goroutine::waiter::epoch;
-use gort_core::sched::{self, Runtime};
+use gort_core::sched::{self, Runtime, policy};
 use gort_core::sync::NotifyList;
 use pyo3::ffi;
 use std::ptr;
@@ -25,6 +25,8 @@ pub(crate) struct GoObject {
     pub(crate) name: *mut ffi::PyObject,
     pub(crate) result: *mut ffi::PyObject,
     pub(crate) exception: *mut ffi::PyObject,
+    /// The Group object it is in, or null.
+    pub(crate) group: *mut ffi::PyObject,
     /// The traceback the exception ended with: each join starts from it, or joins would add up in it.
     pub(crate) traceback: *mut ffi::PyObject,
     pub(crate) state: AtomicU32,
@@ -41,6 +43,8 @@ pub(crate) const JOINED: u32 = 4;
 pub(crate) const CANCEL_ASKED: u32 = 8;
 /// Locked to its OS thread from its start.
 pub(crate) const LOCKED: u32 = 16;
+/// Reserved from its start: it goes before all others.
+pub(crate) const RESERVED: u32 = 32;
 
 /// The Goroutine type.
 pub(crate) static GO_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -114,11 +118,44 @@ pub(crate) unsafe fn new_object(
     }
 }
 
+/// Where a new goroutine is to stand with the policies; what is not said it has from the one that starts it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Place {
+    pub(crate) priority: Option<i8>,
+    /// A Group object, borrowed, or null.
+    pub(crate) group: *mut ffi::PyObject,
+}
+
+/// Puts `g`, which is new and that of `obj`, into its place.
+#[inline]
+unsafe fn place(g: *mut Goroutine, obj: *mut GoObject, asked: Place) {
+    // SAFETY: GIL held; both are the caller's, and the running goroutine is alive.
+    unsafe {
+        let parent = sched::current_goroutine();
+        if !parent.is_null() && (*parent).entity.is_inherited() {
+            (*g).entity.priority = (*parent).entity.priority;
+            if !(*parent).task.is_null() && (*parent).body.is_none() {
+                (*obj).group = ffi::Py_XNewRef((*(*parent).task.cast::<GoObject>()).group);
+            }
+        }
+        if !asked.group.is_null() {
+            let before = std::mem::replace(&mut (*obj).group, ffi::Py_NewRef(asked.group));
+            ffi::Py_XDECREF(before);
+        }
+        if let Some(priority) = asked.priority {
+            (*g).entity.priority = priority;
+        }
+        if !(*obj).group.is_null() {
+            policy::join_group(g, crate::entry::policy::core_group((*obj).group));
+        }
+    }
+}
+
 /// Spawns what `obj` describes. The runtime takes a reference of its own.
 ///
 /// # Safety
 /// GIL held; `obj` is new.
-pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: u32) {
+pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: u32, place_asked: Place) {
     // SAFETY: `obj` is alive; `prepare` runs before anybody else can see the goroutine.
     unsafe {
         ffi::Py_INCREF(obj.cast());
@@ -127,6 +164,7 @@ pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_bytes
             (*obj).epoch = epoch();
             (*obj).id = (*g).id;
             (*g).stack_bytes = stack_bytes;
+            place(g, obj, place_asked);
         });
     }
 }
@@ -147,6 +185,9 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
         if (*obj).has(LOCKED) {
             sched::lock_os_thread(rt);
         }
+        if (*obj).has(RESERVED) {
+            rt.set_reserved(g, true);
+        }
         let result = if rt.take_request_to_end(g) {
             error::set(error::goroutine_exit(), "cancelled before it ran");
             ptr::null_mut()
@@ -155,6 +196,9 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
         };
         let exception = if result.is_null() { host::gort_take_exception() } else { ptr::null_mut() };
         rt.take_request_to_end(g); // it came too late
+        if (*obj).has(RESERVED) {
+            rt.set_reserved(g, false);
+        }
         (*obj).g = ptr::null_mut();
         (*obj).result = result;
         if !exception.is_null() {
@@ -284,6 +328,7 @@ unsafe extern "C" fn go_traverse(
             (*obj).result,
             (*obj).exception,
             (*obj).traceback,
+            (*obj).group,
         ];
         for field in fields {
             if !field.is_null() {
@@ -308,6 +353,7 @@ unsafe extern "C" fn go_clear(slf: *mut ffi::PyObject) -> std::ffi::c_int {
             &raw mut (*obj).result,
             &raw mut (*obj).exception,
             &raw mut (*obj).traceback,
+            &raw mut (*obj).group,
         ];
         for field in fields {
             let old = std::mem::replace(&mut *field, ptr::null_mut());

@@ -35,6 +35,8 @@ pub struct Host {
     pub delete_thread: unsafe fn(HostThread),
     /// The home state of the calling OS thread, made detached; null when refused. No state is current.
     pub new_home: unsafe fn() -> HostThread,
+    /// Deletes the home state of the calling thread, with which it is attached, and lets go of the host's lock.
+    pub end_home: unsafe fn(HostThread),
     /// Whether a forking thread holds the lock of the list of states itself, so that `new_home` waits for the end of the fork.
     pub locks_states_at_fork: bool,
     /// Makes `to` current instead of `from` on this OS thread. Host attached.
@@ -60,6 +62,11 @@ pub struct Host {
     /// Has the goroutine of this state, which computes and waits for the host's lock, call `sched::preempted` at its next safe
     /// point. `false`: there will be none. Host attached with another state.
     pub interrupt: unsafe fn(HostThread) -> bool,
+    /// Whoever has the host's lock with this state, if it does, lets go of it at its next safe point, and waits until another
+    /// thread has it. Any thread; it attaches next. The state is alive.
+    pub hurry: unsafe fn(HostThread),
+    /// Takes that back from the calling thread's state. Host attached.
+    pub end_hurry: unsafe fn(),
     /// Whether the calling goroutine, on whose stack `[sp, top)` is in use, may go on on another OS thread: nothing there
     /// belongs to this one. Host attached.
     pub is_movable: unsafe fn(sp: usize, top: usize) -> bool,
@@ -150,6 +157,7 @@ pub const fn null_host() -> Host {
         new_thread: null_new_thread,
         delete_thread: null_thread,
         new_home: null_home,
+        end_home: null_thread,
         locks_states_at_fork: false,
         switch: null_switch,
         attach: null_thread,
@@ -162,6 +170,8 @@ pub const fn null_host() -> Host {
         end_recursion: null_end_recursion,
         restore_recursion: null_restore_recursion,
         interrupt: null_is_detached,
+        hurry: null_thread,
+        end_hurry: null_moved,
         is_movable: null_movable,
         run: null_run,
         start_failed: null_fail,

@@ -8,6 +8,7 @@ pub mod host;
 #[cfg(all(test, loom))]
 mod model;
 pub mod registry;
+mod sched_entity;
 pub mod status;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -17,6 +18,8 @@ mod wait_table_model;
 #[cfg(all(test, not(loom)))]
 mod wait_table_tests;
 pub mod waiter;
+
+pub use sched_entity::{Account, SchedEntity};
 
 use crate::context::Context;
 use crate::primitive::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -139,6 +142,8 @@ pub struct Goroutine {
     pub kept_lock_ns: AtomicU64,
     /// While it is not 0 the goroutine is not preempted.
     pub no_preempt: AtomicU32,
+    /// How it stands with the policies.
+    pub entity: SchedEntity,
     /// The runtime, for threads that are no M.
     pub runtime: *const u8,
     /// Link of the free list.

@@ -1,6 +1,6 @@
 //! Every descriptor there is: slabs that are never freed, a free list, and a walk for dumps.
 
-use super::{Goroutine, status};
+use super::{Goroutine, SchedEntity, status};
 use crate::primitive::Mutex;
 use crate::primitive::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::primitive::exclusive::{ShortLock, add_u64};
@@ -70,6 +70,7 @@ impl Registry {
             (*g).cancel_requested.store(0, Ordering::Relaxed);
             (*g).no_preempt.store(0, Ordering::Relaxed);
             (*g).kept_lock_ns.store(0, Ordering::Relaxed);
+            (*g).entity = SchedEntity::new();
             (*g).status.store(status::RUNNABLE, Ordering::Relaxed);
         }
         add_u64(&self.live, 1);
@@ -144,6 +145,7 @@ impl Registry {
                 cancel_requested: AtomicU32::new(0),
                 no_preempt: AtomicU32::new(0),
                 kept_lock_ns: AtomicU64::new(0),
+                entity: SchedEntity::new(),
                 runtime: ptr::null(),
                 next_free: ptr::null_mut(),
             })

@@ -18,6 +18,7 @@ impl Machine {
     pub(super) unsafe fn take_over(&mut self, p: &Processor, waited_ns: u64) {
         p.taker_sent.store(false, Ordering::Relaxed); // a hint for sysmon
         let is_overdue = p.is_overdue.swap(false, Ordering::Relaxed);
+        let is_looked_at = p.is_looked_at.swap(false, Ordering::Relaxed);
         let victim = p.machine.load(Ordering::Acquire); // pairs with the Release of who gave it the P
         if victim.is_null() || ptr::eq(victim, self) || !self.p().is_null() {
             return;
@@ -28,6 +29,12 @@ impl Machine {
             // Acquire: pairs with the Release in `execute`.
             if !ptr::eq(v.p(), p) || v.in_scheduler.load(Ordering::Acquire) {
                 return;
+            }
+            if is_looked_at {
+                self.rt.ready_due(p);
+                if !is_overdue {
+                    return;
+                }
             }
             if is_overdue && self.interrupt(v, waited_ns) {
                 return;

@@ -1,5 +1,7 @@
 //! Numbers a runtime is built with.
 
+use super::policy::Policy;
+
 /// Settings of a runtime, fixed when it is built.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -14,6 +16,8 @@ pub struct Config {
     pub max_idle_bundles: usize,
     /// How long a goroutine may compute while others wait for its P, ns (Go's 10 ms).
     pub slice_ns: u64,
+    /// In which order those that are ready go on at first.
+    pub policy: Policy,
     /// How often sysmon prints a line about the scheduler, ns; 0 for never.
     pub schedtrace_ns: u64,
     /// Seed of the victim and select choices; 0 takes the clock.
@@ -30,6 +34,7 @@ impl Default for Config {
             max_machines: 10_000,
             max_idle_bundles: 4096,
             slice_ns: 10_000_000,
+            policy: Policy::Fifo,
             schedtrace_ns: 0,
             seed: 0,
             shuffles: false,

@@ -3,6 +3,7 @@
 
 use super::machine::{Action, Machine};
 use super::processor::{NEVER, Processor};
+use super::runtime::REQUEST_POLICY;
 use crate::goroutine::Goroutine;
 use crate::primitive::atomic::Ordering;
 use crate::primitive::exclusive::add_u64;
@@ -41,7 +42,7 @@ unsafe fn fetch_ahead(batch: &[*mut Goroutine]) {
 }
 
 impl Machine {
-    /// The next goroutine for this M; blocks the thread while there is none. The M then has a P.
+    /// The next goroutine for this M; blocks the thread while there is none. The M then has a P. Null: its thread is to end.
     ///
     /// # Safety
     /// On g0, host attached.
@@ -72,13 +73,20 @@ impl Machine {
                     return g;
                 }
             }
+            if self.meter.is_running() {
+                self.charge();
+            }
             let home = self.home();
             self.settle(home);
             if preempts && !p.is_null() && self.rt.net.waiting() != 0 {
                 polled = true;
                 self.poll_net();
             }
-            self.search(polled)
+            let g = self.search(polled);
+            if self.rt.requests.load(Ordering::Relaxed) & REQUEST_POLICY != 0 && !g.is_null() {
+                self.begin_account(g);
+            }
+            g
         }
     }
 
@@ -86,7 +94,15 @@ impl Machine {
     #[inline]
     unsafe fn look(&mut self, p: &Processor) -> *mut Goroutine {
         // SAFETY: as for both.
-        unsafe { if self.rt.config.shuffles { self.pick(p) } else { self.quick(p) } }
+        unsafe {
+            if self.rt.config.shuffles {
+                self.pick(p)
+            } else if self.rt.requests.load(Ordering::Relaxed) & REQUEST_POLICY != 0 {
+                self.choose(p)
+            } else {
+                self.quick(p)
+            }
+        }
     }
 
     /// What comes before the queues: mail, which it gives or null, and due timers, which it fires.
@@ -212,16 +228,23 @@ impl Machine {
                     if !g.is_null() {
                         return g;
                     }
-                    self.sleep_without_work();
-                    continue;
+                    if self.sleep_without_work() {
+                        continue;
+                    }
+                    return ptr::null_mut();
                 }
                 if rt.requests.load(Ordering::Relaxed) != 0 {
                     self.leave_retired_processor();
                     rt.serve_requests();
                 }
                 if self.p().is_null() && !self.acquire_idle_processor() {
-                    self.sleep_without_work();
-                    continue;
+                    if self.spinning {
+                        self.stop_spinning(); // woken with a P that has been retired since
+                    }
+                    if self.sleep_without_work() {
+                        continue;
+                    }
+                    return ptr::null_mut();
                 }
                 let p = &*self.p();
                 let mut g = self.look(p);
@@ -243,7 +266,9 @@ impl Machine {
                 if self.release_and_recheck() {
                     continue;
                 }
-                self.sleep_without_work();
+                if !self.sleep_without_work() {
+                    return ptr::null_mut();
+                }
             }
         }
     }

@@ -82,6 +82,7 @@ impl Runtime {
             held.errands.clear();
             *held.outside = NewOutside::default();
             self.inject.forget(&mut held.inject);
+            self.policies.forget(self, survivor);
             park::forget_threads();
             self.registry.keep_only(survivor);
             self.main.store(survivor, Ordering::Relaxed);
@@ -152,6 +153,7 @@ impl Machine {
         self.mail_count.store(0, Ordering::Relaxed);
         self.is_stuck.store(false, Ordering::Relaxed);
         self.is_outside.store(false, Ordering::Relaxed);
+        self.meter.forget();
         self.bound_count = 0;
         self.is_altered = false; // what the forking goroutine has is the whole child's
         self.bound_asleep = false;

@@ -16,6 +16,9 @@ use std::ptr;
 pub(super) struct IdleLists {
     pub(super) processors: Vec<*const Processor>,
     pub(super) machines: Vec<*mut Machine>,
+    /// Ms whose threads have ended, and those of them that no goroutine knows any more (`retire`).
+    pub(super) ended: Vec<*mut Machine>,
+    pub(super) reusable: Vec<*mut Machine>,
     /// Ms asleep for goroutines that are bound to them.
     pub(super) bound_asleep: usize,
     /// The sleeping M that watches the earliest timer, and the deadline it sleeps until.
@@ -27,6 +30,11 @@ pub(super) struct IdleLists {
 unsafe impl Send for IdleLists {}
 
 impl IdleLists {
+    /// Whether `m` watches the earliest timer.
+    pub(super) fn is_keeper(&self, m: *mut Machine) -> bool {
+        self.keeper == m.addr()
+    }
+
     /// Takes `m` out of its sleep; `false`: it does not sleep. The caller must then give it a P and notify it.
     ///
     /// # Safety
@@ -41,7 +49,7 @@ impl IdleLists {
             }
         }
         let place = self.machines.iter().position(|&other| ptr::eq(other, m));
-        place.map(|i| self.machines.swap_remove(i)).is_some()
+        place.map(|i| self.machines.remove(i)).is_some() // those longest idle stay first
     }
 }
 
@@ -124,6 +132,7 @@ impl Runtime {
     /// Whether any queue holds work or a timer is due.
     pub(super) fn has_work(&self) -> bool {
         !self.inject.is_empty()
+            || !self.policies.is_empty()
             || self.processors.iter().any(|p| !p.queue.is_empty())
             || self.requests.load(Ordering::Relaxed) & !QUIET_REQUESTS != 0
             || (self.next_timer() != NEVER && self.next_timer() <= clock::now_ns())
@@ -163,7 +172,7 @@ pub(super) fn sleeper_or_new(rt: &Runtime) -> *mut Machine {
 
 fn take_machine(idle: &mut IdleLists, prefer: *mut Machine) -> *mut Machine {
     if let Some(i) = idle.machines.iter().rposition(|&m| !prefer.is_null() && ptr::eq(m, prefer)) {
-        return idle.machines.swap_remove(i);
+        return idle.machines.remove(i);
     }
     idle.machines.pop().unwrap_or(ptr::null_mut())
 }
@@ -217,11 +226,12 @@ impl Machine {
         self.rt.has_work() && self.acquire_idle_processor()
     }
 
-    /// Sleeps, host detached, until somebody has a P or an errand for this M.
+    /// Sleeps, host detached, until somebody has a P or an errand for this M. `false`: its thread is to end, and it is no M any
+    /// more.
     ///
     /// # Safety
     /// On g0 with the home state current and no P.
-    pub(super) unsafe fn sleep_without_work(&mut self) {
+    pub(super) unsafe fn sleep_without_work(&mut self) -> bool {
         let rt = self.rt;
         let me: *mut Machine = self;
         // A thread that waits takes no signals, but main's those that main does not block.
@@ -234,6 +244,7 @@ impl Machine {
         let mine = {
             let mut idle = rt.idle.lock().unwrap_or_else(|e| e.into_inner());
             if self.bound_count == 0 {
+                self.idle_since_ns = clock::now_ns();
                 idle.machines.push(me);
             } else {
                 self.bound_asleep = true;
@@ -247,8 +258,28 @@ impl Machine {
             // SAFETY: whoever put it into the mail owned it, and gave it to this M.
             unsafe { rt.inject_goroutine(g) };
         }
-        fence(Ordering::SeqCst); // pairs with the fence in `wake_one`
         let mut found = Found::new();
+        self.sleep_until_wanted(&mut found);
+        self.drop_keeper();
+        // SAFETY: the host was detached above, and is attached then.
+        unsafe {
+            if self.ends.load(Ordering::Relaxed) {
+                rt.leave_events(found.take());
+                self.end_thread();
+                return false;
+            }
+            self.wake_up();
+            if !found.is_empty() {
+                rt.ready_events(found.take());
+            }
+        }
+        true
+    }
+
+    /// The sleep itself, in the idle list and with the host detached. Leaves events that nobody has been readied for.
+    fn sleep_until_wanted(&mut self, found: &mut Found) {
+        let rt = self.rt;
+        fence(Ordering::SeqCst); // pairs with the fence in `wake_one`
         loop {
             // A producer that came between the recheck and the push found a P but no M asleep, and perhaps could not
             // start one (the limit, EAGAIN): its work is seen here.
@@ -258,7 +289,7 @@ impl Machine {
             let next = rt.next_timer();
             let timeout = self.keep_timers(next);
             let interrupted = if self.may_poll() {
-                self.sleep_in_poller(timeout, &mut found)
+                self.sleep_in_poller(timeout, found)
             } else {
                 matches!(futex::wait(&self.note, ASLEEP, timeout), futex::WaitResult::Interrupted)
             };
@@ -279,14 +310,6 @@ impl Machine {
                 rt.wake_one(ptr::null_mut()); // this M waits for a goroutine of its own
             }
         }
-        self.drop_keeper();
-        // SAFETY: the host was detached above, and is attached then.
-        unsafe {
-            self.wake_up();
-            if !found.is_empty() {
-                rt.ready_events(found.take());
-            }
-        }
     }
 
     /// Takes the host's lock again after a sleep, and what this M was woken for: a P, or the errand to take one.
@@ -301,8 +324,17 @@ impl Machine {
         // Published by the note, as is `handed`.
         let wanted = self.retake.swap(ptr::null_mut(), Ordering::Relaxed);
         let begun_ns = if wanted.is_null() { 0 } else { clock::now_ns() };
-        // SAFETY: the host lock is free of this thread; `home` is its state.
-        unsafe { (rt.host.attach)(self.home) };
+        let whom = self.interrupts.swap(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: Ps and Ms are never freed. The host lock is free of this thread; `home` is its state.
+        unsafe {
+            if let Some(p) = wanted.as_ref() {
+                rt.hurry(p);
+            }
+            if let Some(m) = whom.as_ref() {
+                rt.hurry_on(m);
+            }
+            (rt.host.attach)(self.home);
+        }
         let p = self.handed.swap(ptr::null_mut(), Ordering::Relaxed);
         if !p.is_null() {
             self.processor.store(p, Ordering::Relaxed);
@@ -311,7 +343,6 @@ impl Machine {
             // SAFETY: Ps are never freed; host attached.
             unsafe { self.take_over(&*wanted, clock::now_ns() - begun_ns) };
         }
-        let whom = self.interrupts.swap(ptr::null_mut(), Ordering::Relaxed);
         if !whom.is_null() {
             // SAFETY: as above.
             unsafe { self.interrupt_outsider(whom) };
@@ -363,7 +394,7 @@ impl Machine {
         let Some(i) = idle.machines.iter().position(|&m| ptr::eq(m, me)) else {
             return false; // somebody took this M: the note comes
         };
-        idle.machines.swap_remove(i);
+        idle.machines.remove(i);
         let p = rt.pop_idle_processor(&mut idle, me);
         drop(idle);
         self.handed.store(p.cast_mut(), Ordering::Relaxed);

@@ -95,6 +95,14 @@ impl<T> InjectQueue<T> {
         self.with(|q| q.first.extend(batch));
     }
 
+    /// Takes everything, those behind last.
+    pub fn take_all(&self) -> Vec<*mut T> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        self.with(|q| q.first.drain(..).chain(q.behind.drain(..)).collect())
+    }
+
     /// Takes the first.
     pub fn pop(&self) -> Option<*mut T> {
         if self.is_empty() { None } else { self.with(Items::pop) }

@@ -2,6 +2,7 @@
 
 use super::moving::ThreadLocals;
 use super::pin::unlock_at_end;
+use super::policy::{Meter, leave_group};
 use super::processor::Processor;
 use super::runtime::Runtime;
 use crate::context::{self, Context};
@@ -54,6 +55,10 @@ pub struct Machine {
     pub retake: AtomicPtr<Processor>,
     /// Another M, without a P, whose goroutine it is asked to interrupt.
     pub interrupts: AtomicPtr<Machine>,
+    /// Its thread is to end (`retire`).
+    pub(super) ends: AtomicBool,
+    /// When it went to sleep; under the idle lock.
+    pub(super) idle_since_ns: u64,
     /// sysmon watches it because it has no P.
     pub(super) is_outside: AtomicBool,
     /// Runnable goroutines that only this M should run; under the idle lock.
@@ -76,6 +81,12 @@ pub struct Machine {
     pub previous: *mut Goroutine,
     /// What to do with `previous`.
     pub action: Action,
+    /// How long its goroutine may compute while others wait, ns; 0: as everybody.
+    pub(super) slice_ns: AtomicU64,
+    /// What its goroutine is charged with.
+    pub(super) meter: Meter,
+    /// When policies were put to use that it began under.
+    pub(super) era: u32,
     /// One bundle kept at hand.
     pub spare: *mut Bundle,
     /// Found work without a queue; see the wake rule.
@@ -119,6 +130,8 @@ impl Machine {
             handed: AtomicPtr::new(ptr::null_mut()),
             retake: AtomicPtr::new(ptr::null_mut()),
             interrupts: AtomicPtr::new(ptr::null_mut()),
+            ends: AtomicBool::new(false),
+            idle_since_ns: 0,
             is_outside: AtomicBool::new(false),
             mail: Vec::new(),
             mail_count: AtomicU32::new(0),
@@ -130,6 +143,9 @@ impl Machine {
             bound_asleep: false,
             previous: ptr::null_mut(),
             action: Action::None,
+            slice_ns: AtomicU64::new(0),
+            meter: Meter::default(),
+            era: 0,
             spare: ptr::null_mut(),
             spinning: false,
             signal_depth: AtomicU32::new(0),
@@ -231,6 +247,7 @@ impl Machine {
         unsafe {
             let bundle = (*g).bundle;
             (*g).bundle = ptr::null_mut();
+            leave_group(g);
             self.rt.registry.give_back(g);
             if (*bundle).spoiled {
                 self.rt.destroy_bundle(bundle);
@@ -312,6 +329,7 @@ impl Machine {
                 let home = self.home();
                 self.settle(home);
                 (self.rt.host.start_failed)(g);
+                leave_group(g);
                 self.rt.registry.give_back(g);
                 return false;
             }
@@ -431,7 +449,7 @@ pub unsafe fn exit_for_good(g: *mut Goroutine) -> ! {
     unreachable!("a goroutine that has ended is not switched to")
 }
 
-/// The scheduler loop of an M, on its g0.
+/// The scheduler loop of an M, on its g0. Returns when its thread is to end.
 ///
 /// # Safety
 /// `m` is this thread's M, host attached with `current_host`.
@@ -440,6 +458,9 @@ pub(super) unsafe fn run_machine(m: *mut Machine) {
         // SAFETY: only this thread runs this M; no reference into it is kept over `execute`.
         unsafe {
             let g = (*m).find_work();
+            if g.is_null() {
+                return;
+            }
             (*m).execute(g);
         }
     }

@@ -63,6 +63,7 @@ impl Machine {
                 bundle.away_on = ptr::null_mut();
                 (*g).home = here.cast();
             }
+            (*g).entity.account.m_migrations += 1;
             true
         }
     }

@@ -40,6 +40,7 @@ mod outside;
 mod overflow;
 pub mod park;
 mod pin;
+pub mod policy;
 mod preempt;
 pub mod processor;
 pub mod processors;
@@ -47,6 +48,7 @@ pub mod processors;
 mod processors_tests;
 #[cfg(all(test, not(loom)))]
 mod queue_tests;
+mod retire;
 pub mod runtime;
 mod schedtrace;
 mod shuffle;

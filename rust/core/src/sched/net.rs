@@ -286,7 +286,7 @@ impl Runtime {
         self.leave_events(&gone[..kept]);
         if polls != watch.polls || self.net.is_seat_taken() {
             *watch = NetWatch { polls, since_ns: now_ns };
-        } else if now_ns.saturating_sub(watch.since_ns) >= POLL_EVERY_NS {
+        } else if self.policies.watches_wakes() || now_ns.saturating_sub(watch.since_ns) >= POLL_EVERY_NS {
             let mut found = Found::new();
             self.look(Some(0), &mut found);
             self.leave_events(found.take());

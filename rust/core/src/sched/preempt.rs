@@ -8,9 +8,9 @@
 use super::machine::{Action, Machine};
 use super::park::give_way;
 use super::processor::Processor;
-use super::runtime::Runtime;
+use super::runtime::{REQUEST_NET, Runtime};
 use super::{current_goroutine, current_machine};
-use crate::goroutine::Goroutine;
+use crate::goroutine::{Bundle, Goroutine};
 use crate::primitive::atomic::Ordering;
 
 /// Who keeps the host's lock for so long, though asked for it, is in a call that does not let go of it: ten times CPython's
@@ -22,6 +22,53 @@ impl Runtime {
     pub(super) fn ask_to_preempt(&self, p: &Processor) -> bool {
         p.is_overdue.store(true, Ordering::Relaxed); // published by the note of the M that is sent
         self.send_taker(p)
+    }
+
+    /// Somebody is due who may go before the goroutine on `p`. Returns whether an M is on its way.
+    pub(super) fn ask_to_look(&self, p: &Processor) -> bool {
+        p.is_looked_at.store(true, Ordering::Relaxed); // as above
+        self.send_taker(p)
+    }
+
+    /// Readies whoever the clock or a descriptor has woken. Who goes before somebody that computes has him interrupted.
+    ///
+    /// # Safety
+    /// Host attached.
+    pub(super) unsafe fn ready_due(&'static self, p: &Processor) {
+        // SAFETY: the caller's promise.
+        unsafe { self.run_timers(p) };
+        if self.requests.load(Ordering::Relaxed) & REQUEST_NET != 0 {
+            self.serve_requests();
+        }
+        if self.policies.watches_wakes() {
+            // SAFETY: as above.
+            unsafe { self.interrupt_outranked() };
+        }
+    }
+
+    /// Who computes on `p`, and is to be interrupted or looked at by the calling M, lets go of the host's lock at once, and not
+    /// when the host itself finds that others wait for it.
+    pub(super) fn hurry(&self, p: &Processor) {
+        if p.is_overdue.load(Ordering::Relaxed) || p.is_looked_at.load(Ordering::Relaxed) {
+            // SAFETY: Ms are never freed. Acquire: pairs with the Release of who gave it the P.
+            if let Some(m) = unsafe { p.machine.load(Ordering::Acquire).as_ref() } {
+                self.hurry_on(m);
+            }
+        }
+    }
+
+    /// The same of the goroutine on `m`. The caller attaches at once: who lets go waits until somebody has taken the lock.
+    pub(super) fn hurry_on(&self, m: &Machine) {
+        // Held so that the state is not deleted meanwhile, and against `stop`: nobody would take the lock then.
+        let _guard = self.state_delete.lock().unwrap_or_else(|e| e.into_inner());
+        let host = m.visible_host.load(Ordering::Acquire);
+        let may_be_gone = host.addr() & Bundle::MAY_BE_GONE != 0;
+        // Acquire: pair with the Release in `execute` and in `stop`.
+        let is_inside = m.in_scheduler.load(Ordering::Acquire) || self.stopping.load(Ordering::Acquire);
+        if !is_inside && !may_be_gone && !host.is_null() {
+            // SAFETY: alive under the guard.
+            unsafe { (self.host.hurry)(host) };
+        }
     }
 }
 

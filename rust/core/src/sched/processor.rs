@@ -31,6 +31,8 @@ pub struct Processor {
     pub(super) taker_sent: AtomicBool,
     /// That M is to interrupt who computes on it, not to take the P.
     pub(super) is_overdue: AtomicBool,
+    /// That M is to see who is due, and whether he goes before who computes on it.
+    pub(super) is_looked_at: AtomicBool,
     /// Goroutines started or resumed here, for sysmon and the 61-tick rule.
     pub ticks: AtomicU32,
     /// Goroutines taken from `queue` by its owner.
@@ -52,6 +54,7 @@ impl Processor {
             machine: AtomicPtr::new(std::ptr::null_mut()),
             taker_sent: AtomicBool::new(false),
             is_overdue: AtomicBool::new(false),
+            is_looked_at: AtomicBool::new(false),
             ticks: AtomicU32::new(0),
             local_pops: AtomicU64::new(0),
             inherited: AtomicU32::new(0),

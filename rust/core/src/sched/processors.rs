@@ -113,9 +113,12 @@ impl Runtime {
     pub(super) fn serve_retired(&self) {
         let mut is_done = true;
         for p in self.processors.iter().skip(self.processors.in_use()) {
+            // Before its timers: an M sets those of its goroutine and then gives the P up. Acquire: pairs with the Release of
+            // that.
+            is_done &= p.machine.load(Ordering::Acquire).is_null();
             // SAFETY: host attached, by the caller's promise.
             unsafe { self.run_timers(p) };
-            is_done &= p.next_when.load(Ordering::Acquire) == NEVER && p.machine.load(Ordering::Relaxed).is_null();
+            is_done &= p.next_when.load(Ordering::Acquire) == NEVER;
         }
         if !is_done {
             self.requests.fetch_or(REQUEST_PROCESSORS, Ordering::AcqRel);

@@ -5,6 +5,7 @@ use super::idle::IdleLists;
 use super::inject_queue::InjectQueue;
 use super::machine::Machine;
 use super::outside::NewOutside;
+use super::policy::Policies;
 use super::processor::Processor;
 use super::processors::{MOST, Processors};
 use crate::goroutine::host::Host;
@@ -36,10 +37,12 @@ pub const REQUEST_ERRANDS: u32 = 16;
 pub const REQUEST_SHUFFLE: u32 = 32;
 /// Ps beyond GOMAXPROCS have an M, or timers.
 pub const REQUEST_PROCESSORS: u32 = 64;
+/// Whoever is ready goes through the lists of `sched::policy`. Stays until those are not needed any more.
+pub const REQUEST_POLICY: u32 = 128;
 /// Those that are no work for an M that has none.
-pub(super) const QUIET_REQUESTS: u32 = REQUEST_SHUFFLE | REQUEST_PROCESSORS;
+pub(super) const QUIET_REQUESTS: u32 = REQUEST_SHUFFLE | REQUEST_PROCESSORS | REQUEST_POLICY;
 /// Those that stay, and ask for nothing.
-pub(super) const LASTING_REQUESTS: u32 = REQUEST_STOP | REQUEST_SHUFFLE;
+pub(super) const LASTING_REQUESTS: u32 = REQUEST_STOP | REQUEST_SHUFFLE | REQUEST_POLICY;
 
 /// A function to be called with the host attached, on any M's g0, and its argument.
 pub(super) struct Errand {
@@ -81,6 +84,8 @@ pub struct Runtime {
     pub(super) other_stacks: Mutex<Vec<(u32, &'static StackDepot)>>,
     /// The global queue.
     pub inject: InjectQueue<Goroutine>,
+    /// In which order those that are ready go on, if not in that of the queues.
+    pub policies: Policies,
     /// All Ps.
     pub processors: Processors,
     /// Idle Ps and Ms.
@@ -157,6 +162,7 @@ impl Runtime {
             stacks,
             other_stacks: Mutex::new(Vec::new()),
             inject: InjectQueue::new(),
+            policies: Policies::new(config.slice_ns),
             net: NetPoll::new(),
             processors: Processors::new(count),
             idle: Mutex::new(IdleLists::default()),
@@ -184,6 +190,7 @@ impl Runtime {
             sysmon_started: AtomicBool::new(false),
             config,
         }));
+        rt.set_policy(rt.config.policy);
         rt.watch_for_overflow();
         for p in rt.processors.iter().rev() {
             rt.put_idle_processor(p);
@@ -215,6 +222,7 @@ impl Runtime {
                 self.inject_goroutine(g);
                 return;
             }
+            self.note_if_watched(g);
             if let Some(kicked) = (*p).queue.push_next(g) {
                 self.push_back(&*p, kicked);
             }
@@ -234,6 +242,7 @@ impl Runtime {
                 self.inject_goroutine(g);
                 return;
             }
+            self.note_if_watched(g);
             self.push_back(&*p, g);
         }
         self.wake_for_queued();
@@ -264,6 +273,15 @@ impl Runtime {
     pub(super) unsafe fn push_back(&self, p: &Processor, g: *mut Goroutine) {
         if let Err(overflow) = p.queue.push_back(g) {
             self.inject.push_batch(&overflow.batch);
+        }
+    }
+
+    /// `g` was woken: tells the policies, if any is in use.
+    #[inline]
+    pub(super) unsafe fn note_if_watched(&self, g: *mut Goroutine) {
+        if self.requests.load(Ordering::Relaxed) & REQUEST_POLICY != 0 && is_exclusive() {
+            // SAFETY: the caller owns `g`, and under an exclusive host has that one's lock.
+            unsafe { self.note_woken(g) };
         }
     }
 
@@ -341,6 +359,7 @@ impl Runtime {
     /// Whether no goroutine runs, is queued, timed or waits for a descriptor, and every M but the calling one sleeps. Host attached.
     fn nothing_runs(&self) -> bool {
         self.inject.is_empty()
+            && self.policies.is_empty()
             && self.processors.iter().all(|p| p.queue.is_empty())
             && self.next_timer() == super::processor::NEVER
             && self.net.waiting() == 0

@@ -228,9 +228,13 @@ impl Runtime {
         }
         // SAFETY: runtimes are leaked, so `self` is 'static.
         let rt: &'static Runtime = unsafe { &*ptr::from_ref(self) };
-        let m = Machine::new(rt, id.max(1) as u32);
-        // SAFETY: the new thread owns the new M; `m` is never freed.
+        let mut m = self.reusable_machine();
+        if m.is_null() {
+            m = Machine::new(rt, id.max(1) as u32);
+        }
+        // SAFETY: the new thread owns the M; `m` is never freed.
         if unsafe { thread::spawn_raw(machine_thread, m.cast()) }.is_err() {
+            self.idle.lock().unwrap_or_else(|e| e.into_inner()).reusable.push(m);
             self.machine_count.fetch_sub(1, Ordering::Relaxed);
             return ptr::null_mut();
         }
@@ -257,6 +261,9 @@ impl Runtime {
         while self.new_homes.load(Ordering::SeqCst) != 0 {
             std::thread::yield_now(); // such an M needs no lock that is held here
         }
+        drop(self.state_delete.lock()); // who hurries somebody has done so, or will not
+        // SAFETY: host attached.
+        unsafe { (self.host.end_hurry)() };
         self.requests.fetch_or(REQUEST_STOP, Ordering::AcqRel); // keeps Ms off the short way
     }
 }

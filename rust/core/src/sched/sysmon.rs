@@ -24,6 +24,9 @@ const QUIET_ROUNDS: u32 = 50;
 /// A P out for this long is handed off even if nobody waits, so that the next to come finds it idle, ns.
 const HAND_OFF_NS: u64 = 1_000_000;
 
+/// Longest pause while somebody who waits for a descriptor may go before who computes, ns.
+const NET_PAUSE_NS: u64 = 1_000_000;
+
 #[derive(Clone)]
 struct Seen {
     host: *mut u8,
@@ -100,6 +103,7 @@ impl Runtime {
     fn is_wanted(&self, p: &Processor, now: u64) -> bool {
         let next = p.next_when.load(Ordering::Acquire); // pairs with the Release stores under the heap's lock
         !self.inject.is_empty()
+            || !self.policies.is_empty()
             || !p.queue.is_empty()
             || (next != NEVER && next <= now)
             || self.requests.load(Ordering::Relaxed) & (REQUEST_NET | REQUEST_ERRANDS) != 0
@@ -130,6 +134,10 @@ impl Runtime {
             seen.begun_ns += now - seen.looked_ns;
         }
         seen.looked_ns = now;
+        // SAFETY: as above.
+        if out.is_null() && unsafe { self.may_be_outranked(p, &*m, now) } && self.ask_to_look(p) {
+            return Look::HandedOff;
+        }
         // SAFETY: Ms are never freed.
         if out.is_null() && unsafe { self.computes_too_long(p, &*m, seen, now) } && self.ask_to_preempt(p) {
             seen.begun_ns = now; // it has a slice to come to a safe point
@@ -182,12 +190,26 @@ impl Runtime {
 
     /// Whether the goroutine on `p` and `m` has computed for a slice and keeps others waiting, or may have to end.
     fn computes_too_long(&self, p: &Processor, m: &Machine, seen: &Seen, now: u64) -> bool {
+        let slice_ns = match m.slice_ns.load(Ordering::Relaxed) {
+            0 => self.config.slice_ns,
+            slice_ns => slice_ns, // while others wait, or its group has no more time
+        };
         self.host.exclusive
-            && now.saturating_sub(seen.begun_ns) >= self.config.slice_ns
+            && now.saturating_sub(seen.begun_ns) >= slice_ns
             && !m.in_scheduler.load(Ordering::Acquire) // pairs with the Release in `execute`
             && (self.is_wanted(p, now)
                 || m.mail_count.load(Ordering::Relaxed) != 0
-                || self.cancels.load(Ordering::Relaxed) != 0)
+                || self.cancels.load(Ordering::Relaxed) != 0
+                || slice_ns < self.config.slice_ns)
+    }
+
+    /// Whether somebody is due who may go before the goroutine on `p` and `m`.
+    fn may_be_outranked(&self, p: &Processor, m: &Machine, now: u64) -> bool {
+        self.policies.watches_wakes()
+            && !m.in_scheduler.load(Ordering::Acquire) // pairs with the Release in `execute`
+            && (p.next_when.load(Ordering::Acquire) <= now // pairs with the Release stores under the heap's lock
+                || !self.inject.is_empty()
+                || self.requests.load(Ordering::Relaxed) & REQUEST_NET != 0)
     }
 
     /// The goroutine on `m` is in a call that lasts.
@@ -245,7 +267,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
     let (mut pause_ns, mut quiet) = (MIN_PAUSE_NS, 0u32);
     let (mut asleep_rounds, mut asked_at_ticks) = (0u32, u64::MAX);
     let mut net = NetWatch::default();
-    let (mut last_ask_ns, mut signal_since_ns) = (0, u64::MAX);
+    let (mut last_ask_ns, mut signal_since_ns, mut retired_ns) = (0, u64::MAX, 0);
     while !rt.stopping.load(Ordering::Acquire) {
         rt.block_as_main();
         pause_ns = schedtrace.print_if_due(rt, clock::now_ns(), pause_ns);
@@ -258,6 +280,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
             look = look.max(rt.look_at(p, s, now));
         }
         rt.watch_net(now, &mut net);
+        rt.retire_one(now, &mut retired_ns);
         // SAFETY: any thread may ask.
         if rt.host.exclusive && unsafe { (rt.host.signals_pending)() } {
             rt.requests.fetch_or(REQUEST_SIGNAL, Ordering::AcqRel);
@@ -289,5 +312,9 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
             Look::Waiting => (pause_ns * 2).min(WAITING_PAUSE_NS),
             Look::Quiet => (pause_ns * 2).min(MAX_PAUSE_NS),
         };
+        if rt.policies.watches_wakes() {
+            pause_ns = pause_ns.min(rt.next_timer().saturating_sub(clock::now_ns()).max(MIN_PAUSE_NS));
+            pause_ns = if rt.net.waiting() == 0 { pause_ns } else { pause_ns.min(NET_PAUSE_NS) };
+        }
     }
 }

@@ -111,7 +111,7 @@ unsafe extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, c
 /// Gives the calling thread a stack for signal handlers if it has none. Without one an overflow cannot be handled; a
 /// refusal of the memory is therefore no error.
 pub fn ensure_alternate_stack() {
-    // SAFETY: the record is initialised; the memory is never given back, as threads that call this never end.
+    // SAFETY: the record is initialised; the memory is given back by `drop_alternate_stack` only.
     unsafe {
         let mut current: libc::stack_t = std::mem::zeroed();
         if libc::sigaltstack(ptr::null(), &raw mut current) != 0 || current.ss_flags & libc::SS_DISABLE == 0 {
@@ -121,6 +121,22 @@ pub fn ensure_alternate_stack() {
             let stack =
                 libc::stack_t { ss_sp: ptr::with_exposed_provenance_mut(start), ss_flags: 0, ss_size: ALTERNATE_BYTES };
             libc::sigaltstack(&raw const stack, ptr::null_mut());
+        }
+    }
+}
+
+/// Gives that stack back, at the end of the calling thread.
+pub fn drop_alternate_stack() {
+    // SAFETY: the records are initialised; a stack of this size is one of `ensure_alternate_stack`, and not in use: this is no
+    // signal handler.
+    unsafe {
+        let mut current: libc::stack_t = std::mem::zeroed();
+        let none = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+        if libc::sigaltstack(&raw const none, &raw mut current) == 0
+            && current.ss_flags & libc::SS_DISABLE == 0
+            && current.ss_size == ALTERNATE_BYTES
+        {
+            super::memory::unmap(current.ss_sp.addr(), ALTERNATE_BYTES);
         }
     }
 }

@@ -1,10 +1,10 @@
 //! go, spawn, join, cancel, gosched, goexit, sleep, current, and the Goroutine type.
 
-use super::{arguments, boolean, deadline, fast, getters, methods, none, plain, runtime, seconds};
+use super::{arguments, boolean, counts, deadline, fast, getters, methods, none, plain, policy, runtime, seconds};
 use crate::doc;
 use crate::error;
 use crate::host;
-use crate::task::{self, CANCEL_ASKED, CANCELLED, DONE, GO_TYPE, GoObject, JOINED, LOCKED};
+use crate::task::{self, CANCEL_ASKED, CANCELLED, DONE, GO_TYPE, GoObject, JOINED, LOCKED, Place, RESERVED};
 use gort_core::goroutine::waiter::{Outcome, Reason};
 use gort_core::sched;
 use gort_core::sched::processors::MOST;
@@ -49,10 +49,17 @@ unsafe extern "C-unwind" fn go(_m: Object, args: *const Object, nargs: ffi::Py_s
         ffi::Py_XDECREF(tuple);
         ffi::Py_XDECREF(kwargs);
         if !obj.is_null() {
-            task::start(rt, obj, 0);
+            task::start(rt, obj, 0, Place::default());
         }
         obj.cast()
     }
+}
+
+/// Whether an argument is true; one that is absent is not. `None`: an exception is set.
+unsafe fn truth(value: Object) -> Option<bool> {
+    // SAFETY: GIL held; null or a live object.
+    let truth = if value.is_null() { 0 } else { unsafe { ffi::PyObject_IsTrue(value) } };
+    (truth >= 0).then_some(truth != 0)
 }
 
 /// A stack size argument, bytes or None, as the power of two that holds it; 0 for None. `None`: an exception is set.
@@ -81,8 +88,8 @@ unsafe fn stack_bytes(value: Object) -> Option<u32> {
 unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kwnames: Object) -> Object {
     // SAFETY: a vectorcall with the GIL.
     unsafe {
-        let names = [c"fn", c"args", c"kwargs", c"name", c"stack_size", c"locked"];
-        let Some([function, call_args, call_kwargs, name, stack_size, locked]) =
+        let names = [c"fn", c"args", c"kwargs", c"name", c"stack_size", c"locked", c"reserve", c"priority", c"group"];
+        let Some([function, call_args, call_kwargs, name, stack_size, locked, reserve, priority, group]) =
             arguments("spawn", args, nargs, kwnames, names, 1)
         else {
             return ptr::null_mut();
@@ -99,10 +106,11 @@ unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::P
             return error::set(ffi::PyExc_TypeError, "spawn(): name must be a str or None");
         }
         let Some(stack_bytes) = stack_bytes(stack_size) else { return ptr::null_mut() };
-        let is_locked = if locked.is_null() { 0 } else { ffi::PyObject_IsTrue(locked) };
-        if is_locked < 0 {
-            return ptr::null_mut();
+        let (Some(is_locked), Some(is_reserved)) = (truth(locked), truth(reserve)) else { return ptr::null_mut() };
+        if is_reserved && !is_locked {
+            return error::set(ffi::PyExc_ValueError, "spawn(): reserve needs locked=True");
         }
+        let Some(place) = policy::place(priority, group) else { return ptr::null_mut() };
         let Some(rt) = runtime() else { return ptr::null_mut() };
         let tuple = if call_args.is_null() { ffi::PyTuple_New(0) } else { ffi::PySequence_Tuple(call_args) };
         if tuple.is_null() {
@@ -117,10 +125,8 @@ unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::P
                 ffi::Py_INCREF(name);
                 (*obj).name = name;
             }
-            if is_locked != 0 {
-                (*obj).set(LOCKED);
-            }
-            task::start(rt, obj, stack_bytes);
+            (*obj).set(if is_locked { LOCKED } else { 0 } | if is_reserved { RESERVED } else { 0 });
+            task::start(rt, obj, stack_bytes, place);
         }
         obj.cast()
     }
@@ -391,20 +397,7 @@ unsafe extern "C-unwind" fn stats(_m: Object, _: Object) -> Object {
         (c"spins", rt.counters.spins.load(Ordering::Relaxed)),
         (c"preemptions", rt.counters.preemptions.load(Ordering::Relaxed)),
     ];
-    // SAFETY: GIL held.
-    unsafe {
-        let dict = ffi::PyDict_New();
-        for (name, n) in pairs {
-            let value = ffi::PyLong_FromUnsignedLongLong(n);
-            if dict.is_null() || value.is_null() || ffi::PyDict_SetItemString(dict, name.as_ptr(), value) < 0 {
-                ffi::Py_XDECREF(value);
-                ffi::Py_XDECREF(dict);
-                return ptr::null_mut();
-            }
-            ffi::Py_DECREF(value);
-        }
-        dict
-    }
+    counts(&pairs)
 }
 
 unsafe extern "C-unwind" fn shutdown(_m: Object, _: Object) -> Object {
@@ -511,12 +504,22 @@ pub(crate) unsafe fn register(module: Object) -> bool {
                 c"join($self, timeout=None)\n--\n\nWaits for the end; returns the result or raises the exception. Parks.",
             ),
             plain(c"cancel", cancel, ffi::METH_NOARGS, c"cancel($self)\n--\n\nAsks the goroutine to end; False if it has."),
+            plain(c"set_priority", policy::set_priority, ffi::METH_O, doc::SET_PRIORITY),
+            plain(c"stats", policy::goroutine_stats, ffi::METH_NOARGS, doc::GOROUTINE_STATS),
         ])
         .cast(),
     });
     slots.push(ffi::PyType_Slot {
         slot: ffi::Py_tp_getset,
-        pfunc: getters(&[(c"id", get_id), (c"name", get_name), (c"done", get_done), (c"status", get_status)]).cast(),
+        pfunc: getters(&[
+            (c"id", get_id),
+            (c"name", get_name),
+            (c"done", get_done),
+            (c"status", get_status),
+            (c"priority", policy::get_priority),
+            (c"group", policy::get_group),
+        ])
+        .cast(),
     });
     slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_repr, pfunc: go_repr as *mut _ });
     // SAFETY: GIL held by the module's init.

@@ -7,6 +7,7 @@ pub(crate) mod boundary;
 pub(crate) mod chan;
 pub(crate) mod cond;
 pub(crate) mod go;
+pub(crate) mod policy;
 pub(crate) mod select;
 pub(crate) mod sync;
 pub(crate) mod timer;
@@ -80,7 +81,7 @@ fn runtime_slow() -> Option<&'static Runtime> {
     let rt: &'static Runtime = unsafe { &*rt };
     // Relaxed, here and below: the GIL orders it.
     if rt.stopping.load(Ordering::Relaxed) {
-        error::set(error::runtime_stopped(), "gort has stopped: the interpreter is shutting down");
+        error::set(error::runtime_stopped(), "gort has stopped: the interpreter it began in is shutting down, or gone");
         return None;
     }
     if thread::is_main() && !ADOPTED.swap(true, Ordering::Relaxed) {
@@ -133,6 +134,7 @@ fn read_config() -> Option<Config> {
     let ok = ok && number("GORT_SEED", 0, usize::MAX, &mut seed) && number("GORT_SLICE", 1, 100, &mut slice_ms);
     let mut schedtrace_ms = 0;
     let ok = ok && number("GORT_SCHEDTRACE", 0, 1_000_000, &mut schedtrace_ms);
+    let ok = ok && policy::read_first(&mut config.policy);
     config.slice_ns = slice_ms as u64 * 1_000_000;
     config.schedtrace_ns = schedtrace_ms as u64 * 1_000_000;
     config.seed = seed as u64;
@@ -262,6 +264,24 @@ pub(crate) fn boolean(value: bool) -> *mut ffi::PyObject {
         let b = if value { ffi::Py_True() } else { ffi::Py_False() };
         ffi::Py_INCREF(b);
         b
+    }
+}
+
+/// A dict of numbers; null with an exception set on failure.
+pub(crate) fn counts(pairs: &[(&CStr, u64)]) -> *mut ffi::PyObject {
+    // SAFETY: GIL held.
+    unsafe {
+        let dict = ffi::PyDict_New();
+        for &(name, n) in pairs {
+            let value = ffi::PyLong_FromUnsignedLongLong(n);
+            if dict.is_null() || value.is_null() || ffi::PyDict_SetItemString(dict, name.as_ptr(), value) < 0 {
+                ffi::Py_XDECREF(value);
+                ffi::Py_XDECREF(dict);
+                return ptr::null_mut();
+            }
+            ffi::Py_DECREF(value);
+        }
+        dict
     }
 }
 

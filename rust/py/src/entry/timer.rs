@@ -9,7 +9,7 @@
 use super::chan::{CHAN_TYPE, ChanObject};
 use super::{Value, arguments, boolean, fast, getters, methods, none, plain, runtime};
 use crate::error;
-use crate::task::{self, GoObject};
+use crate::task::{self, GoObject, Place};
 use gort_core::chan::Chan;
 use gort_core::sched::Runtime;
 use gort_core::sys::clock;
@@ -94,7 +94,7 @@ unsafe fn start_call(goroutine: *mut u8) {
     // SAFETY: a goroutine that was never started, and one reference to it. The runtime takes its own, so that this one
     // is not the last. A timer was set, so there is a runtime.
     unsafe {
-        task::start(&*task::runtime_or_null(), goroutine.cast(), 0);
+        task::start(&*task::runtime_or_null(), goroutine.cast(), 0, Place::default());
         ffi::Py_DECREF(goroutine.cast());
     }
 }

@@ -1,0 +1,453 @@
+//! Policies: in which order those that are ready go on, and whose turn it is not.
+//!
+//! First come first served, Go's way, needs nothing of this: the queues are in that order. Anything else keeps Ms off the short
+//! way by a request that nobody takes back (`REQUEST_POLICY`), and `search` asks `choose`. That takes everybody out of the
+//! P's queue and the global one into one list for all Ps, in the order of the policy, under one lock. Who comes back to g0 is
+//! charged with the CPU time of his thread: a call that waits, or a wait for the host's lock, costs nothing.
+//!
+//! Who wakes and goes before somebody who computes has him interrupted (`preempt`): at once when a goroutine wakes him, and
+//! when it is the clock or a descriptor, by sysmon, which then looks at those as often as it must.
+
+mod fair;
+mod group;
+mod meter;
+mod mlfq;
+#[cfg(all(test, not(loom)))]
+mod tests;
+mod turn;
+
+pub use group::{Group, GroupAccount, PERIOD_NS};
+pub(super) use meter::Meter;
+
+use super::runtime::{REQUEST_POLICY, Runtime};
+use crate::goroutine::{Account, Goroutine, SchedEntity};
+use crate::primitive::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use crate::primitive::{Mutex, MutexGuard};
+use crate::sys::clock;
+use fair::{Fair, WEIGHT};
+use mlfq::Mlfq;
+use std::collections::VecDeque;
+use std::ptr;
+use std::sync::Arc;
+
+/// Priorities are from this to its opposite.
+pub const LEAST_PRIORITY: i8 = -20;
+/// The order of those that are ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// First come, first served.
+    Fifo,
+    /// A multi-level feedback queue: by priority, and who waits much before who computes much.
+    Mlfq,
+    /// Virtual run time, with weights.
+    Fair,
+}
+
+enum Order {
+    Fifo(VecDeque<*mut Goroutine>),
+    Mlfq(Box<Mlfq>),
+    Fair(Box<Fair>),
+}
+
+struct State {
+    policy: Policy,
+    order: Order,
+    /// Ready, and before everybody.
+    reserved: VecDeque<*mut Goroutine>,
+    groups: Vec<*const Group>,
+    /// Goroutines that are reserved.
+    reservations: usize,
+    is_measured: bool,
+    slice_ns: u64,
+}
+
+// SAFETY: the goroutines in the lists are the state's, under the lock it is in; groups are alive while they are listed.
+unsafe impl Send for State {}
+
+/// All of it.
+pub struct Policies {
+    state: Mutex<State>,
+    /// How many may run of those in the state's lists; a moment's view.
+    waiting: AtomicUsize,
+    /// Whether one that wakes may go before one that computes.
+    watches_wakes: AtomicBool,
+    /// How often this was put to use: what began before is not charged.
+    era: AtomicU32,
+}
+
+/// What a goroutine of `priority` gets beside one of priority 0, which gets `WEIGHT`: 1.25 times as much for each step, as
+/// Linux has it for each step of nice.
+fn weight_of(priority: i8) -> u64 {
+    let steps = 0..priority.unsigned_abs();
+    steps.fold(WEIGHT, |weight, _| if priority < 0 { weight * 4 / 5 } else { weight * 5 / 4 })
+}
+
+impl Order {
+    fn new(policy: Policy, slice_ns: u64) -> Self {
+        match policy {
+            Policy::Fifo => Order::Fifo(VecDeque::new()),
+            Policy::Mlfq => Order::Mlfq(Box::new(Mlfq::new(slice_ns))),
+            Policy::Fair => Order::Fair(Box::new(Fair::new(slice_ns))),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Order::Fifo(queue) => queue.len(),
+            Order::Mlfq(mlfq) => mlfq.len(),
+            Order::Fair(fair) => fair.len(),
+        }
+    }
+}
+
+impl State {
+    fn new(slice_ns: u64) -> Self {
+        Self {
+            policy: Policy::Fifo,
+            order: Order::new(Policy::Fifo, slice_ns),
+            reserved: VecDeque::new(),
+            groups: Vec::new(),
+            reservations: 0,
+            is_measured: false,
+            slice_ns,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.reserved.len() + self.order.len()
+    }
+
+    /// # Safety
+    /// `g` is runnable and the caller's.
+    unsafe fn add(&mut self, g: *mut Goroutine, now_ns: u64) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let entity = &mut (*g).entity;
+            if entity.account.ready_since_ns == 0 {
+                entity.account.ready_since_ns = now_ns;
+            }
+            if entity.is_reserved {
+                self.reserved.push_back(g);
+                return;
+            }
+            match &mut self.order {
+                Order::Fifo(queue) => queue.push_back(g),
+                Order::Mlfq(mlfq) => mlfq.push(g, now_ns),
+                Order::Fair(fair) => fair.push(g),
+            }
+        }
+    }
+
+    /// Whose turn it is, or null.
+    unsafe fn next(&mut self, now_ns: u64) -> *mut Goroutine {
+        if let Some(g) = self.reserved.pop_front() {
+            return g;
+        }
+        loop {
+            // SAFETY: what is listed is the state's; goroutines have a count of their groups.
+            unsafe {
+                let first = match &mut self.order {
+                    Order::Fifo(queue) => queue.pop_front(),
+                    Order::Mlfq(mlfq) => mlfq.pop(now_ns),
+                    Order::Fair(fair) => fair.pop(),
+                };
+                let Some(g) = first else { return ptr::null_mut() };
+                match group_of(&(*g).entity) {
+                    Some(group) if group.state().is_throttled => group.state().aside.push(g),
+                    _ => return g,
+                }
+            }
+        }
+    }
+
+    /// Who is next, as far as one look tells, or null.
+    unsafe fn first(&self) -> *mut Goroutine {
+        let first = match &self.order {
+            _ if !self.reserved.is_empty() => self.reserved.front().copied(),
+            Order::Fifo(queue) => queue.front().copied(),
+            Order::Mlfq(mlfq) => mlfq.first(),
+            // SAFETY: the lock is held; groups with queued goroutines live.
+            Order::Fair(fair) => unsafe { fair.first() },
+        };
+        first.unwrap_or(ptr::null_mut())
+    }
+
+    /// Everybody that is listed and may run, in order.
+    unsafe fn take_all(&mut self) -> Vec<*mut Goroutine> {
+        let mut all: Vec<_> = self.reserved.drain(..).collect();
+        all.extend(match &mut self.order {
+            Order::Fifo(queue) => std::mem::take(queue).into(),
+            Order::Mlfq(mlfq) => mlfq.take_all(),
+            // SAFETY: the lock is held, and listed groups live.
+            Order::Fair(fair) => unsafe { fair.take_all(&self.groups) },
+        });
+        all
+    }
+
+    fn is_needed(&self) -> bool {
+        self.policy != Policy::Fifo || !self.groups.is_empty() || self.reservations != 0 || self.is_measured
+    }
+
+    unsafe fn outranks(&self, woken: &SchedEntity, other: &SchedEntity, ran_ns: u64) -> bool {
+        if woken.is_reserved || other.is_reserved {
+            return woken.is_reserved && !other.is_reserved;
+        }
+        // SAFETY: the lock is held; goroutines have a count of their groups.
+        unsafe {
+            if group_of(woken).is_some_and(|group| group.state().is_throttled) {
+                return false;
+            }
+            match &self.order {
+                Order::Fifo(_) => false,
+                Order::Mlfq(_) => mlfq::level(woken) < mlfq::level(other),
+                Order::Fair(fair) => fair.outranks(woken, other, ran_ns),
+            }
+        }
+    }
+}
+
+unsafe fn group_of(entity: &SchedEntity) -> Option<&Group> {
+    // SAFETY: the caller keeps the goroutine, which has a count of its group.
+    unsafe { entity.group.cast::<Group>().as_ref() }
+}
+
+impl Policies {
+    pub(super) fn new(slice_ns: u64) -> Self {
+        Self {
+            state: Mutex::new(State::new(slice_ns)),
+            waiting: AtomicUsize::new(0),
+            watches_wakes: AtomicBool::new(false),
+            era: AtomicU32::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Whether nobody in the lists may run; a moment's view.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0 // whoever must not miss it fences (see `idle`)
+    }
+
+    /// Whether sysmon looks out for those who wake.
+    pub(super) fn watches_wakes(&self) -> bool {
+        self.watches_wakes.load(Ordering::Relaxed)
+    }
+
+    /// Tells everybody else of changes, gives the lock back, and whoever is listed to the queues if no list is needed any more.
+    fn publish(&self, rt: &Runtime, mut state: MutexGuard<'_, State>) {
+        if !self.tell(rt, &state) {
+            // SAFETY: what is listed is the state's.
+            rt.inject.push_batch(&unsafe { state.take_all() });
+            self.waiting.store(0, Ordering::Relaxed);
+        }
+        drop(state);
+        if !self.is_empty() || !rt.inject.is_empty() {
+            rt.wake_one(ptr::null_mut());
+        }
+    }
+
+    /// Tells everybody else of changes; returns whether the lists are needed.
+    fn tell(&self, rt: &Runtime, state: &State) -> bool {
+        let is_needed = state.is_needed();
+        if is_needed {
+            let before = rt.requests.fetch_or(REQUEST_POLICY, Ordering::AcqRel);
+            self.era.fetch_add(u32::from(before & REQUEST_POLICY == 0), Ordering::Relaxed); // under the lock
+        } else {
+            rt.requests.fetch_and(!REQUEST_POLICY, Ordering::AcqRel);
+        }
+        self.watches_wakes.store(state.policy != Policy::Fifo || state.reservations != 0, Ordering::Relaxed);
+        self.waiting.store(state.len(), Ordering::Relaxed);
+        is_needed
+    }
+
+    /// The last count of `group` is gone.
+    fn forget_group(&self, rt: &Runtime, group: *const Group) {
+        let mut state = self.lock();
+        state.groups.retain(|&other| !ptr::eq(other, group));
+        self.publish(rt, state);
+    }
+
+    /// In a forked child: nobody is ready but who runs.
+    pub(super) unsafe fn forget(&self, rt: &Runtime, survivor: *mut Goroutine) {
+        let mut state = self.lock();
+        // SAFETY: one thread only; the survivor, if there is one, is the caller's.
+        unsafe {
+            drop(state.take_all());
+            for &group in &state.groups {
+                (*group).state().forget();
+            }
+            state.reservations = usize::from(!survivor.is_null() && (*survivor).entity.is_reserved);
+        }
+        self.tell(rt, &state);
+    }
+}
+
+/// What users of the runtime ask for.
+impl Runtime {
+    /// The order from now on; returns the previous one. Host attached, as for all of these.
+    pub fn set_policy(&self, policy: Policy) -> Policy {
+        let mut state = self.policies.lock();
+        let before = std::mem::replace(&mut state.policy, policy);
+        if before != policy {
+            let now = clock::now_ns();
+            // SAFETY: what is listed is the state's, and goes into the new lists.
+            unsafe {
+                let all = state.take_all();
+                state.order = Order::new(policy, state.slice_ns);
+                all.into_iter().for_each(|g| state.add(g, now));
+            }
+        }
+        self.policies.publish(self, state);
+        before
+    }
+
+    /// The order now.
+    pub fn policy(&self) -> Policy {
+        self.policies.lock().policy
+    }
+
+    /// Measures run times and waits from now on, or only while something else here needs them; returns what was before.
+    pub fn set_measured(&self, is_measured: bool) -> bool {
+        let mut state = self.policies.lock();
+        let before = std::mem::replace(&mut state.is_measured, is_measured);
+        self.policies.publish(self, state);
+        before
+    }
+
+    /// Changes the priority of `g`. For one that computes: from its next scheduling point on.
+    ///
+    /// # Safety
+    /// A live goroutine of this runtime.
+    pub unsafe fn set_priority(&self, g: *mut Goroutine, priority: i8) {
+        let mut state = self.policies.lock();
+        // SAFETY: the caller's promise, under the lock.
+        let whom = unsafe {
+            let entity = &mut (*g).entity;
+            let before = mlfq::level(entity);
+            entity.priority = priority.clamp(LEAST_PRIORITY, -LEAST_PRIORITY);
+            (entity.sunk, entity.used_ns) = (0, 0);
+            let is_moved = if let Order::Mlfq(mlfq) = &mut state.order { mlfq.requeue(g, before) } else { false };
+            is_moved.then(|| self.outranked(&state, g, clock::now_ns())).flatten()
+        };
+        drop(state);
+        if let Some(m) = whom {
+            // SAFETY: host attached, so that it stays outside g0.
+            unsafe { m.interrupt(m, 0) };
+        }
+    }
+
+    /// `g` goes before everybody from now on, or no more.
+    ///
+    /// # Safety
+    /// A live goroutine of this runtime.
+    pub unsafe fn set_reserved(&self, g: *mut Goroutine, is_reserved: bool) {
+        let mut state = self.policies.lock();
+        // SAFETY: the caller's promise, under the lock.
+        let before = unsafe { std::mem::replace(&mut (*g).entity.is_reserved, is_reserved) };
+        state.reservations = state.reservations + usize::from(is_reserved) - usize::from(before);
+        self.policies.publish(self, state);
+    }
+
+    /// What was measured of `g`.
+    ///
+    /// # Safety
+    /// A live goroutine of this runtime.
+    pub unsafe fn account(&self, g: *const Goroutine) -> Account {
+        let _state = self.policies.lock();
+        // SAFETY: the caller's promise, under the lock.
+        unsafe { (*g).entity.account }
+    }
+
+    /// A group of `weight` whose goroutines may compute for `quota_ns` of each `PERIOD_NS`; 0: as long as they like.
+    pub fn new_group(&'static self, weight: u32, quota_ns: u64) -> Arc<Group> {
+        let group = Group::new(self, weight, quota_ns);
+        let mut state = self.policies.lock();
+        state.groups.push(Arc::as_ptr(&group));
+        self.policies.publish(self, state);
+        group
+    }
+
+    /// Changes weight and quota of `group`.
+    pub fn set_group(&self, group: &Group, weight: u32, quota_ns: u64) {
+        {
+            let _state = self.policies.lock();
+            // SAFETY: the lock is held.
+            let state = unsafe { group.state() };
+            state.weight = weight;
+            state.set_quota(quota_ns, clock::now_ns());
+        }
+        self.refill(group);
+    }
+
+    /// What was measured of `group`.
+    pub fn group_account(&self, group: &Group) -> GroupAccount {
+        let _state = self.policies.lock();
+        // SAFETY: the lock is held.
+        unsafe { group.state().account }
+    }
+
+    /// Gives `g`, which is new, priority and group of `parent`.
+    ///
+    /// # Safety
+    /// Both are live goroutines of this runtime, `g` the caller's.
+    pub unsafe fn inherit_place(&self, g: *mut Goroutine, parent: *const Goroutine) {
+        // SAFETY: the caller's promise; a goroutine has a count of its group.
+        unsafe {
+            (*g).entity.priority = (*parent).entity.priority;
+            join_group(g, (*parent).entity.group.cast());
+        }
+    }
+
+    /// A period of `group` has begun, or its quota has changed.
+    pub(super) fn refill(&self, group: &Group) {
+        let now = clock::now_ns();
+        let mut state = self.policies.lock();
+        // SAFETY: the lock is held; what is set aside is the group's.
+        unsafe {
+            let was_throttled = group.state().is_throttled;
+            match group.state().end_throttling(now) {
+                Err(at_ns) => return group.wait_for_time(at_ns),
+                Ok(()) if !was_throttled => return,
+                Ok(()) => {}
+            }
+            let aside = std::mem::take(&mut group.state().aside);
+            aside.into_iter().for_each(|g| state.add(g, now));
+            if let Order::Fair(fair) = &mut state.order {
+                fair.enter(group);
+            }
+        }
+        self.policies.publish(self, state);
+    }
+}
+
+/// Puts `g`, which is new, into `group`.
+///
+/// # Safety
+/// `g` is the caller's and in no group; `group` is null or alive.
+pub unsafe fn join_group(g: *mut Goroutine, group: *const Group) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !group.is_null() {
+            Arc::increment_strong_count(group);
+            (*g).entity.group = group.cast();
+        }
+    }
+}
+
+/// Takes `g`, which has ended, out of its group.
+///
+/// # Safety
+/// `g` is the caller's; host attached.
+#[inline]
+pub(super) unsafe fn leave_group(g: *mut Goroutine) {
+    // SAFETY: the count is the goroutine's.
+    unsafe {
+        let group = std::mem::replace(&mut (*g).entity.group, ptr::null());
+        if !group.is_null() {
+            Arc::decrement_strong_count(group.cast::<Group>());
+        }
+    }
+}
