@@ -11,6 +11,7 @@ mod host;
 mod task;
 
 use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 #[pymodule]
@@ -21,12 +22,19 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             "gort does not support free-threaded builds yet: use the GIL build of this Python",
         ));
     }
+    // SAFETY: attached, with the GIL.
+    if unsafe { ffi::PyInterpreterState_Get() != ffi::PyInterpreterState_Main() } {
+        return Err(PyImportError::new_err(
+            "gort works in the main interpreter only: import it there, not in a subinterpreter",
+        ));
+    }
     m.setattr("__version__", env!("CARGO_PKG_VERSION"))?; // add() would make an `__all__`
     let module = m.as_ptr();
     // SAFETY: the module is alive and the GIL held during its init.
     let ok = unsafe {
         error::init()
             && entry::go::register(module)
+            && entry::policy::register(module)
             && entry::chan::register(module)
             && entry::select::register(module)
             && entry::sync::register(module)
