@@ -1,8 +1,8 @@
 //! The names that are answered here: for each the function that stands in for it, where its original is, and its counts.
 
 use super::{
-    connect, descriptors, dns, files, fortified, host_lock, identity, install, io, keys, poll, process, pthreads,
-    scheduling, semaphore, signals, sleep, threads,
+    connect, descriptors, dns, files, fortified, host_lock, identity, install, io, keys, locals, poll, process,
+    pthreads, scheduling, semaphore, signals, sleep, threads,
 };
 use libc::{
     addrinfo, c_char, c_int, c_uint, c_void, clockid_t, epoll_event, fd_set, id_t, idtype_t, iovec, mmsghdr, msghdr,
@@ -23,6 +23,8 @@ pub enum Subject {
     Identity,
     /// What the caller keeps per thread.
     Keys,
+    /// Its thread-locals.
+    Locals,
     /// The interpreter's waits for its own lock.
     HostLock,
 }
@@ -164,6 +166,9 @@ hooks! {
     Keys pthread_key_create(key: *mut pthread_key_t, destructor: Option<unsafe extern "C" fn(*mut c_void)>) -> c_int =
         keys::pthread_key_create;
     Keys pthread_key_delete(key: pthread_key_t) -> c_int = keys::pthread_key_delete;
+    Locals __tls_get_addr(place: *const locals::Place) -> *mut c_void = locals::tls_get_addr;
+    Locals __cxa_thread_atexit(destructor: unsafe extern "C" fn(*mut c_void), object: *mut c_void, library: *mut c_void)
+        -> c_int = locals::cxa_thread_atexit;
     Identity dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void = install::dlsym;
     Watched sigaction(signal: c_int, new: *const sigaction, old: *mut sigaction) -> c_int = signals::sigaction;
     Watched signal(signal: c_int, handler: usize) -> usize = signals::signal;

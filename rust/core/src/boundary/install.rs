@@ -1,7 +1,7 @@
 //! Putting the hooks in place: at the runtime's start in all known objects, later in those that were loaded since.
 
 use super::elf::{self, LeftAlone, Loads, Object, Originals, Patched};
-use super::hooks::{HOOKS, Hook};
+use super::hooks::{HOOKS, Hook, Subject};
 use super::objects::{self, Kind};
 use super::{blame, caller, descriptors, fork, signals};
 use crate::sched::Runtime;
@@ -224,7 +224,11 @@ impl Boundary {
                 leave("calls of this object may not park");
                 continue;
             }
-            let Some(original) = originals.find(import.symbol, import.version) else {
+            let mut original = originals.find(import.symbol, import.version);
+            if hook.subject == Subject::Locals {
+                original = original.or_else(|| held.original(import.symbol)); // libstdc++'s, which is not for everybody
+            }
+            let Some(original) = original else {
                 leave("its original was not found");
                 continue;
             };

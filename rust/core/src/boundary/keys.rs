@@ -6,6 +6,7 @@
 
 use super::caller::goroutines_machine;
 use super::hooks::original;
+use super::locals::{self, Locals};
 use crate::goroutine::Goroutine;
 use crate::primitive::atomic::Ordering;
 use libc::{c_int, c_void, pthread_key_t};
@@ -60,11 +61,15 @@ impl Entry {
 
 /// What one goroutine has set; a handful of keys.
 #[derive(Default)]
-struct Table(Vec<Entry>);
+pub(super) struct Table {
+    entries: Vec<Entry>,
+    /// See there.
+    pub(super) locals: Locals,
+}
 
 impl Table {
     fn find(&mut self, key: pthread_key_t) -> Option<&mut Entry> {
-        self.0.iter_mut().find(|entry| entry.is_of(key))
+        self.entries.iter_mut().find(|entry| entry.is_of(key))
     }
 }
 
@@ -77,7 +82,7 @@ pub(super) fn add_thread_stop(function: usize) {
 }
 
 /// The goroutine that runs here, and whether it is the main one on its own thread.
-fn running() -> Option<(*mut Goroutine, bool)> {
+pub(super) fn running() -> Option<(*mut Goroutine, bool)> {
     let m = goroutines_machine();
     // SAFETY: as `goroutines_machine` says.
     unsafe {
@@ -85,8 +90,26 @@ fn running() -> Option<(*mut Goroutine, bool)> {
             return None;
         }
         let g = (*m).current;
-        let is_main = ptr::eq(g, (*m).rt.main.load(Ordering::Relaxed));
-        Some((g, is_main && ptr::eq((*g).owner().cast(), m)))
+        Some((g, is_main(g) && ptr::eq((*g).owner().cast(), m)))
+    }
+}
+
+/// Whether a running goroutine is the main one.
+pub(super) fn is_main(g: *mut Goroutine) -> bool {
+    super::runtime().is_some_and(|rt| ptr::eq(g, rt.main.load(Ordering::Relaxed)))
+}
+
+/// A goroutine's table, made if there is none.
+///
+/// # Safety
+/// It runs on this thread, and its table is not borrowed.
+pub(super) unsafe fn table_of<'a>(g: *mut Goroutine) -> &'a mut Table {
+    // SAFETY: the caller's promise; null or made here.
+    unsafe {
+        if (*g).locals.is_null() {
+            (*g).locals = Box::into_raw(Box::new(Table::default())).cast();
+        }
+        &mut *(*g).locals.cast::<Table>()
     }
 }
 
@@ -109,18 +132,15 @@ pub(super) unsafe extern "C" fn pthread_setspecific(key: pthread_key_t, value: *
     // SAFETY: as in `pthread_getspecific`.
     unsafe {
         let Some((g, _)) = running() else { return original::pthread_setspecific::call(key, value) };
-        if (*g).locals.is_null() {
-            (*g).locals = Box::into_raw(Box::new(Table::default())).cast();
-        }
-        let table = &mut *(*g).locals.cast::<Table>();
+        let table = table_of(g);
         if let Some(entry) = table.find(key) {
             entry.value = value.cast_mut();
         } else {
-            if table.0.try_reserve(1).is_err() {
+            if table.entries.try_reserve(1).is_err() {
                 return libc::ENOMEM;
             }
-            table.0.retain(|entry| entry.key != key); // of a key that is gone
-            table.0.push(Entry { key, since: deletions(key), value: value.cast_mut() });
+            table.entries.retain(|entry| entry.key != key); // of a key that is gone
+            table.entries.push(Entry { key, since: deletions(key), value: value.cast_mut() });
         }
         0
     }
@@ -162,6 +182,8 @@ fn destructor_of(key: pthread_key_t) -> Option<Destructor> {
 /// # Safety
 /// On the goroutine's stack, at its end.
 pub(super) unsafe fn drop_table(g: *mut Goroutine) {
+    // SAFETY: the caller's promise.
+    unsafe { locals::end(g) };
     let stops = THREAD_STOPS.lock().unwrap_or_else(|e| e.into_inner()).clone();
     for stop in stops {
         // SAFETY: a function without arguments of a library that stays loaded, for a thread that ends.
@@ -173,7 +195,7 @@ pub(super) unsafe fn drop_table(g: *mut Goroutine) {
         for at in 0.. {
             // SAFETY: the table is this goroutine's, and is not borrowed while a destructor runs.
             let table = unsafe { &mut *(*g).locals.cast::<Table>() };
-            let Some(entry) = table.0.get_mut(at) else { break };
+            let Some(entry) = table.entries.get_mut(at) else { break };
             let key = entry.key;
             if entry.value.is_null() || !entry.is_of(key) {
                 continue;
@@ -190,6 +212,6 @@ pub(super) unsafe fn drop_table(g: *mut Goroutine) {
             break;
         }
     }
-    // SAFETY: made by `pthread_setspecific`; nobody else has it.
+    // SAFETY: made by `table_of`; nobody else has it.
     unsafe { drop(Box::from_raw(std::mem::replace(&mut (*g).locals, ptr::null_mut()).cast::<Table>())) };
 }

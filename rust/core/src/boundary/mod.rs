@@ -43,6 +43,7 @@ mod identity;
 mod install;
 mod io;
 mod keys;
+mod locals;
 mod objects;
 mod poll;
 mod process;

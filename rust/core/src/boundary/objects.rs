@@ -17,6 +17,8 @@ pub enum Kind {
     Module,
     /// libssl or libcrypto, whoever brought it.
     OpenSsl,
+    /// greenlet, which keeps a thread's state in a thread-local.
+    Greenlet,
     /// Opted in by the program.
     Added,
     /// Anything else: nothing is replaced.
@@ -30,6 +32,7 @@ impl Kind {
             Self::Interpreter => "interpreter",
             Self::Module => "standard module",
             Self::OpenSsl => "OpenSSL",
+            Self::Greenlet => "greenlet",
             Self::Added => "added",
             Self::Unknown => "unknown",
         }
@@ -70,6 +73,8 @@ pub(super) fn kind_of(object: &Object, interpreter: usize, added: &[String]) -> 
         Kind::Module
     } else if is_open_ssl(stem) {
         Kind::OpenSsl
+    } else if stem == b"_greenlet" {
+        Kind::Greenlet
     } else if added.iter().any(|name| stem.starts_with(name.as_bytes())) {
         Kind::Added
     } else {
@@ -94,6 +99,8 @@ pub(super) fn allows(kind: Kind, object: &Object, hook: &Hook, parking: bool) ->
     let has_keys = matches!(kind, Kind::OpenSsl | Kind::Added);
     match (kind, hook.subject) {
         (Kind::Unknown, _) => false,
+        (_, Subject::Locals) => kind == Kind::Greenlet,
+        (Kind::Greenlet, _) => false, // nothing of it has been read but how it keeps its state
         (_, Subject::Identity) => true,
         (_, Subject::Keys) => has_keys,
         (_, _) if !parking => false,

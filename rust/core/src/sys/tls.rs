@@ -1,6 +1,7 @@
 //! Where the calling thread keeps the thread-locals of each loaded object.
 
 use std::ffi::c_void;
+use std::ptr;
 
 /// One object's block of thread-locals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,4 +35,45 @@ pub fn blocks() -> Vec<Block> {
     unsafe { libc::dl_iterate_phdr(Some(note), (&raw mut out).cast()) };
     out.sort_unstable_by_key(|block| block.start);
     out
+}
+
+/// What a thread's block of an object begins with.
+#[derive(Debug, Clone, Copy)]
+pub struct Image {
+    /// The bytes that are not zero at first.
+    pub start: *const u8,
+    /// How many those are.
+    pub filled: usize,
+    /// The block's size.
+    pub bytes: usize,
+    /// What its address is a multiple of.
+    pub align: usize,
+}
+
+/// The loader's number for an object, and what was found.
+type Search = (usize, Option<Image>);
+
+unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _size: usize, search: *mut c_void) -> libc::c_int {
+    // SAFETY: called by dl_iterate_phdr with a live record; `search` is the caller's.
+    unsafe {
+        let (info, (module, found)) = (&*info, &mut *search.cast::<Search>());
+        if info.dlpi_tls_modid == *module {
+            let mut headers = (0..info.dlpi_phnum).map(|i| &*info.dlpi_phdr.add(i as usize));
+            *found = headers.find(|h| h.p_type == libc::PT_TLS).map(|h| Image {
+                start: ptr::with_exposed_provenance((info.dlpi_addr + h.p_vaddr) as usize),
+                filled: h.p_filesz as usize,
+                bytes: h.p_memsz as usize,
+                align: h.p_align as usize,
+            });
+        }
+        libc::c_int::from(found.is_some())
+    }
+}
+
+/// That of the object with the loader's number `module`.
+pub fn image(module: usize) -> Option<Image> {
+    let mut search: Search = (module, None);
+    // SAFETY: the callback matches its argument.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
+    search.1
 }

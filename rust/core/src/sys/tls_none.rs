@@ -15,3 +15,21 @@ pub struct Block {
 pub fn blocks() -> Vec<Block> {
     Vec::new()
 }
+
+/// What a thread's block of an object begins with.
+#[derive(Debug, Clone, Copy)]
+pub struct Image {
+    /// The bytes that are not zero at first.
+    pub start: *const u8,
+    /// How many those are.
+    pub filled: usize,
+    /// The block's size.
+    pub bytes: usize,
+    /// What its address is a multiple of.
+    pub align: usize,
+}
+
+/// None.
+pub fn image(_module: usize) -> Option<Image> {
+    None
+}

@@ -6,6 +6,7 @@
 
 use super::Error;
 use super::edit::Edit;
+use super::symbols::Original;
 use super::tables::{Import, Tables, own_name};
 use crate::sys::loader::{self, Handle, Loaded, Segment};
 use crate::sys::memory::page_bytes;
@@ -210,6 +211,11 @@ impl Held<'_> {
     /// The address of a function of the object, or of one it depends on, by the name it exports.
     pub fn symbol(&self, name: &CStr) -> Option<usize> {
         self.handle.symbol(name, None)
+    }
+
+    /// The same, as the original of an import that the global scope does not have.
+    pub fn original(&self, name: &CStr) -> Option<Original> {
+        self.symbol(name).map(Original::of_function)
     }
 
     /// Keeps it loaded after the description is gone.

@@ -23,6 +23,13 @@ pub struct Original {
     pub(super) bound: usize,
 }
 
+impl Original {
+    /// A function that references are bound to directly.
+    pub(super) fn of_function(address: usize) -> Self {
+        Self { address, bound: address }
+    }
+}
+
 /// Looks originals up in the global scope, each once.
 pub struct Originals<'a> {
     objects: &'a [Object],
