@@ -24,7 +24,7 @@ PACKAGES = (
     "mypy>=2.4",
     "pydantic-core>=2",
     "rich>=13",
-    # Libraries that count on their OS thread. With wheels for every Python of the matrix; a newer one does without.
+    # Libraries that count on their OS thread; a Python newer than these may have no wheels yet.
     *(
         f"{name}; python_version < '3.16'"
         for name in ("numpy>=2", "greenlet>=3", "sqlalchemy>=2", "aiosqlite>=0.20", "cytoolz>=1")
