@@ -18,8 +18,8 @@ use std::ptr;
 /// What is asked for: the loader's number of an object, and an offset into its block (`tls_index` in glibc).
 #[repr(C)]
 pub(super) struct Place {
-    module: usize,
-    offset: usize,
+    pub(super) module: usize,
+    pub(super) offset: usize,
 }
 
 type Destructor = unsafe extern "C" fn(*mut c_void);

@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::time::Duration;
 
+mod locals_tests;
+
 const LIMIT: Duration = Duration::from_secs(30);
 const MS: u64 = 1_000_000;
 
