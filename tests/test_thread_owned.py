@@ -50,7 +50,9 @@ LOOPS = {}
 
 
 def loop(i):
-    return LOOPS.setdefault(i, asyncio.SelectorEventLoop()) if i not in LOOPS else LOOPS[i]
+    if i not in LOOPS:
+        LOOPS[i] = asyncio.SelectorEventLoop()
+    return LOOPS[i]
 
 
 # name: how goroutine i sets it, and what it reads then.
@@ -102,8 +104,6 @@ OWNED = {
 @pytest.mark.parametrize("name", OWNED)
 def test_what_a_goroutine_sets_is_its_own_over_parks_and_moves(name):
     put, get, expected = OWNED[name]
-    if name == "numpy print options" and numpy().lib.NumpyVersion(numpy().__version__) < "2.2.0":
-        pytest.skip("before 2.2 they belong to the process")
     before = get() if name != "context variable" else None
 
     def body(i):
@@ -353,7 +353,12 @@ def test_calls_that_wait_for_the_main_thread_are_made_at_its_next_turn():
 
 # what stays the OS thread's
 
-NAMES = tuple(ctypes.create_string_buffer(b"gort-test-%d" % i, 16) for i in range(4))
+ALL_CATEGORIES = 0x1FBF  # LC_ALL_MASK
+libc.newlocale.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p]
+libc.uselocale.argtypes = [ctypes.c_void_p]
+libc.newlocale.restype = libc.uselocale.restype = ctypes.c_void_p
+LOCALES = [libc.newlocale(ALL_CATEGORIES, name, None) for name in (b"C", b"C.UTF-8")]
+NAMES = [b"gort-test-%d" % i for i in range(4)]
 
 
 def thread_name():
@@ -362,32 +367,29 @@ def thread_name():
     return name.value
 
 
+# name: how to set it, how to read it, and its values.
 OS_THREADS = {
-    "rounding mode": (
-        lambda i: libm.fesetround((i % 4) << 10),
-        lambda: libm.fegetround() >> 10,
-        lambda i: i % 4,
-    ),
-    "name": (lambda i: libc.prctl(15, NAMES[i % 4]), thread_name, lambda i: NAMES[i % 4].value),
+    "rounding mode": (libm.fesetround, libm.fegetround, [0, 0x400, 0x800, 0xC00]),
+    "locale": (libc.uselocale, lambda: libc.uselocale(None), LOCALES),
+    "name": (lambda name: libc.prctl(15, name), thread_name, NAMES),  # PR_SET_NAME
 }
 
 
 @pytest.mark.parametrize("name", OS_THREADS)
 def test_what_is_the_os_threads_is_kept_by_who_is_locked_to_it(name):
-    put, get, expected = OS_THREADS[name]
+    put, get, values = OS_THREADS[name]
+    assert None not in values
 
     def body(i):
+        mine = values[i % len(values)]
         with gort.locked_os_thread():
             before = get()
-            put(i)
+            put(mine)
             wrong = 0
             for k in range(PARKS):
                 wander(k)
-                wrong += get() != expected(i)
-            if name == "name":
-                libc.prctl(15, before)
-            else:
-                put(before)
+                wrong += get() != mine
+            put(before)
         return wrong
 
     assert moving(body, 4) == [0] * 4
