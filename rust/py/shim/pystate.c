@@ -337,8 +337,13 @@ void gort_switch(PyThreadState *to) {
 #if PY_VERSION_HEX < 0x030C0000
     /* PyGILState_Ensure looks here; Swap of 3.11 does not move it. */
     PyThread_tss_set(&_PyRuntime.gilstate.autoTSSkey, to);
-    /* Nor does it look, as taking the GIL does, for calls that wait for the main thread (Py_AddPendingCall). */
-    if (to == main_state && _Py_atomic_load_relaxed(&to->interp->ceval.pending.calls_to_do))
+#define WAITING_CALLS to->interp->ceval.pending
+#elif PY_VERSION_HEX < 0x030D0000
+#define WAITING_CALLS _PyRuntime.ceval.pending_mainthread
+#endif
+#ifdef WAITING_CALLS
+    /* Calls that wait for the main thread (Py_AddPendingCall) stop its evaluator only when it takes the GIL itself. */
+    if (to == main_state && _Py_atomic_load_relaxed(&WAITING_CALLS.calls_to_do))
         _Py_atomic_store_relaxed(&to->interp->ceval.eval_breaker, 1);
 #endif
     /* Signals belong to the main goroutine: while another runs on its thread nobody is the main thread. */
