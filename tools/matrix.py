@@ -29,6 +29,9 @@ PACKAGES = (
         f"{name}; python_version < '3.16'"
         for name in ("numpy>=2", "greenlet>=3", "sqlalchemy>=2", "aiosqlite>=0.20", "cytoolz>=1")
     ),
+    "coverage>=7.10",
+    "memray>=1.19",
+    "py-spy>=0.4",
 )
 
 

@@ -23,6 +23,7 @@
 static PyThreadState *main_state;
 
 int gort_is_detached(PyThreadState *t);
+void gort_renew_profile(PyThreadState *t);
 
 /* What pthread_self answers the main goroutine; 0 while pthread_self answers by OS thread. */
 static unsigned long main_identity;
@@ -333,6 +334,8 @@ void gort_end_hurry(void) {
 }
 
 void gort_switch(PyThreadState *to) {
+    if (to->c_profilefunc != NULL)
+        gort_renew_profile(to);
     PyThreadState *from = PyThreadState_Swap(to);
 #if PY_VERSION_HEX < 0x030C0000
     /* PyGILState_Ensure looks here; Swap of 3.11 does not move it. */

@@ -76,6 +76,7 @@ unsafe extern "C" {
     fn gort_signals_pending() -> i32;
     fn gort_count_threads() -> isize;
     pub(crate) fn gort_set_main(t: *mut ffi::PyThreadState) -> i32;
+    pub(crate) fn gort_begin_tools();
     pub(crate) fn gort_is_pristine(t: *mut ffi::PyThreadState) -> i32;
     pub(crate) fn gort_copy_context() -> *mut ffi::PyObject;
     pub(crate) fn gort_set_context(context: *mut ffi::PyObject);

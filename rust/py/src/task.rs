@@ -188,6 +188,7 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
         if (*obj).has(RESERVED) {
             rt.set_reserved(g, true);
         }
+        host::gort_begin_tools();
         let result = if rt.take_request_to_end(g) {
             error::set(error::goroutine_exit(), "cancelled before it ran");
             ptr::null_mut()

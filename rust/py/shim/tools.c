@@ -1,0 +1,138 @@
+/* Trace and profile functions that a new thread would begin with, for new goroutines, and memray's for those that go on.
+ *
+ * `threading` gives them to each thread it starts (threading.settrace, threading.setprofile); coverage and debuggers count
+ * on that. A goroutine takes them from the same place, `_trace_hook` and `_profile_hook` of the module. Nothing is looked
+ * up while nothing there has changed: sys.modules and the module's names are watched, on 3.11 by their version tags.
+ * The GIL is held everywhere here. */
+#define _GNU_SOURCE /* dladdr */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <dlfcn.h>
+#include <string.h>
+
+PyObject *gort_take_exception(void);
+void gort_raise(PyObject *value);
+void gort_begin_tools(void);
+void gort_renew_profile(PyThreadState *t);
+
+static PyObject *trace_hook, *profile_hook; /* owned; NULL when there is none */
+
+#if PY_VERSION_HEX < 0x030C0000
+static uint64_t modules_version, names_version;
+static PyObject *names; /* borrowed from the module, which sys.modules keeps; read only while its version is the one seen */
+
+static int has_changed(void) {
+    if (((PyDictObject *)PyImport_GetModuleDict())->ma_version_tag != modules_version)
+        return 1;
+    return names != NULL && ((PyDictObject *)names)->ma_version_tag != names_version;
+}
+
+static void watch(PyObject *modules, PyObject *module_names) {
+    modules_version = ((PyDictObject *)modules)->ma_version_tag;
+    names = module_names;
+    names_version = names == NULL ? 0 : ((PyDictObject *)names)->ma_version_tag;
+}
+#else
+static int changed = 1;
+
+/* Called before the change is made: nobody looks until it is. */
+static int on_change(PyDict_WatchEvent event, PyObject *dict, PyObject *key, PyObject *value) {
+    (void)event, (void)dict, (void)key, (void)value;
+    changed = 1;
+    return 0;
+}
+
+static int has_changed(void) { return changed; }
+
+static void watch(PyObject *modules, PyObject *module_names) {
+    static int watcher = -1;
+    if (watcher < 0)
+        watcher = PyDict_AddWatcher(on_change);
+    /* Without one of the interpreter's eight watchers each start of a goroutine looks. */
+    changed = watcher < 0 || PyDict_Watch(watcher, modules) < 0
+              || (module_names != NULL && PyDict_Watch(watcher, module_names) < 0);
+    PyErr_Clear();
+}
+#endif
+
+static void look_up(PyObject **hook, PyObject *module_names, const char *name) {
+    PyObject *found = module_names == NULL ? NULL : PyDict_GetItemString(module_names, name);
+    PyObject *old = *hook;
+    *hook = found == Py_None ? NULL : Py_XNewRef(found);
+    Py_XDECREF(old); /* last: it may run code */
+}
+
+static void look(void) {
+    PyObject *modules = PyImport_GetModuleDict();
+    PyObject *module = PyDict_GetItemString(modules, "threading");
+    PyObject *module_names = module != NULL && PyModule_Check(module) ? PyModule_GetDict(module) : NULL;
+    watch(modules, module_names);
+    look_up(&trace_hook, module_names, "_trace_hook");
+    look_up(&profile_hook, module_names, "_profile_hook");
+}
+
+/* memray keeps a copy of the Python stack per OS thread, of frames it does not own, by the calls and returns it is told of:
+ * with goroutines in turn it would pop one's frames for another's and look at frames that are gone. When its function
+ * is installed on a state it takes that state's whole stack instead, so each state that goes on gets it anew. */
+static int is_memrays(Py_tracefunc function) {
+    static Py_tracefunc known, other;
+    if (function == NULL || function == other)
+        return 0;
+    if (function == known)
+        return 1;
+    Dl_info info;
+    int is = dladdr((void *)(uintptr_t)function, &info) && info.dli_fname != NULL && strstr(info.dli_fname, "/_memray.");
+    *(is ? &known : &other) = function;
+    return is;
+}
+
+/* The first event on a state since it goes on, on the goroutine's own stack: `hook` is memray's threading.setprofile
+ * function, which installs memray's own where this one is. */
+static int on_first_event(PyObject *hook, PyFrameObject *frame, int what, PyObject *argument) {
+    (void)what, (void)argument;
+    PyThreadState *t = PyThreadState_Get();
+    PyObject *exception = PyErr_Occurred() ? gort_take_exception() : NULL;
+    Py_INCREF(hook); /* the state's reference goes meanwhile */
+    PyObject *done = PyObject_CallFunction(hook, "OsO", (PyObject *)frame, "call", Py_None);
+    if (done == NULL)
+        PyErr_WriteUnraisable(hook);
+    Py_XDECREF(done);
+    Py_DECREF(hook);
+    if (t->c_profilefunc == on_first_event)
+        PyEval_SetProfile(NULL, NULL); /* it tracks no more */
+    if (exception != NULL)
+        gort_raise(exception);
+    return 0;
+}
+
+/* The state `t`, which has a profile function, becomes current. On any stack: runs no Python code. */
+void gort_renew_profile(PyThreadState *t) {
+    if (!is_memrays(t->c_profilefunc))
+        return;
+    if (has_changed())
+        look();
+    if (profile_hook == NULL)
+        return;
+    PyObject *old = t->c_profileobj;
+    t->c_profilefunc = on_first_event; /* one for another: what the interpreter counts stays right */
+    t->c_profileobj = Py_NewRef(profile_hook);
+    Py_XDECREF(old); /* memray's is NULL or a number */
+}
+
+static void set(const char *function, PyObject *hook) {
+    PyObject *setter = PySys_GetObject(function);
+    PyObject *done = setter == NULL ? NULL : PyObject_CallOneArg(setter, hook);
+    if (done == NULL)
+        PyErr_WriteUnraisable(hook);
+    Py_XDECREF(done);
+}
+
+/* The running goroutine begins. On its stack. */
+void gort_begin_tools(void) {
+    if (has_changed())
+        look();
+    if (trace_hook != NULL)
+        set("settrace", trace_hook);
+    if (profile_hook != NULL)
+        set("setprofile", profile_hook);
+}
