@@ -24,6 +24,7 @@ static PyThreadState *main_state;
 
 int gort_is_detached(PyThreadState *t);
 void gort_renew_profile(PyThreadState *t);
+int gort_is_main(PyThreadState *t);
 
 /* What pthread_self answers the main goroutine; 0 while pthread_self answers by OS thread. */
 static unsigned long main_identity;
@@ -85,6 +86,8 @@ int gort_set_main(PyThreadState *t) {
 #endif
     return main_thread_word != NULL;
 }
+
+int gort_is_main(PyThreadState *t) { return t == main_state; }
 
 /* From now on each goroutine has an identity of its own, the main goroutine `identity`, wherever they run. */
 void gort_set_identity(unsigned long identity) {

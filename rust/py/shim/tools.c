@@ -4,18 +4,22 @@
  * on that. A goroutine takes them from the same place, `_trace_hook` and `_profile_hook` of the module. Nothing is looked
  * up while nothing there has changed: sys.modules and the module's names are watched, on 3.11 by their version tags.
  * The GIL is held everywhere here. */
-#define _GNU_SOURCE /* dladdr */
+#define _GNU_SOURCE /* dladdr, syscall */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <dlfcn.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 PyObject *gort_take_exception(void);
 void gort_raise(PyObject *value);
 void gort_begin_tools(void);
 void gort_renew_profile(PyThreadState *t);
+int gort_is_main(PyThreadState *t);
 
 static PyObject *trace_hook, *profile_hook; /* owned; NULL when there is none */
+static int profile_is_memrays;
 
 #if PY_VERSION_HEX < 0x030C0000
 static uint64_t modules_version, names_version;
@@ -62,6 +66,14 @@ static void look_up(PyObject **hook, PyObject *module_names, const char *name) {
     Py_XDECREF(old); /* last: it may run code */
 }
 
+static int is_from_memray(PyObject *hook) {
+    PyObject *name = hook == NULL ? NULL : PyObject_GetAttrString(hook, "__module__");
+    int is = name != NULL && PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, "memray._memray") == 0;
+    Py_XDECREF(name);
+    PyErr_Clear();
+    return is;
+}
+
 static void look(void) {
     PyObject *modules = PyImport_GetModuleDict();
     PyObject *module = PyDict_GetItemString(modules, "threading");
@@ -69,6 +81,7 @@ static void look(void) {
     watch(modules, module_names);
     look_up(&trace_hook, module_names, "_trace_hook");
     look_up(&profile_hook, module_names, "_profile_hook");
+    profile_is_memrays = is_from_memray(profile_hook);
 }
 
 /* memray keeps a copy of the Python stack per OS thread, of frames it does not own, by the calls and returns it is told of:
@@ -86,17 +99,64 @@ static int is_memrays(Py_tracefunc function) {
     return is;
 }
 
+/* The number under which memray records a state on the calling OS thread; 0: the one it has. One per goroutine and thread:
+ * what a thread still has to pop of a goroutine that went on elsewhere concerns nobody. `kept` is the main goroutine's on
+ * the main thread, whose outermost frames memray leaves out of its reports; 0 as long as no other was set there. */
+static unsigned long long number_here(PyThreadState *t, unsigned long long kept, int on_main_thread) {
+    if (on_main_thread && gort_is_main(t))
+        return kept;
+    return (unsigned long long)t->id << 32 | (unsigned long long)syscall(SYS_gettid);
+}
+
+/* A new types.SimpleNamespace, or NULL. */
+static PyObject *new_namespace(void) {
+    PyObject *types = PyImport_ImportModule("types");
+    PyObject *made = types == NULL ? NULL : PyObject_CallMethod(types, "SimpleNamespace", NULL);
+    Py_XDECREF(types);
+    return made;
+}
+
+/* Tells memray of a switch between greenlets: it empties the thread's stack under the number it had, and takes that of `t`
+ * under its own. Returns -1 with an exception set. */
+static int tell_memray(PyThreadState *t) {
+    static PyObject *from, *to;
+    static unsigned long long main_number;
+    PyObject *module = PyDict_GetItemString(PyImport_GetModuleDict(), "memray._memray");
+    if (module == NULL || !PyObject_HasAttrString(module, "greenlet_trace_function"))
+        return 0; /* another version: all goroutines of a thread are one to it */
+    int on_main_thread = syscall(SYS_gettid) == getpid();
+    unsigned long long number = number_here(t, main_number, on_main_thread);
+    if (number == 0)
+        return 0;
+    if ((from == NULL && (from = new_namespace()) == NULL) || (to == NULL && (to = new_namespace()) == NULL))
+        return -1;
+    PyObject *value = PyLong_FromUnsignedLongLong(number);
+    int failed = value == NULL || PyObject_SetAttrString(to, "_memray_tid", value) < 0;
+    Py_XDECREF(value);
+    PyObject *done = failed ? NULL : PyObject_CallMethod(module, "greenlet_trace_function", "s(OO)", "switch", from, to);
+    if (done == NULL)
+        return -1;
+    Py_DECREF(done);
+    if (on_main_thread && main_number == 0 && (value = PyObject_GetAttrString(from, "_memray_tid")) != NULL) {
+        main_number = PyLong_AsUnsignedLongLong(value);
+        Py_DECREF(value);
+    }
+    return PyErr_Occurred() ? -1 : 0;
+}
+
 /* The first event on a state since it goes on, on the goroutine's own stack: `hook` is memray's threading.setprofile
  * function, which installs memray's own where this one is. */
 static int on_first_event(PyObject *hook, PyFrameObject *frame, int what, PyObject *argument) {
-    (void)what, (void)argument;
+    (void)argument;
+    if (what == PyTrace_RETURN)
+        return 0; /* it would hold the frame that ends, and not be told of its end */
     PyThreadState *t = PyThreadState_Get();
     PyObject *exception = PyErr_Occurred() ? gort_take_exception() : NULL;
     Py_INCREF(hook); /* the state's reference goes meanwhile */
     PyObject *done = PyObject_CallFunction(hook, "OsO", (PyObject *)frame, "call", Py_None);
-    if (done == NULL)
-        PyErr_WriteUnraisable(hook);
     Py_XDECREF(done);
+    if (done == NULL || (is_memrays(t->c_profilefunc) && tell_memray(t) < 0))
+        PyErr_WriteUnraisable(hook);
     Py_DECREF(hook);
     if (t->c_profilefunc == on_first_event)
         PyEval_SetProfile(NULL, NULL); /* it tracks no more */
@@ -111,7 +171,7 @@ void gort_renew_profile(PyThreadState *t) {
         return;
     if (has_changed())
         look();
-    if (profile_hook == NULL)
+    if (!profile_is_memrays)
         return;
     PyObject *old = t->c_profileobj;
     t->c_profilefunc = on_first_event; /* one for another: what the interpreter counts stays right */
@@ -133,6 +193,8 @@ void gort_begin_tools(void) {
         look();
     if (trace_hook != NULL)
         set("settrace", trace_hook);
-    if (profile_hook != NULL)
+    if (profile_is_memrays)
+        PyEval_SetProfile(on_first_event, profile_hook);
+    else if (profile_hook != NULL)
         set("setprofile", profile_hook);
 }
