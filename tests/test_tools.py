@@ -133,7 +133,11 @@ def test_faulthandler_stops_at_a_hundred_as_for_threads():
     print("joined", flush=True)
     """
     dump = check(code)
-    assert dump.count("in waits") in (98, 99, 100)  # main and an idle OS thread may be of the hundred
+    assert dump.count("in waits") in (
+        98,
+        99,
+        100,
+    )  # main and an idle OS thread may be of the hundred
     assert "\n...\n" in dump
     assert dump.endswith("joined\n")
 
@@ -257,7 +261,15 @@ def debug(tmp_path, *command: str, says: list[str], hogs: int) -> str:
 @pytest.mark.parametrize("hogs", [0, 2])
 def test_pdb_steps_over_a_park_in_a_goroutine(tmp_path, hogs):
     step = ["n"] * (sys.version_info < (3, 13))  # later ones stop at the call itself
-    says = ["n", "p ('first', first)", "n", "p ('got', got)", "where", "up", "p 'up', 'got' in dir()"]
+    says = [
+        "n",
+        "p ('first', first)",
+        "n",
+        "p ('got', got)",
+        "where",
+        "up",
+        "p 'up', 'got' in dir()",
+    ]
     if not step:
         says = ["n", *says]
     out = debug(tmp_path, says=[*says, "c"], hogs=hogs)
@@ -340,6 +352,7 @@ def test_cprofile_in_a_goroutine_beside_others(other):
     def work():
         for n in range(10): pause(n)
     def other():
+        begun.append(True)
         {other}
     def measured():
         with cProfile.Profile() as profile: work()
@@ -347,9 +360,9 @@ def test_cprofile_in_a_goroutine_beside_others(other):
         ch.close()
         found = pstats.Stats(profile).get_stats_profile().func_profiles
         print(found["work"].ncalls, found["pause"].ncalls)
-    done, ch = [], gort.Chan()
+    begun, done, ch = [], [], gort.Chan()
     others = [gort.go(other) for _ in range(2)]
-    gort.gosched()
+    while len(begun) < len(others): gort.gosched()  # what begins while it looks is a call, too
     for g in [gort.go(measured), *others]:
         try: g.join(timeout=20)
         except gort.ChanClosed: pass

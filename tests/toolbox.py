@@ -11,7 +11,13 @@ import pytest
 from children import HERE, LIMIT
 
 #: Tools would write for a terminal of that width, and count on no configuration of who runs the tests.
-PLAIN = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", "PYTHON_COLORS": "0", "HOME": "/nowhere"}
+PLAIN = {
+    "COLUMNS": "200",
+    "NO_COLOR": "1",
+    "TERM": "dumb",
+    "PYTHON_COLORS": "0",
+    "HOME": "/nowhere",
+}
 
 
 def run_tool(name: str, *arguments: object, stdin: str = "", **env: str):
