@@ -105,10 +105,11 @@ def test_faulthandler_dumps_every_goroutine_at_a_signal(sender):
     how = {
         "main": "os.kill(os.getpid(), signal.SIGUSR1)",
         "goroutine": "gort.go(os.kill, os.getpid(), signal.SIGUSR1).join()",
-        "outside": "subprocess.run(['kill', '-USR1', str(os.getpid())], check=True)",
+        "outside": "subprocess.run([sys.executable, '-c', f'import os; os.kill({os.getpid()}, 10)'], check=True)",
     }[sender]
     code = f"""
 import signal, subprocess
+assert signal.SIGUSR1 == 10
 with tempfile.TemporaryFile("w+") as file:
     faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
     {how}
