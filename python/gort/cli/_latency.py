@@ -22,6 +22,7 @@ __all__ = [
     "more_urgent",
     "quota",
     "slice_over",
+    "ticking",
 ]
 
 HOGS = 10  # goroutines that compute meanwhile
@@ -149,6 +150,45 @@ def by_hand(count: int) -> Latency:
     for g in [gort.go(give_way), gort.go(give_way)]:
         g.join()
     return Latency(late)
+
+
+def ticking(ticks: int, tickers: int = 1000, blocked: int = 100) -> tuple[Latency, float]:
+    """Goroutines that each tick every 10 ms while `blocked` others sit in C calls.
+
+    How late the ticks are, and the mean period in parts of 10 ms.
+    """
+    import ctypes
+
+    usleep = ctypes.CDLL(None).usleep
+    stop: list[bool] = []
+
+    def block() -> None:
+        while not stop:
+            usleep(50_000)
+
+    late: list[int] = []
+    periods: list[float] = []
+
+    def tick() -> None:
+        begun = due = monotonic_ns()
+        for _ in range(ticks):
+            due += 10_000_000
+            gort.sleep(max(due - monotonic_ns(), 0) / 1e9)
+            late.append(max(monotonic_ns() - due, 0))
+        periods.append((monotonic_ns() - begun) / ticks / 10_000_000)
+
+    blockers = [gort.go(block) for _ in range(blocked)]
+    gs = []
+    for i in range(tickers):  # spread over a period
+        gs.append(gort.go(tick))
+        if i % 10 == 9:
+            gort.sleep(0.0001)
+    for g in gs:
+        g.join()
+    stop.append(True)
+    for g in blockers:
+        g.join()
+    return Latency(late), sum(periods) / len(periods)
 
 
 def quota(seconds: float, part: float = 0.2) -> float:

@@ -24,6 +24,8 @@ const QUIET_ROUNDS: u32 = 50;
 /// A P out for this long is handed off even if nobody waits, so that the next to come finds it idle, ns.
 const HAND_OFF_NS: u64 = 1_000_000;
 
+/// Shortest pause for the sake of a timer whose owner may go before who computes, ns: the system's own slack.
+const WAKE_PAUSE_NS: u64 = 50_000;
 /// Longest pause while somebody who waits for a descriptor may go before who computes, ns.
 const NET_PAUSE_NS: u64 = 1_000_000;
 
@@ -313,7 +315,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
             Look::Quiet => (pause_ns * 2).min(MAX_PAUSE_NS),
         };
         if rt.policies.watches_wakes() {
-            pause_ns = pause_ns.min(rt.next_timer().saturating_sub(clock::now_ns()).max(MIN_PAUSE_NS));
+            pause_ns = pause_ns.min(rt.next_timer().saturating_sub(clock::now_ns()).max(WAKE_PAUSE_NS));
             pause_ns = if rt.net.waiting() == 0 { pause_ns } else { pause_ns.min(NET_PAUSE_NS) };
         }
     }

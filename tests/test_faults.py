@@ -1,0 +1,219 @@
+"""What the system refuses, what memory runs out in, and exceptions from outside: nobody is lost, and who asked is told."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+from children import check, shared_library
+
+#: Refuses what its word `refuses` names, once it is set.
+REFUSES = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+volatile int refuses_threads, refuses_epoll, refuses_stacks, refused;
+int pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *x)
+{
+    if (refuses_threads) { refused++; return EAGAIN; }
+    return ((int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))dlsym(RTLD_NEXT, "pthread_create"))(t, a, f, x);
+}
+int epoll_create1(int flags)
+{
+    if (refuses_epoll) { refused++; errno = EMFILE; return -1; }
+    return ((int (*)(int))dlsym(RTLD_NEXT, "epoll_create1"))(flags);
+}
+void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offset)
+{
+    if (refuses_stacks && bytes >= 1 << 20) { refused++; errno = ENOMEM; return MAP_FAILED; }
+    return ((void *(*)(void *, size_t, int, int, int, off_t))dlsym(RTLD_NEXT, "mmap"))(at, bytes, protection, flags, fd, offset);
+}
+"""
+
+HEADER = """
+import ctypes, gort, os, socket, sys, threading
+libc = ctypes.CDLL(None)
+def word(name): return ctypes.c_int.in_dll(ctypes.CDLL(os.environ["LD_PRELOAD"]), name)
+"""
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory):
+    """Runs code in a child where things can be refused."""
+    library = shared_library(tmp_path_factory.mktemp("faults") / "librefuses.so", REFUSES)
+
+    def run(code, **env):
+        check(HEADER + dedent(code), LD_PRELOAD=library, **env)
+
+    return run
+
+
+@pytest.mark.parametrize("from_the_start", [True, False])
+def test_refused_threads_cost_time_and_nothing_else(refusing, from_the_start):
+    """Nobody can take a blocked goroutine's P, nor watch: each call is waited for, and all goes on."""
+    refusing(
+        f"""
+        def main():
+            if {from_the_start}: word("refuses_threads").value = 1
+            done = [gort.go(str, i) for i in range(100)]
+            word("refuses_threads").value = 1
+            def block(i):
+                libc.usleep(2000)
+                return i
+            gs = [gort.go(block, i) for i in range(20)]
+            ch = gort.Chan()
+            gort.go(lambda: [ch.send(i) for i in range(100)] and ch.close())
+            assert list(ch) == list(range(100))
+            assert [g.join() for g in gs] == list(range(20))
+            assert [g.join() for g in done] == [str(i) for i in range(100)]
+            word("refuses_threads").value = 0
+            assert [g.join() for g in [gort.go(block, i) for i in range(20)]] == list(range(20))
+            assert word("refused").value > 0
+        gort.run(main)
+        """
+    )
+
+
+def test_without_epoll_calls_block_their_threads(refusing):
+    refusing(
+        """
+        def main():
+            word("refuses_epoll").value = 1
+            pairs = [socket.socketpair() for _ in range(10)]
+            gs = [gort.go(a.recv, 10) for a, _ in pairs]
+            gort.sleep(0.01)
+            for i, (_, b) in enumerate(pairs): b.sendall(b"%d" % i)
+            assert [g.join() for g in gs] == [b"%d" % i for i in range(10)]
+            assert word("refused").value > 0
+        gort.run(main)
+        """
+    )
+
+
+def test_refused_stacks_are_memory_errors_of_those_that_asked(refusing):
+    refusing(
+        """
+        def main():
+            gate = gort.Chan()
+            word("refuses_stacks").value = 1
+            gs = [gort.spawn(gate.recv, stack_size=1 << 24) for _ in range(50)]
+            gort.sleep(0.01)
+            for _ in range(60): gate.try_send(None)
+            ends = []
+            for g in gs:
+                try: ends.append(g.join(timeout=20))
+                except MemoryError as error: ends.append(str(error))
+            assert "gort: no memory for a goroutine's stack" in ends, ends
+            word("refuses_stacks").value = 0
+            assert gort.spawn(lambda: 5, stack_size=1 << 24).join() == 5
+        gort.run(main)
+        """
+    )
+
+
+def test_memory_that_runs_out_anywhere_in_a_start_is_a_memory_error():
+    pytest.importorskip("_testcapi", reason="this Python came without _testcapi")
+    check(
+        """
+        import _testcapi, gort
+        def body(a, b=0): return a + b
+        gort.go(body, 1).join()
+        outcomes = set()
+        for start in (lambda: gort.go(body, 1, b=2), lambda: gort.spawn(body, (1,), {"b": 2}, name="x")):
+            for after in range(40):
+                g = None
+                _testcapi.set_nomemory(after, after + 1)
+                try: g = start()
+                except MemoryError: outcomes.add("refused")
+                finally: _testcapi.remove_mem_hooks()
+                if g is not None:
+                    try: assert g.join(timeout=20) == 3
+                    except MemoryError: outcomes.add("ended")
+        assert "refused" in outcomes, outcomes
+        assert gort.go(body, 1).join() == 1
+        """
+    )
+
+
+@pytest.mark.parametrize("doing", ["computes", "parks"])
+def test_an_exception_raised_from_outside_reaches_its_goroutine_and_no_other(doing):
+    check(
+        f"""
+        import ctypes, gort, threading
+        def main():
+            idents, ch, stop = [], gort.Chan(), []
+            def computes():
+                idents.append(threading.get_ident())
+                while not stop: pass
+            def parks():
+                idents.append(threading.get_ident())
+                while True: ch.recv()
+            def other():
+                while not stop: gort.sleep(0.001)
+                return "well"
+            g, well = gort.go({doing}), gort.go(other)
+            while not idents: gort.sleep(0.001)
+            raised = ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(idents[0]), ctypes.py_object(KeyError))
+            assert raised == 1
+            if {doing!r} == "parks": ch.send(None)
+            try: g.join(timeout=20)
+            except KeyError: pass
+            else: raise AssertionError("nothing was raised")
+            stop.append(True)
+            assert well.join() == "well"
+        gort.run(main)
+        """
+    )
+
+
+PARKS = {
+    "send": "ch.send('value')",
+    "recv": "ch.recv()",
+    "select": "gort.select(gort.recv(ch), gort.send(other, 'value'))",
+    "sleep": "gort.sleep(1000)",
+    "join": "gort.go(ch.recv).join()",
+    "mutex": "mutex.lock()",
+    "rwmutex": "rw.rlock()",
+    "cond": "cond_wait()",
+    "wait group": "group.wait()",
+    "semaphore": "semaphore.acquire()",
+}
+
+
+@pytest.mark.parametrize("park", PARKS)
+def test_cancelled_at_any_park_a_goroutine_keeps_no_lock_and_takes_no_value(park):
+    check(
+        f"""
+        import gort
+        def main():
+            ch, other = gort.Chan(), gort.Chan()
+            mutex, rw, group = gort.Mutex(), gort.RWMutex(), gort.WaitGroup()
+            semaphore, lock = gort.Semaphore(1), gort.Mutex()
+            cond = gort.Cond(lock)
+            mutex.lock(); rw.lock(); group.add(1); semaphore.acquire()
+            def cond_wait():
+                with lock: cond.wait()
+            def body():
+                {PARKS[park]}
+            g = gort.go(body)
+            while g.status in ("runnable", "running"): gort.gosched()
+            assert g.cancel()
+            try: g.join(timeout=20)
+            except gort.Cancelled: pass
+            # Everything is as if it had never come.
+            mutex.unlock(); assert mutex.try_lock()
+            rw.unlock(); assert rw.try_lock()
+            semaphore.release(); assert semaphore.try_acquire()
+            group.done(); group.wait(timeout=20)
+            assert lock.try_lock()
+            assert not ch.try_send(1) or {park!r} == "join"  # the inner one still receives
+            assert ch.try_recv()[:1] != ("value",)
+            assert not other.try_recv()[2]
+        gort.run(main)
+        """
+    )
