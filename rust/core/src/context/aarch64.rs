@@ -133,6 +133,33 @@ pub fn has_current() -> bool {
     !super::current_get().is_null()
 }
 
+/// Reads a word of a parked stack. By an instruction of its own: a sanitizer that watches loads would object to the space
+/// between variables, which is looked through too.
+///
+/// # Safety
+/// The word is mapped and nobody writes it meanwhile.
+#[inline]
+pub unsafe fn stack_word(at: usize) -> usize {
+    let word: usize;
+    // SAFETY: the caller's promise.
+    unsafe {
+        std::arch::asm!("ldr {word}, [{at}]", word = out(reg) word, at = in(reg) at, options(nostack, preserves_flags, readonly))
+    };
+    word
+}
+
+/// Writes one, in the same way.
+///
+/// # Safety
+/// The word is mapped and nobody else uses it meanwhile.
+#[inline]
+pub unsafe fn set_stack_word(at: usize, word: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        std::arch::asm!("str {word}, [{at}]", word = in(reg) word, at = in(reg) at, options(nostack, preserves_flags))
+    };
+}
+
 /// A context that calls `entry(value)` on the stack below `stack_top` when first switched to.
 ///
 /// # Safety

@@ -24,9 +24,9 @@ mod calls;
 pub use calls::{call_to_the_end, current_get, current_set, pass_on, set_filter, switch};
 #[cfg(not(loom))]
 pub use machine::has_current;
-pub use machine::init;
 #[cfg(loom)]
 pub use machine::{call_to_the_end, current_get, current_set, switch};
+pub use machine::{init, set_stack_word, stack_word};
 
 /// What an unwinder meets at the frame of `call_to_the_end`: here the thread stays, for good.
 ///

@@ -33,6 +33,22 @@ pub unsafe fn call_to_the_end(_function: *const (), _a: usize, _b: usize, _c: us
     panic!("a model has no host")
 }
 
+/// Not part of a model.
+///
+/// # Safety
+/// None is needed: it panics.
+pub unsafe fn stack_word(_at: usize) -> usize {
+    panic!("a model has no stacks")
+}
+
+/// Not part of a model.
+///
+/// # Safety
+/// None is needed: it panics.
+pub unsafe fn set_stack_word(_at: usize, _word: usize) {
+    panic!("a model has no stacks")
+}
+
 /// The calling model thread's pointer.
 pub fn current_get() -> *mut u8 {
     CURRENT.with(Cell::get)

@@ -7,9 +7,9 @@
 //! does no harm. docs/design/003-moving.md tells how it is known that nothing else is kept.
 
 use super::machine::Machine;
+use crate::context;
 use crate::goroutine::Bundle;
 use crate::sys::tls::{self, Block};
-use std::ptr;
 
 /// Thread-locals of an M's thread, as its thread saw them when it started. The interpreter's and the C library's are there
 /// from the start of a thread.
@@ -49,14 +49,13 @@ impl Machine {
         let range = from.thread_locals.range();
         let (low, high) = (bundle.context.stack_pointer(), bundle.top);
         for at in (low..high).step_by(size_of::<usize>()) {
-            let word: *mut usize = ptr::with_exposed_provenance_mut(at);
-            // SAFETY: inside the used part of the stack. Volatile: the words belong to C frames.
+            // SAFETY: inside the used part of the stack, which is nobody's but this M's.
             unsafe {
-                let value = word.read_volatile();
+                let value = context::stack_word(at);
                 if range.contains(&value)
                     && let Some(new) = from.thread_locals.moved(value, &self.thread_locals)
                 {
-                    word.write_volatile(new);
+                    context::set_stack_word(at, new);
                 }
             }
         }
