@@ -126,6 +126,21 @@ impl Machine {
         }
     }
 
+    /// What comes first in an order that is not the queues': `take_due`, and a look at the poller when it is its turn.
+    ///
+    /// # Safety
+    /// On g0, host attached; this M owns `p`.
+    pub(super) unsafe fn take_due_in_turn(&mut self, p: &Processor) -> *mut Goroutine {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let g = self.take_due(p);
+            if g.is_null() && is_shared_turn(p.ticks.load(Ordering::Relaxed)) && self.rt.net.waiting() != 0 {
+                self.poll_net();
+            }
+            g
+        }
+    }
+
     /// Looks where no host exchange is needed to look.
     #[inline]
     unsafe fn quick(&mut self, p: &Processor) -> *mut Goroutine {
@@ -228,10 +243,10 @@ impl Machine {
                     if !g.is_null() {
                         return g;
                     }
-                    if self.sleep_without_work() {
-                        continue;
+                    if !self.sleep_without_work() {
+                        return ptr::null_mut();
                     }
-                    return ptr::null_mut();
+                    continue;
                 }
                 if rt.requests.load(Ordering::Relaxed) != 0 {
                     self.leave_retired_processor();
@@ -241,10 +256,10 @@ impl Machine {
                     if self.spinning {
                         self.stop_spinning(); // woken with a P that has been retired since
                     }
-                    if self.sleep_without_work() {
-                        continue;
+                    if !self.sleep_without_work() {
+                        return ptr::null_mut();
                     }
-                    return ptr::null_mut();
+                    continue;
                 }
                 let p = &*self.p();
                 let mut g = self.look(p);

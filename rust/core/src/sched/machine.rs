@@ -85,8 +85,6 @@ pub struct Machine {
     pub(super) slice_ns: AtomicU64,
     /// What its goroutine is charged with.
     pub(super) meter: Meter,
-    /// When policies were put to use that it began under.
-    pub(super) era: u32,
     /// One bundle kept at hand.
     pub spare: *mut Bundle,
     /// Found work without a queue; see the wake rule.
@@ -145,7 +143,6 @@ impl Machine {
             action: Action::None,
             slice_ns: AtomicU64::new(0),
             meter: Meter::default(),
-            era: 0,
             spare: ptr::null_mut(),
             spinning: false,
             signal_depth: AtomicU32::new(0),

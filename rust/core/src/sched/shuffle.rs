@@ -3,11 +3,9 @@
 //!
 //! It costs the other mode nothing: a request that nobody takes back keeps Ms off the short way, and `search` picks here.
 
-use super::find_work::is_shared_turn;
 use super::machine::Machine;
 use super::processor::Processor;
 use crate::goroutine::Goroutine;
-use crate::primitive::atomic::Ordering;
 use std::ptr;
 
 impl Machine {
@@ -18,12 +16,9 @@ impl Machine {
     pub(super) unsafe fn pick(&mut self, p: &Processor) -> *mut Goroutine {
         // SAFETY: the caller's promise.
         unsafe {
-            let g = self.take_due(p);
+            let g = self.take_due_in_turn(p);
             if !g.is_null() {
                 return g;
-            }
-            if is_shared_turn(p.ticks.load(Ordering::Relaxed)) && self.rt.net.waiting() != 0 {
-                self.poll_net();
             }
             // What overflowed is in the global queue, half of the ring at a time: its first stands for all of it.
             let (here, shared) = (p.queue.len(), self.rt.inject.len());

@@ -19,6 +19,8 @@ pub(in crate::sched) struct Meter {
     guessed_ns: u64,
     /// When the goroutine that runs went on; 0: none is charged.
     begun_ns: u64,
+    /// Which time the policies were in use then (`Policies::era`): a reading is of no use in another.
+    era: u32,
 }
 
 impl Meter {
@@ -27,7 +29,10 @@ impl Meter {
     }
 
     /// Somebody goes on. On the thread whose meter this is, as `end`.
-    pub(super) fn begin(&mut self, now_ns: u64) {
+    pub(super) fn begin(&mut self, now_ns: u64, era: u32) {
+        if !self.is_of(era) {
+            *self = Self { era, ..Self::default() };
+        }
         self.begin_by(now_ns, clock::thread_cpu_ns);
     }
 
@@ -54,6 +59,11 @@ impl Meter {
         let used_ns = cpu_ns.saturating_sub(self.cpu_ns + self.guessed_ns).min(passed_ns);
         self.read(cpu_ns, now_ns);
         used_ns
+    }
+
+    /// Whether the last one went on in that era.
+    pub(super) fn is_of(&self, era: u32) -> bool {
+        self.era == era
     }
 
     /// Nobody is charged with what runs now.

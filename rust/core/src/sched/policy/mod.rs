@@ -324,18 +324,15 @@ impl Runtime {
     pub unsafe fn set_priority(&self, g: *mut Goroutine, priority: i8) {
         let mut state = self.policies.lock();
         // SAFETY: the caller's promise, under the lock.
-        let whom = unsafe {
+        unsafe {
             let entity = &mut (*g).entity;
             let before = mlfq::level(entity);
             entity.priority = priority.clamp(LEAST_PRIORITY, -LEAST_PRIORITY);
             (entity.sunk, entity.used_ns) = (0, 0);
             let is_moved = if let Order::Mlfq(mlfq) = &mut state.order { mlfq.requeue(g, before) } else { false };
-            is_moved.then(|| self.outranked(&state, g, clock::now_ns())).flatten()
-        };
-        drop(state);
-        if let Some(m) = whom {
-            // SAFETY: host attached, so that it stays outside g0.
-            unsafe { m.interrupt(m, 0) };
+            if is_moved {
+                self.interrupt_for(g, state, clock::now_ns());
+            }
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::{Order, State, group_of};
 use crate::goroutine::Goroutine;
+use crate::primitive::MutexGuard;
 use crate::primitive::atomic::Ordering;
 use crate::sched::Runtime;
-use crate::sched::find_work::is_shared_turn;
 use crate::sched::machine::{Action, Machine};
 use crate::sched::processor::Processor;
 use crate::sys::clock;
@@ -22,12 +22,9 @@ impl Machine {
     pub(in crate::sched) unsafe fn choose(&mut self, p: &Processor) -> *mut Goroutine {
         // SAFETY: the caller's promise; what comes from a queue is this M's.
         unsafe {
-            let g = self.take_due(p);
+            let g = self.take_due_in_turn(p);
             if !g.is_null() {
                 return g;
-            }
-            if is_shared_turn(p.ticks.load(Ordering::Relaxed)) && self.rt.net.waiting() != 0 {
-                self.poll_net();
             }
             let (rt, now) = (self.rt, clock::now_ns());
             let mut state = rt.policies.lock();
@@ -71,12 +68,7 @@ impl Machine {
             self.slice_ns.store(slice_ns, Ordering::Relaxed); // a hint for sysmon
         }
         drop(state);
-        let era = self.rt.policies.era.load(Ordering::Relaxed);
-        if era != self.era {
-            self.era = era;
-            self.meter.forget();
-        }
-        self.meter.begin(now);
+        self.meter.begin(now, self.rt.policies.era.load(Ordering::Relaxed));
     }
 
     /// The goroutine that came to g0 is charged with what it has computed.
@@ -88,7 +80,7 @@ impl Machine {
         self.slice_ns.store(0, Ordering::Relaxed);
         let now = clock::now_ns();
         let used = self.meter.end(now);
-        if self.previous.is_null() || self.era != self.rt.policies.era.load(Ordering::Relaxed) {
+        if self.previous.is_null() || !self.meter.is_of(self.rt.policies.era.load(Ordering::Relaxed)) {
             return;
         }
         let mut state = self.rt.policies.lock();
@@ -120,14 +112,11 @@ impl Runtime {
         let now = clock::now_ns();
         let state = self.policies.lock();
         // SAFETY: the caller's promise.
-        let whom = unsafe {
+        unsafe {
             (*g).entity.account.ready_since_ns = now;
-            self.policies.watches_wakes().then(|| self.outranked(&state, g, now)).flatten()
-        };
-        drop(state);
-        if let Some(m) = whom {
-            // SAFETY: host attached, so that it stays outside g0.
-            unsafe { m.interrupt(m, 0) };
+            if self.policies.watches_wakes() {
+                self.interrupt_for(g, state, now);
+            }
         }
     }
 
@@ -145,16 +134,28 @@ impl Runtime {
         let now = clock::now_ns();
         let mut state = self.policies.lock();
         // SAFETY: the caller's promise; what is listed lives.
-        let whom = unsafe {
+        unsafe {
             self.take_in(&mut state, now);
             self.policies.waiting.store(state.len(), Ordering::Relaxed);
             let first = state.first();
-            if first.is_null() { None } else { self.outranked(&state, first, now) }
-        };
-        drop(state);
-        if let Some(m) = whom {
-            // SAFETY: host attached, so that it stays outside g0.
-            unsafe { m.interrupt(m, 0) };
+            if !first.is_null() {
+                self.interrupt_for(first, state, now);
+            }
+        }
+    }
+
+    /// Has one that computes and that `g` goes before interrupted, if there is one. Gives the lock back first.
+    ///
+    /// # Safety
+    /// Host attached; `g` is ready.
+    pub(super) unsafe fn interrupt_for(&self, g: *const Goroutine, state: MutexGuard<'_, State>, now_ns: u64) {
+        // SAFETY: the caller's promise; host attached, so that the M stays outside g0.
+        unsafe {
+            let whom = self.outranked(&state, g, now_ns);
+            drop(state);
+            if let Some(m) = whom {
+                m.interrupt(m, 0);
+            }
         }
     }
 
@@ -162,7 +163,7 @@ impl Runtime {
     ///
     /// # Safety
     /// Host attached; `g` is ready.
-    pub(super) unsafe fn outranked(&self, state: &State, g: *const Goroutine, now_ns: u64) -> Option<&Machine> {
+    unsafe fn outranked(&self, state: &State, g: *const Goroutine, now_ns: u64) -> Option<&Machine> {
         let in_use = if self.host.exclusive { self.processors.in_use() } else { 0 };
         self.processors.iter().take(in_use).find_map(|p| {
             let m = p.machine.load(Ordering::Acquire); // pairs with the Release of who gave it the P
