@@ -192,6 +192,13 @@ def test_bench_preempt_has_a_row_for_each_cause(tmp_path):
         assert re.search(rf"^{re.escape(row)} +[\d,.]+ +[\d,.]+", text, re.M), text
 
 
+def test_bench_shares_says_what_each_gets(tmp_path):
+    found = json.loads(cli("bench", "shares", "--json", "--seconds", "0.5", cwd=tmp_path).stdout)
+    assert 0 < found["quota_0.2"] < 0.5
+    assert 0 < found["thread"] < 1
+    assert found["thread"] + found["goroutines"] == pytest.approx(1)
+
+
 # gort demo
 
 

@@ -103,3 +103,28 @@ def test_a_forked_child_begins_without_those_who_were_ready():
         GORT_POLICY="fair",
         PYTHONWARNINGS="ignore",  # of os.fork with threads
     )
+
+
+@pytest.mark.parametrize("in_use", ["gort.Group('any')", "gort.set_schedstats(True)"])
+def test_one_that_wakes_goes_before_many_that_compute(in_use):
+    child(
+        f"""
+        def main():
+            kept, stop, ran = {in_use}, [], set()
+            def hog(i):
+                while not stop: ran.add(i)
+            gs = [gort.go(hog, i) for i in range(100)]
+            while len(ran) < 100: gort.sleep(0.001)
+            rounds = []
+            for _ in range(5):
+                ran.clear()
+                gort.sleep(0.001)
+                rounds.append(len(ran))
+            stop.append(True)
+            for g in gs: g.join()
+            # One queue would be a round of all hundred, each time.
+            assert min(rounds) < 50, rounds
+        gort.run(main)
+        """,
+        GORT_SLICE="1",
+    )

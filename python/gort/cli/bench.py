@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--repeat", type=int, default=5, help="runs per figure (default 5)")
     parser.add_argument("--count", type=int, default=1000, help="wake-ups per row (default 1000)")
+    parser.add_argument(
+        "--seconds", type=float, default=5, help="how long shares measures each (default 5)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -123,15 +126,15 @@ def _preempt(options: argparse.Namespace) -> int:
 
 def _shares(options: argparse.Namespace) -> int:
     """What a group with a quota, and a plain thread, get of the interpreter."""
-    group = _latency.quota(5)
-    thread, goroutines = _latency.foreign_thread(3)
+    group = _latency.quota(options.seconds)
+    thread, goroutines = _latency.foreign_thread(options.seconds)
     if options.json:
         figures = {"quota_0.2": group, "thread": thread, "goroutines": goroutines}
         say(json.dumps({"python": platform.python_version(), **figures}))
         return 0
-    say(_title("parts of the time"))
-    say(f"a group with a quota of 0.2 CPUs beside a goroutine that computes, 5 s: {group:.3f}")
-    say(f"a plain thread beside 1,000 goroutines, all computing, 3 s: {thread:.3f}")
+    say(_title(f"parts of the time, {options.seconds:g} s each"))
+    say(f"a group with a quota of 0.2 CPUs beside a goroutine that computes: {group:.3f}")
+    say(f"a plain thread beside 1,000 goroutines, all computing: {thread:.3f}")
     say(f"the 1,000 goroutines: {goroutines:.3f}")
     return 0
 

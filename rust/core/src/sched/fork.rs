@@ -16,7 +16,7 @@
 //! The host deletes all its states but the current one after this, so the M makes a new home when it needs one.
 
 use super::idle::IdleLists;
-use super::inject_queue::Items;
+use super::inject_queue::Fifo;
 use super::machine::{Action, Machine};
 use super::outside::NewOutside;
 use super::processor::Processor;
@@ -40,7 +40,7 @@ pub struct Held {
     outside: MutexGuard<'static, NewOutside>,
     _states: MutexGuard<'static, ()>,
     idle: MutexGuard<'static, IdleLists>,
-    inject: MutexGuard<'static, Items<Goroutine>>,
+    inject: MutexGuard<'static, Fifo<Goroutine>>,
 }
 
 impl Runtime {

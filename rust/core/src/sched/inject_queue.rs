@@ -1,5 +1,4 @@
-//! The global queue: two FIFOs under a lock, their length readable without it. Who used up a slice stands behind those who
-//! did not: a goroutine that waits often is not kept waiting by many that compute.
+//! The global queue: a [`Fifo`] under a lock, its length readable without it.
 
 use crate::primitive::atomic::{AtomicUsize, Ordering};
 use crate::primitive::{Mutex, MutexGuard};
@@ -8,18 +7,51 @@ use std::collections::VecDeque;
 /// Of so many that are taken while somebody stands behind, one is of those.
 const TURN_OF_THOSE_BEHIND: u32 = 8;
 
-/// What a queue holds; see `hold`.
-pub struct Items<T> {
+/// First come, first served, but who used up a slice stands behind those who did not: a goroutine that waits often is not
+/// kept waiting by many that compute.
+pub struct Fifo<T> {
     first: VecDeque<*mut T>,
     behind: VecDeque<*mut T>,
     /// How many were taken while somebody stood behind.
     turns: u32,
 }
-// SAFETY: the queue owns what is in it; pushes and pops hand ownership over under the lock.
-unsafe impl<T> Send for Items<T> {}
+// SAFETY: the queue owns what is in it; pushes and pops hand ownership over under the lock of its owner.
+unsafe impl<T> Send for Fifo<T> {}
 
-impl<T> Items<T> {
-    fn pop(&mut self) -> Option<*mut T> {
+impl<T> Default for Fifo<T> {
+    fn default() -> Self {
+        Self { first: VecDeque::new(), behind: VecDeque::new(), turns: 0 }
+    }
+}
+
+impl<T> Fifo<T> {
+    /// How many stand in it.
+    pub fn len(&self) -> usize {
+        self.first.len() + self.behind.len()
+    }
+
+    /// Whether nobody does.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends; `is_behind`: it used up its slice.
+    pub fn push(&mut self, item: *mut T, is_behind: bool) {
+        if is_behind { self.behind.push_back(item) } else { self.first.push_back(item) }
+    }
+
+    /// Who is next but for the turns of those behind.
+    pub fn front(&self) -> Option<*mut T> {
+        self.first.front().or_else(|| self.behind.front()).copied()
+    }
+
+    /// Takes everything, each with whether it stands behind; those last.
+    pub fn drain(&mut self) -> impl Iterator<Item = (*mut T, bool)> {
+        self.first.drain(..).map(|item| (item, false)).chain(self.behind.drain(..).map(|item| (item, true)))
+    }
+
+    /// Takes the next.
+    pub fn pop(&mut self) -> Option<*mut T> {
         if self.behind.is_empty() {
             return self.first.pop_front();
         }
@@ -30,7 +62,7 @@ impl<T> Items<T> {
 
 /// FIFO of `*mut T`.
 pub struct InjectQueue<T> {
-    items: Mutex<Items<T>>,
+    items: Mutex<Fifo<T>>,
     len: AtomicUsize,
 }
 
@@ -43,10 +75,7 @@ impl<T> Default for InjectQueue<T> {
 impl<T> InjectQueue<T> {
     /// Empty.
     pub fn new() -> Self {
-        Self {
-            items: Mutex::new(Items { first: VecDeque::new(), behind: VecDeque::new(), turns: 0 }),
-            len: AtomicUsize::new(0),
-        }
+        Self { items: Mutex::new(Fifo::default()), len: AtomicUsize::new(0) }
     }
 
     /// How many are queued; a moment's view.
@@ -61,33 +90,32 @@ impl<T> InjectQueue<T> {
         self.len() == 0
     }
 
-    fn with<R>(&self, f: impl FnOnce(&mut Items<T>) -> R) -> R {
+    fn with<R>(&self, f: impl FnOnce(&mut Fifo<T>) -> R) -> R {
         let mut items = self.items.lock().unwrap_or_else(|e| e.into_inner());
         let result = f(&mut items);
-        self.len.store(items.first.len() + items.behind.len(), Ordering::Relaxed);
+        self.len.store(items.len(), Ordering::Relaxed);
         result
     }
 
     /// Keeps everybody else out.
-    pub fn hold(&self) -> MutexGuard<'_, Items<T>> {
+    pub fn hold(&self) -> MutexGuard<'_, Fifo<T>> {
         self.items.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// Drops everything that `hold` gave.
-    pub fn forget(&self, items: &mut Items<T>) {
-        items.first.clear();
-        items.behind.clear();
+    pub fn forget(&self, items: &mut Fifo<T>) {
+        *items = Fifo::default();
         self.len.store(0, Ordering::Relaxed);
     }
 
     /// Appends.
     pub fn push(&self, item: *mut T) {
-        self.with(|q| q.first.push_back(item));
+        self.with(|q| q.push(item, false));
     }
 
     /// Appends one that used up its slice.
     pub fn push_behind(&self, item: *mut T) {
-        self.with(|q| q.behind.push_back(item));
+        self.with(|q| q.push(item, true));
     }
 
     /// Appends all, in order.
@@ -95,17 +123,19 @@ impl<T> InjectQueue<T> {
         self.with(|q| q.first.extend(batch));
     }
 
-    /// Takes everything, those behind last.
-    pub fn take_all(&self) -> Vec<*mut T> {
-        if self.is_empty() {
-            return Vec::new();
-        }
-        self.with(|q| q.first.drain(..).chain(q.behind.drain(..)).collect())
+    /// Appends all, in order, those behind behind.
+    pub fn append(&self, items: &mut Fifo<T>) {
+        self.with(|q| items.drain().for_each(|(item, is_behind)| q.push(item, is_behind)));
+    }
+
+    /// Takes everything.
+    pub fn take_all(&self) -> Fifo<T> {
+        if self.is_empty() { Fifo::default() } else { self.with(std::mem::take) }
     }
 
     /// Takes the first.
     pub fn pop(&self) -> Option<*mut T> {
-        if self.is_empty() { None } else { self.with(Items::pop) }
+        if self.is_empty() { None } else { self.with(Fifo::pop) }
     }
 
     /// Takes up to `max` from the front. Of those behind one at most: the others shall not come before who is ready soon.

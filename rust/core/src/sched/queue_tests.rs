@@ -1,6 +1,6 @@
 //! The run queues against plain lists: one thread here, so that every step has one right answer. Races: `model`.
 
-use super::inject_queue::InjectQueue;
+use super::inject_queue::{Fifo, InjectQueue};
 use super::local_queue::LocalQueue;
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -130,6 +130,28 @@ proptest! {
             }
             prop_assert_eq!((queue.len(), queue.is_empty()), (model.len(), model.is_empty()));
         }
+    }
+
+    /// Some: push, behind or not; None: pop. One in eight is of those behind while any stand there.
+    #[test]
+    fn those_behind_come_last_and_every_eighth_time(steps in prop::collection::vec(any::<Option<bool>>(), 1..200)) {
+        let (mut queue, mut first, mut behind) = (Fifo::default(), VecDeque::new(), VecDeque::new());
+        let mut since = 0;
+        for (n, step) in steps.into_iter().enumerate() {
+            if let Some(is_behind) = step {
+                queue.push(item(n), is_behind);
+                if is_behind { behind.push_back(item(n)) } else { first.push_back(item(n)) }
+            } else {
+                since += u32::from(!behind.is_empty());
+                let turn = since % 8 == 0 && !behind.is_empty();
+                let expected = if turn || first.is_empty() { behind.pop_front() } else { first.pop_front() };
+                prop_assert_eq!(queue.pop(), expected);
+            }
+            prop_assert_eq!(queue.len(), first.len() + behind.len());
+            prop_assert_eq!(queue.front(), first.front().or(behind.front()).copied());
+        }
+        let rest = first.iter().map(|&i| (i, false)).chain(behind.iter().map(|&i| (i, true)));
+        prop_assert_eq!(queue.drain().collect::<Vec<_>>(), rest.collect::<Vec<_>>());
     }
 }
 

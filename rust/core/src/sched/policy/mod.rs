@@ -19,6 +19,7 @@ mod turn;
 pub use group::{Group, GroupAccount, PERIOD_NS};
 pub(super) use meter::Meter;
 
+use super::inject_queue::Fifo;
 use super::runtime::{REQUEST_POLICY, Runtime};
 use crate::goroutine::{Account, Goroutine, SchedEntity};
 use crate::primitive::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -44,7 +45,7 @@ pub enum Policy {
 }
 
 enum Order {
-    Fifo(VecDeque<*mut Goroutine>),
+    Fifo(Fifo<Goroutine>),
     Mlfq(Box<Mlfq>),
     Fair(Box<Fair>),
 }
@@ -85,7 +86,7 @@ fn weight_of(priority: i8) -> u64 {
 impl Order {
     fn new(policy: Policy, slice_ns: u64) -> Self {
         match policy {
-            Policy::Fifo => Order::Fifo(VecDeque::new()),
+            Policy::Fifo => Order::Fifo(Fifo::default()),
             Policy::Mlfq => Order::Mlfq(Box::new(Mlfq::new(slice_ns))),
             Policy::Fair => Order::Fair(Box::new(Fair::new(slice_ns))),
         }
@@ -117,9 +118,11 @@ impl State {
         self.reserved.len() + self.order.len()
     }
 
+    /// `is_behind`: it used up a slice, which is the order's to judge but for `Fifo`.
+    ///
     /// # Safety
     /// `g` is runnable and the caller's.
-    unsafe fn add(&mut self, g: *mut Goroutine, now_ns: u64) {
+    unsafe fn add(&mut self, g: *mut Goroutine, now_ns: u64, is_behind: bool) {
         // SAFETY: the caller's promise.
         unsafe {
             let entity = &mut (*g).entity;
@@ -131,7 +134,7 @@ impl State {
                 return;
             }
             match &mut self.order {
-                Order::Fifo(queue) => queue.push_back(g),
+                Order::Fifo(queue) => queue.push(g, is_behind),
                 Order::Mlfq(mlfq) => mlfq.push(g, now_ns),
                 Order::Fair(fair) => fair.push(g),
             }
@@ -147,7 +150,7 @@ impl State {
             // SAFETY: what is listed is the state's; goroutines have a count of their groups.
             unsafe {
                 let first = match &mut self.order {
-                    Order::Fifo(queue) => queue.pop_front(),
+                    Order::Fifo(queue) => queue.pop(),
                     Order::Mlfq(mlfq) => mlfq.pop(now_ns),
                     Order::Fair(fair) => fair.pop(),
                 };
@@ -164,7 +167,7 @@ impl State {
     unsafe fn first(&self) -> *mut Goroutine {
         let first = match &self.order {
             _ if !self.reserved.is_empty() => self.reserved.front().copied(),
-            Order::Fifo(queue) => queue.front().copied(),
+            Order::Fifo(queue) => queue.front(),
             Order::Mlfq(mlfq) => mlfq.first(),
             // SAFETY: the lock is held; groups with queued goroutines live.
             Order::Fair(fair) => unsafe { fair.first() },
@@ -176,7 +179,7 @@ impl State {
     unsafe fn take_all(&mut self) -> Vec<*mut Goroutine> {
         let mut all: Vec<_> = self.reserved.drain(..).collect();
         all.extend(match &mut self.order {
-            Order::Fifo(queue) => std::mem::take(queue).into(),
+            Order::Fifo(queue) => queue.drain().map(|(g, _)| g).collect(),
             Order::Mlfq(mlfq) => mlfq.take_all(),
             // SAFETY: the lock is held, and listed groups live.
             Order::Fair(fair) => unsafe { fair.take_all(&self.groups) },
@@ -239,8 +242,11 @@ impl Policies {
     /// Tells everybody else of changes, gives the lock back, and whoever is listed to the queues if no list is needed any more.
     fn publish(&self, rt: &Runtime, mut state: MutexGuard<'_, State>) {
         if !self.tell(rt, &state) {
-            // SAFETY: what is listed is the state's.
-            rt.inject.push_batch(&unsafe { state.take_all() });
+            rt.inject.push_batch(state.reserved.make_contiguous());
+            state.reserved.clear();
+            if let Order::Fifo(queue) = &mut state.order {
+                rt.inject.append(queue); // no list is needed for this order only
+            }
             self.waiting.store(0, Ordering::Relaxed);
         }
         drop(state);
@@ -297,7 +303,7 @@ impl Runtime {
             unsafe {
                 let all = state.take_all();
                 state.order = Order::new(policy, state.slice_ns);
-                all.into_iter().for_each(|g| state.add(g, now));
+                all.into_iter().for_each(|g| state.add(g, now, false));
             }
         }
         self.policies.publish(self, state);
@@ -411,7 +417,7 @@ impl Runtime {
                 Ok(()) => {}
             }
             let aside = std::mem::take(&mut group.state().aside);
-            aside.into_iter().for_each(|g| state.add(g, now));
+            aside.into_iter().for_each(|g| state.add(g, now, false));
             if let Order::Fair(fair) = &mut state.order {
                 fair.enter(group);
             }

@@ -345,7 +345,7 @@ fn the_state_says_what_it_holds() {
         join_group(second, Arc::as_ptr(&slow));
         slow.state().is_throttled = true;
         for g in [second, first, reserved] {
-            state.add(g, 5);
+            state.add(g, 5, false);
         }
         assert_eq!(state.len(), 3);
         assert!(std::ptr::eq(state.next(6), reserved));

@@ -29,7 +29,7 @@ impl Machine {
             let (rt, now) = (self.rt, clock::now_ns());
             let mut state = rt.policies.lock();
             while let Some((g, _)) = p.queue.pop() {
-                state.add(g, now);
+                state.add(g, now, false);
             }
             rt.take_in(&mut state, now);
             let g = state.next(now);
@@ -123,7 +123,7 @@ impl Runtime {
     /// Takes everybody from the global queue into the lists.
     unsafe fn take_in(&self, state: &mut State, now_ns: u64) {
         // SAFETY: what comes from the queue is the caller's.
-        self.inject.take_all().into_iter().for_each(|g| unsafe { state.add(g, now_ns) });
+        self.inject.take_all().drain().for_each(|(g, is_behind)| unsafe { state.add(g, now_ns, is_behind) });
     }
 
     /// Has whoever computes, and is to go on after one that is ready, interrupted.
