@@ -4,7 +4,7 @@ use gort_core::goroutine::waiter::{Node, Outcome, Wait, WaitQueue, begin_epoch};
 use gort_core::timer::{Event, EventTimer, Timer, TimerHeap};
 use std::ptr;
 
-static EVENT: Event = Event { take: |_| ptr::null_mut(), fire: |_| {} };
+static EVENT: Event = Event { take: |_| ptr::null_mut(), fire: |_| {}, abandon: |_| {} };
 
 #[test]
 fn who_waited_before_a_fork_does_not_wait_after_it() {
@@ -34,7 +34,7 @@ fn who_waited_before_a_fork_does_not_wait_after_it() {
 
 #[test]
 fn timers_with_an_event_can_be_set_again_after_all_were_dropped() {
-    let (mut heap, mut sleep, mut event) = (TimerHeap::new(), Timer::new(), EventTimer::new(&EVENT));
+    let (mut heap, mut sleep, mut event) = (TimerHeap::new(), Timer::new(), EventTimer::new(&EVENT, 0));
     // SAFETY: the timers stay where they are until the end of the test.
     unsafe {
         heap.push(&raw mut sleep);

@@ -57,6 +57,8 @@ pub struct AlreadyClosed;
 /// A channel of `T`.
 pub struct Chan<T> {
     capacity: usize,
+    /// The bubble it was made in (`sched::bubble`); 0: in none.
+    bubble: u32,
     state: ShortLock<State<T>>,
 }
 
@@ -75,7 +77,13 @@ fn ready(readied: Readied) {
 impl<T> Chan<T> {
     /// A channel with room for `capacity` values; 0 is a rendezvous. Memory for them comes as they come.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, state: ShortLock::new(State::new()) }
+        Self { capacity, bubble: sched::current_bubble(), state: ShortLock::new(State::new()) }
+    }
+
+    /// Whether it belongs to a bubble that the caller is not in: then it is not the caller's to use.
+    #[inline]
+    pub fn is_foreign(&self) -> bool {
+        self.bubble != 0 && self.bubble != sched::current_bubble()
     }
 
     /// Room of the buffer.

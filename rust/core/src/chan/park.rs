@@ -67,6 +67,7 @@ impl<T> Chan<T> {
         deadline_ns: Option<u64>,
     ) -> Outcome {
         let mut wait = Wait::new();
+        wait.is_durable = self.bubble != 0;
         sched::announce(&mut wait);
         let mut node = Node::new(&raw mut wait, slot.get().cast());
         let place = &raw mut node;

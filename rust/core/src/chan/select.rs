@@ -259,6 +259,7 @@ fn wait_for_one<T>(
     deadline_ns: Option<u64>,
 ) -> Selected {
     let mut wait = Wait::new();
+    wait.is_durable = cases.iter().all(|case| case.chan.is_none_or(|chan| chan.bubble != 0));
     sched::announce(&mut wait);
     // While the wait is on, others write slots and nodes: both are reached only through these pointers until its end.
     let (n, cases, nodes) = (cases.len(), cases.as_mut_ptr(), nodes.as_mut_ptr().cast::<Node>());

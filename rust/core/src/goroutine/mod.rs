@@ -113,6 +113,27 @@ impl Bundle {
     }
 }
 
+/// How a goroutine of a bubble is blocked, as far as its clock is concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Blocked {
+    /// It runs, is ready, or waits for the outside.
+    #[default]
+    No,
+    /// Only the bubble can wake it.
+    Durably,
+    /// The same as far as one can tell.
+    Loosely,
+}
+
+/// A goroutine's place in a bubble (`sched::bubble`).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InBubble {
+    /// The bubble's number; 0: in none. The goroutine's own, and before it is queued for the first time its maker's.
+    pub id: u32,
+    /// Touched under the bubbles' lock.
+    pub blocked: Blocked,
+}
+
 /// A goroutine descriptor.
 pub struct Goroutine {
     /// See [`status`].
@@ -142,6 +163,8 @@ pub struct Goroutine {
     pub kept_lock_ns: AtomicU64,
     /// While it is not 0 the goroutine is not preempted.
     pub no_preempt: AtomicU32,
+    /// The bubble it is in.
+    pub bubble: InBubble,
     /// How it stands with the policies.
     pub entity: SchedEntity,
     /// The runtime, for threads that are no M.

@@ -1,6 +1,6 @@
 //! Every descriptor there is: slabs that are never freed, a free list, and a walk for dumps.
 
-use super::{Goroutine, SchedEntity, status};
+use super::{Goroutine, InBubble, SchedEntity, status};
 use crate::primitive::Mutex;
 use crate::primitive::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::primitive::exclusive::{ShortLock, add_u64};
@@ -145,6 +145,7 @@ impl Registry {
                 cancel_requested: AtomicU32::new(0),
                 no_preempt: AtomicU32::new(0),
                 kept_lock_ns: AtomicU64::new(0),
+                bubble: InBubble::default(),
                 entity: SchedEntity::new(),
                 runtime: ptr::null(),
                 next_free: ptr::null_mut(),

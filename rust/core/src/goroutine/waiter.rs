@@ -109,11 +109,15 @@ pub enum Reason {
     Child,
     /// `name resolution`
     Dns,
+    /// `synctest.Run`
+    SynctestRun,
+    /// `synctest.Wait`
+    SynctestWait,
 }
 
 /// The text of a reason byte, as Go prints it in a dump.
 pub fn reason_name(reason: u8) -> &'static str {
-    const NAMES: [&str; 19] = [
+    const NAMES: [&str; 21] = [
         "",
         "chan receive",
         "chan send",
@@ -133,6 +137,8 @@ pub fn reason_name(reason: u8) -> &'static str {
         "lock",
         "wait for child",
         "name resolution",
+        "synctest.Run",
+        "synctest.Wait",
     ];
     NAMES.get(reason as usize).copied().unwrap_or("")
 }
@@ -182,6 +188,8 @@ pub struct Wait {
     pub winner: *mut Node,
     /// What may end it beside what it waits for.
     pub listens: Listens,
+    /// It is for something of the waiter's bubble (`sched::bubble`).
+    pub is_durable: bool,
     /// Others write through pointers while the owner holds a `&mut` over its block: no exclusive access is implied.
     _shared: PhantomPinned,
 }
@@ -198,6 +206,7 @@ impl Wait {
             who: Who::Goroutine(ptr::null_mut()),
             winner: ptr::null_mut(),
             listens: Listens::ToAll,
+            is_durable: false,
             _shared: PhantomPinned,
         }
     }

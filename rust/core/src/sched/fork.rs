@@ -83,6 +83,7 @@ impl Runtime {
             *held.outside = NewOutside::default();
             self.inject.forget(&mut held.inject);
             self.policies.forget(self, survivor);
+            self.bubbles.forget(survivor);
             park::forget_threads();
             self.registry.keep_only(survivor);
             self.main.store(survivor, Ordering::Relaxed);

@@ -244,8 +244,7 @@ impl Machine {
         unsafe {
             let bundle = (*g).bundle;
             (*g).bundle = ptr::null_mut();
-            leave_group(g);
-            self.rt.registry.give_back(g);
+            self.give_back(g);
             if (*bundle).spoiled {
                 self.rt.destroy_bundle(bundle);
             } else if self.spare.is_null() {
@@ -253,6 +252,21 @@ impl Machine {
             } else {
                 self.rt.keep_bundle(bundle);
             }
+        }
+    }
+
+    /// The descriptor of `g`, which has ended or cannot begin, goes back, and what counts it is told.
+    ///
+    /// # Safety
+    /// This M owns `g`; host attached.
+    unsafe fn give_back(&self, g: *mut Goroutine) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            leave_group(g);
+            if (*g).bubble.id != 0 {
+                self.rt.bubbles.leave(g);
+            }
+            self.rt.registry.give_back(g);
         }
     }
 
@@ -326,8 +340,7 @@ impl Machine {
                 let home = self.home();
                 self.settle(home);
                 (self.rt.host.start_failed)(g);
-                leave_group(g);
-                self.rt.registry.give_back(g);
+                self.give_back(g);
                 return false;
             }
             (*bundle).mask = self.rt.mask.load(Ordering::Relaxed);

@@ -22,6 +22,9 @@
 //! Descriptors are watched by whoever has nothing else to do (`net`).
 
 pub mod blocking;
+pub mod bubble;
+#[cfg(all(test, not(loom)))]
+mod bubble_tests;
 pub mod config;
 pub mod find_work;
 pub mod fork;
@@ -61,6 +64,7 @@ pub mod timers;
 #[cfg(all(test, not(loom)))]
 mod timers_tests;
 
+pub use bubble::{bubble_now_ns, current_bubble, now_ns};
 pub use machine::current_machine;
 pub use net::{wait_io, yield_to_acceptor};
 pub use park::{announce, block, current_goroutine, gosched, ready_wait, retract, sleep_for_ever, sleep_until};

@@ -57,7 +57,7 @@ unsafe fn block_goroutine(
     g: *mut Goroutine,
     wait: &mut Wait,
     reason: Reason,
-    deadline_ns: Option<u64>,
+    mut deadline_ns: Option<u64>,
 ) {
     // SAFETY: `g` is the running goroutine; `wait` outlives the park.
     unsafe {
@@ -77,6 +77,8 @@ unsafe fn block_goroutine(
         {
             ready_wait(wait);
         }
+        let bubble = (*g).bubble.id;
+        let until_ns = if bubble == 0 { 0 } else { rt.bubbles.enter_wait(g, wait, reason, &mut deadline_ns) };
         let mut heap: *const Processor = ptr::null();
         if let Some(when) = deadline_ns {
             let p = (*current_machine()).p();
@@ -90,6 +92,9 @@ unsafe fn block_goroutine(
         leave(Action::Park);
         if !heap.is_null() {
             (*heap).remove_timer(&raw mut wait.timer);
+        }
+        if bubble != 0 {
+            rt.bubbles.leave_wait(rt, bubble, wait, until_ns);
         }
         (*g).wait.store(ptr::null_mut(), Ordering::Release);
         (*g).reason.store(0, Ordering::Relaxed);
@@ -158,6 +163,7 @@ pub unsafe fn ready_wait(wait: &Wait) {
     unsafe {
         match wait.who {
             Who::Goroutine(g) => {
+                note_in_bubble(g);
                 if status::wake(&*g) == Wake::Enqueue {
                     let m = current_machine();
                     if m.is_null() { runtime_of(g).inject_goroutine(g) } else { (*m).rt.enqueue(g) }
@@ -182,9 +188,24 @@ pub(super) unsafe fn ready_behind(rt: &Runtime, wait: &Wait) {
     // SAFETY: as in `ready_wait`.
     unsafe {
         match wait.who {
-            Who::Goroutine(g) if status::wake(&*g) == Wake::Enqueue => rt.enqueue_behind(g),
-            Who::Goroutine(_) => {}
+            Who::Goroutine(g) => {
+                note_in_bubble(g);
+                if status::wake(&*g) == Wake::Enqueue {
+                    rt.enqueue_behind(g);
+                }
+            }
             Who::Thread(_) => ready_wait(wait),
+        }
+    }
+}
+
+/// `g` is about to be woken: its bubble, if it is in one, does not count it as blocked any more.
+#[inline]
+unsafe fn note_in_bubble(g: *mut Goroutine) {
+    // SAFETY: the caller has claimed the wait of `g`, which does not run before it is woken.
+    unsafe {
+        if (*g).bubble.id != 0 {
+            runtime_of(g).bubbles.note_woken(g);
         }
     }
 }

@@ -19,6 +19,29 @@ pub enum Due {
     Event(&'static Event, *mut u8),
 }
 
+/// The first timer of `heap` that is due and has something to do. A wait is claimed, and an event taken, under the heap's lock,
+/// which the caller holds: an owner, who removes its timer under the same lock, cannot be gone.
+pub(super) fn due_of(heap: &mut TimerHeap, now_ns: u64) -> Option<Due> {
+    let mut due = None;
+    while due.is_none()
+        && let Some(timer) = heap.pop_due(now_ns)
+    {
+        // SAFETY: a queued timer is live, and the first field of what its kind says.
+        unsafe {
+            if (*timer).is_event() {
+                // `take` may free a timer that nobody owns any more.
+                let event = (*timer.cast::<EventTimer>()).event;
+                let what = (event.take)(timer.cast());
+                due = (!what.is_null()).then_some(Due::Event(event, what));
+            } else {
+                let wait = timer.cast::<Wait>();
+                due = (*wait).claim(Outcome::TimedOut).then_some(Due::Wait(wait));
+            }
+        }
+    }
+    due
+}
+
 /// One processor.
 pub struct Processor {
     /// Its index.
@@ -86,27 +109,10 @@ impl Processor {
         was_queued
     }
 
-    /// The first timer that is due and has something to do. A wait is claimed, and an event taken, under the heap's lock:
-    /// an owner, who removes its timer under the same lock, cannot be gone.
+    /// The first timer that is due and has something to do.
     pub fn pop_due(&self, now_ns: u64) -> Option<Due> {
         let mut heap = self.timers.lock();
-        let mut due = None;
-        while due.is_none()
-            && let Some(timer) = heap.pop_due(now_ns)
-        {
-            // SAFETY: a queued timer is live, and the first field of what its kind says.
-            unsafe {
-                if (*timer).is_event() {
-                    // `take` may free a timer that nobody owns any more.
-                    let event = (*timer.cast::<EventTimer>()).event;
-                    let what = (event.take)(timer.cast());
-                    due = (!what.is_null()).then_some(Due::Event(event, what));
-                } else {
-                    let wait = timer.cast::<Wait>();
-                    due = (*wait).claim(Outcome::TimedOut).then_some(Due::Wait(wait));
-                }
-            }
-        }
+        let due = due_of(&mut heap, now_ns);
         self.publish_next(&heap);
         due
     }

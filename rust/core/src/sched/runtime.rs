@@ -1,5 +1,6 @@
 //! The runtime: what all Ms and Ps share; built once, never freed.
 
+use super::bubble::Bubbles;
 use super::config::Config;
 use super::idle::IdleLists;
 use super::inject_queue::InjectQueue;
@@ -86,6 +87,8 @@ pub struct Runtime {
     pub inject: InjectQueue<Goroutine>,
     /// In which order those that are ready go on, if not in that of the queues.
     pub policies: Policies,
+    /// Goroutines with clocks of their own.
+    pub(super) bubbles: Bubbles,
     /// All Ps.
     pub processors: Processors,
     /// Idle Ps and Ms.
@@ -163,6 +166,7 @@ impl Runtime {
             other_stacks: Mutex::new(Vec::new()),
             inject: InjectQueue::new(),
             policies: Policies::new(config.slice_ns),
+            bubbles: Bubbles::new(),
             net: NetPoll::new(),
             processors: Processors::new(count),
             idle: Mutex::new(IdleLists::default()),

@@ -44,8 +44,14 @@ impl Runtime {
     pub fn spawn(&'static self, task: *mut u8, prepare: impl FnOnce(*mut Goroutine)) -> *mut Goroutine {
         let g = self.registry.take(task, ptr::from_ref(self).cast());
         prepare(g);
-        // SAFETY: `g` is new and RUNNABLE.
-        unsafe { self.enqueue(g) };
+        let starter = caller();
+        // SAFETY: `g` is new and RUNNABLE; the starter is the running goroutine.
+        unsafe {
+            if !starter.is_null() && (*starter).bubble.id != 0 {
+                self.bubbles.join((*starter).bubble.id, g);
+            }
+            self.enqueue(g);
+        }
         if !self.sysmon_started.load(Ordering::Relaxed) {
             self.start_sysmon();
         }
@@ -330,7 +336,15 @@ impl Machine {
     }
 }
 
-/// The goroutine that runs on this thread, or null on a plain thread.
+/// The goroutine whose code calls, or null: on a plain thread, and on g0, where timers fire.
+#[inline]
+pub fn caller() -> *mut Goroutine {
+    let m = current_machine();
+    // SAFETY: this thread's M. Relaxed: this thread's own store.
+    unsafe { if m.is_null() || (*m).in_scheduler.load(Ordering::Relaxed) { ptr::null_mut() } else { (*m).current } }
+}
+
+/// The goroutine that runs on this thread, or null on a plain thread. On g0: the one that ran last.
 #[inline(always)]
 pub fn running() -> *mut Goroutine {
     let m = current_machine();

@@ -12,11 +12,17 @@ use crate::timer::EventTimer;
 use std::ptr;
 
 impl Runtime {
-    /// Sets `timer` for `when_ns`, and then every `period_ns` unless that is 0. Never blocks.
+    /// Sets `timer` for `when_ns` of the clock it goes by, and then every `period_ns` unless that is 0. Never blocks.
     ///
     /// # Safety
     /// Host attached. `timer` is not queued and stays in place while it is; the caller serialises what it does with it.
     pub unsafe fn start_timer(&'static self, timer: *mut EventTimer, when_ns: u64, period_ns: u64) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if (*timer).bubble != 0 {
+                return self.bubbles.start_timer(timer, when_ns, period_ns);
+            }
+        }
         let earliest = self.next_timer();
         let m = current_machine();
         // SAFETY: `m` is this thread's M; its P, if any, is this thread's. The rest is the caller's promise.
@@ -42,7 +48,12 @@ impl Runtime {
     /// As for `start_timer`, but it may be queued or not.
     pub unsafe fn stop_timer(&self, timer: *mut EventTimer) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { self.processors[(*timer).processor].remove_timer(&raw mut (*timer).timer) }
+        unsafe {
+            if (*timer).bubble != 0 {
+                return self.bubbles.stop_timer(timer);
+            }
+            self.processors[(*timer).processor].remove_timer(&raw mut (*timer).timer)
+        }
     }
 
     /// How many timers are set, those of sleeps and time-outs included.
@@ -50,14 +61,15 @@ impl Runtime {
         self.processors.iter().map(Processor::timer_count).sum()
     }
 
-    /// Fires what is due on any P.
+    /// Fires what is due on any P, and in the caller's bubble.
     ///
     /// # Safety
-    /// Host attached; on any stack.
-    pub unsafe fn poll_timers(&self) {
-        for p in self.processors.iter() {
-            // SAFETY: the caller's promise.
-            unsafe { self.run_timers(p) };
+    /// Host attached; on a goroutine's stack or a plain thread.
+    pub unsafe fn poll_timers(&'static self) {
+        // SAFETY: the caller's promise. What goes by the world's clock is of no bubble.
+        unsafe {
+            self.in_bubble(0, || self.processors.iter().for_each(|p| self.run_timers(p)));
+            self.poll_bubble();
         }
     }
 

@@ -7,7 +7,7 @@ use crate::sys::clock;
 use crate::timer::{Event, EventTimer};
 use std::sync::Arc;
 
-static COUNT: Event = Event { take: |t| t.cast(), fire: count };
+static COUNT: Event = Event { take: |t| t.cast(), fire: count, abandon: |_| {} };
 
 #[repr(C)]
 struct Counter {
@@ -26,7 +26,7 @@ unsafe fn count(what: *mut u8) {
 fn counter() -> *mut Counter {
     let semaphore = Semaphore::new(1_000);
     assert!(semaphore.try_acquire(1_000));
-    Box::leak(Box::new(Counter { timer: EventTimer::new(&COUNT), fired: AtomicU64::new(0), semaphore }))
+    Box::leak(Box::new(Counter { timer: EventTimer::new(&COUNT, 0), fired: AtomicU64::new(0), semaphore }))
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn earlier_timer_of_a_plain_thread_wakes_the_machine_that_sleeps_for_a_later_one
 #[test]
 fn timers_fire_in_the_order_of_their_deadlines_then_of_their_setting() {
     static ORDER: std::sync::Mutex<Vec<usize>> = std::sync::Mutex::new(Vec::new());
-    static NOTE: Event = Event { take: |t| t.cast(), fire: note };
+    static NOTE: Event = Event { take: |t| t.cast(), fire: note, abandon: |_| {} };
     #[repr(C)]
     struct Noting(EventTimer, usize, Arc<Semaphore>);
     unsafe fn note(what: *mut u8) {
@@ -80,7 +80,7 @@ fn timers_fire_in_the_order_of_their_deadlines_then_of_their_setting() {
     assert!(done.try_acquire(4));
     let start = clock::now_ns() + 2_000_000;
     for (name, after) in [(3, 2_000), (1, 1_000), (2, 1_000), (0, 0)] {
-        let noting = Box::leak(Box::new(Noting(EventTimer::new(&NOTE), name, done.clone())));
+        let noting = Box::leak(Box::new(Noting(EventTimer::new(&NOTE, 0), name, done.clone())));
         // SAFETY: leaked.
         unsafe { rt.start_timer(&raw mut noting.0, start + after, 0) };
     }

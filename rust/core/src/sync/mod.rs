@@ -40,7 +40,7 @@ fn wait_in<S>(
     amount: u64,
     reason: Reason,
     deadline_ns: Option<u64>,
-    enter: impl FnOnce(&mut S) -> bool,
+    enter: impl FnOnce(&mut S, &mut Wait) -> bool,
     queue: impl Fn(&mut S) -> &mut WaitQueue,
 ) -> Outcome {
     let mut wait = Wait::new();
@@ -48,7 +48,7 @@ fn wait_in<S>(
     node.amount = amount;
     sched::announce(&mut wait);
     let mut state = lock.lock();
-    if enter(&mut state) {
+    if enter(&mut state, &mut wait) {
         drop(state);
         sched::retract(&wait);
         return Outcome::Delivered;

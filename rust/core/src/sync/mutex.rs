@@ -49,7 +49,7 @@ impl Mutex {
             0,
             Reason::Mutex,
             deadline_ns,
-            |s| !std::mem::replace(&mut s.locked, true),
+            |s, _| !std::mem::replace(&mut s.locked, true),
             |s| &mut s.waiters,
         )
     }

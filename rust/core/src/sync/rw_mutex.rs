@@ -5,7 +5,7 @@
 //! Invariants: a writer has it, or readers, or nobody; readers wait only while a writer has it or waits for it.
 
 use super::{Claimed, Misuse, wait_in};
-use crate::goroutine::waiter::{Outcome, Reason, WaitQueue};
+use crate::goroutine::waiter::{Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::Runtime;
 
@@ -45,9 +45,8 @@ impl RwMutex {
         if self.try_lock() {
             return Outcome::Delivered;
         }
-        let outcome = wait_in(rt, &self.state, 0, Reason::RwMutexWrite, deadline_ns, State::enter_writer, |s| {
-            &mut s.waiting_writers
-        });
+        let enter = |state: &mut State, _: &mut Wait| state.enter_writer();
+        let outcome = wait_in(rt, &self.state, 0, Reason::RwMutexWrite, deadline_ns, enter, |s| &mut s.waiting_writers);
         if outcome != Outcome::Delivered {
             self.admit_readers(); // they stood behind this writer
         }
@@ -64,7 +63,8 @@ impl RwMutex {
         if self.try_rlock() {
             return Outcome::Delivered;
         }
-        wait_in(rt, &self.state, 0, Reason::RwMutexRead, deadline_ns, State::enter_reader, |s| &mut s.waiting_readers)
+        let enter = |state: &mut State, _: &mut Wait| state.enter_reader();
+        wait_in(rt, &self.state, 0, Reason::RwMutexRead, deadline_ns, enter, |s| &mut s.waiting_readers)
     }
 
     /// Locks for reading if no writer has it or waits.

@@ -2,7 +2,7 @@
 //! would fit. Who asks for more than there will ever be stands apart, so that it blocks nobody but itself.
 
 use super::{Claimed, Misuse, wait_in};
-use crate::goroutine::waiter::{Outcome, Reason, WaitQueue};
+use crate::goroutine::waiter::{Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::Runtime;
 
@@ -29,12 +29,12 @@ impl Semaphore {
     /// Takes `n` units; parks until they are free. More than the size waits until the deadline, or for ever.
     pub fn acquire(&self, rt: &'static Runtime, n: u64, deadline_ns: Option<u64>) -> Outcome {
         if n > self.size {
-            return wait_in(rt, &self.state, n, Reason::Semaphore, deadline_ns, |_| false, |s| &mut s.hopeless);
+            return wait_in(rt, &self.state, n, Reason::Semaphore, deadline_ns, |_, _| false, |s| &mut s.hopeless);
         }
         if self.try_acquire(n) {
             return Outcome::Delivered;
         }
-        let enter = |s: &mut State| s.take(n);
+        let enter = |s: &mut State, _: &mut Wait| s.take(n);
         let outcome = wait_in(rt, &self.state, n, Reason::Semaphore, deadline_ns, enter, |s| &mut s.waiters);
         if outcome != Outcome::Delivered {
             let _ = self.release(0); // it may have stood in front of smaller ones

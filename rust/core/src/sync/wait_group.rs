@@ -5,12 +5,14 @@
 //! and finds the counter in use again.
 
 use super::{Claimed, Misuse, wait_in};
-use crate::goroutine::waiter::{Outcome, Reason, WaitQueue};
+use crate::goroutine::waiter::{Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
-use crate::sched::Runtime;
+use crate::sched::{self, Runtime};
 
 struct State {
     count: i64,
+    /// The bubble of who counted it up from zero (`sched::bubble`); 0: of none.
+    bubble: u32,
     waiters: WaitQueue,
 }
 
@@ -28,7 +30,7 @@ impl Default for WaitGroup {
 impl WaitGroup {
     /// Zero.
     pub fn new() -> Self {
-        Self { state: ShortLock::new(State { count: 0, waiters: WaitQueue::new() }) }
+        Self { state: ShortLock::new(State { count: 0, bubble: 0, waiters: WaitQueue::new() }) }
     }
 
     /// Adds `n`, which may be negative; at zero all waiters go on.
@@ -39,6 +41,9 @@ impl WaitGroup {
         let mut claimed = Claimed::new();
         {
             let mut state = self.state.lock();
+            if state.count == 0 && n > 0 {
+                state.bubble = sched::current_bubble();
+            }
             match state.count.checked_add(n) {
                 Some(count) if count >= 0 => state.count = count,
                 _ => return Err(Misuse("sync: negative WaitGroup counter")),
@@ -59,7 +64,11 @@ impl WaitGroup {
         if self.count() == 0 {
             return Ok(Outcome::Delivered);
         }
-        let outcome = wait_in(rt, &self.state, 0, Reason::WaitGroup, deadline_ns, |s| s.count == 0, |s| &mut s.waiters);
+        let enter = |state: &mut State, wait: &mut Wait| {
+            wait.is_durable = state.bubble != 0 && state.bubble == sched::current_bubble();
+            state.count == 0
+        };
+        let outcome = wait_in(rt, &self.state, 0, Reason::WaitGroup, deadline_ns, enter, |s| &mut s.waiters);
         if outcome == Outcome::Delivered && self.count() != 0 {
             return Err(Misuse("sync: WaitGroup is reused before previous Wait has returned"));
         }

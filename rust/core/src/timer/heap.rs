@@ -111,6 +111,23 @@ impl TimerHeap {
         }
     }
 
+    /// Drops all timers, and has those with an event abandoned. Waits that are left must not look for their timers here.
+    ///
+    /// # Safety
+    /// All timers are alive; host attached, where its code may run.
+    pub unsafe fn abandon(&mut self) {
+        while let Some(timer) = self.heap.pop() {
+            // SAFETY: the caller's promise; one that says so is the first field of an `EventTimer`.
+            unsafe {
+                (*timer).index = NOT_QUEUED;
+                if (*timer).is_event {
+                    let timer = timer.cast::<EventTimer>();
+                    ((*timer).event.abandon)(timer);
+                }
+            }
+        }
+    }
+
     fn key(&self, i: usize) -> (u64, u64) {
         // SAFETY: queued timers are alive.
         unsafe { ((*self.heap[i]).when_ns, (*self.heap[i]).seq) }

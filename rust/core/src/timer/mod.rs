@@ -57,6 +57,9 @@ pub struct Event {
     /// With the lock free, usually on an M's scheduler stack: may make goroutines runnable and start them; must not park and
     /// must not run code of the host.
     pub fire: unsafe fn(*mut u8),
+    /// It is out of its heap and will not fire: frees the timer if nobody owns it any more, and what only its firing would
+    /// need. Where code of the host may run.
+    pub abandon: unsafe fn(*mut EventTimer),
 }
 
 /// A timer with an event, once or every `period_ns`.
@@ -68,13 +71,15 @@ pub struct EventTimer {
     pub period_ns: u64,
     /// Whose heap it was put into, an index of the runtime's Ps.
     pub processor: usize,
+    /// The bubble whose clock it goes by (`sched::bubble`); 0: the world's.
+    pub bubble: u32,
     /// What it does.
     pub event: &'static Event,
 }
 
 impl EventTimer {
-    /// Not queued.
-    pub fn new(event: &'static Event) -> Self {
-        Self { timer: Timer { is_event: true, ..Timer::new() }, period_ns: 0, processor: 0, event }
+    /// Not queued; of bubble `bubble`, 0 for none.
+    pub fn new(event: &'static Event, bubble: u32) -> Self {
+        Self { timer: Timer { is_event: true, ..Timer::new() }, period_ns: 0, processor: 0, bubble, event }
     }
 }

@@ -4,7 +4,7 @@ use super::{Event, EventTimer, TimerHeap};
 use proptest::prelude::*;
 use std::ptr;
 
-static SILENT: Event = Event { take: |_| ptr::null_mut(), fire: |_| {} };
+static SILENT: Event = Event { take: |_| ptr::null_mut(), fire: |_| {}, abandon: |_| {} };
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -63,7 +63,7 @@ impl Model {
 proptest! {
     #[test]
     fn heap_does_what_a_sorted_list_does(steps in prop::collection::vec(step(12), 1..300)) {
-        let mut timers: Vec<EventTimer> = (0..12).map(|_| EventTimer::new(&SILENT)).collect();
+        let mut timers: Vec<EventTimer> = (0..12).map(|_| EventTimer::new(&SILENT, 0)).collect();
         let base = timers.as_mut_ptr();
         let (mut heap, mut model, mut now) = (TimerHeap::new(), Model::default(), 1_000);
         for step in steps {

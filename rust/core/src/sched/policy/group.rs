@@ -60,7 +60,7 @@ unsafe impl Send for Group {}
 // SAFETY: as above.
 unsafe impl Sync for Group {}
 
-static REFILL: Event = Event { take: |timer| timer.cast(), fire: refill };
+static REFILL: Event = Event { take: |timer| timer.cast(), fire: refill, abandon: |_| {} };
 
 /// # Safety
 /// By the timer of a live group, host attached.
@@ -78,7 +78,7 @@ impl Group {
     pub(super) fn new(rt: &'static Runtime, weight: u32, quota_ns: u64) -> Arc<Group> {
         let now = clock::now_ns();
         Arc::new(Group {
-            timer: UnsafeCell::new(EventTimer::new(&REFILL)),
+            timer: UnsafeCell::new(EventTimer::new(&REFILL, 0)),
             rt,
             state: UnsafeCell::new(State {
                 weight,
