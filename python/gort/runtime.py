@@ -11,6 +11,7 @@ import sys
 
 from gort._core import (
     Goroutine,
+    _bubble_current,
     _no_preempt,
     current,
     dump,
@@ -225,11 +226,19 @@ def excepthook(args: ExceptHookArgs, /) -> None:
         _write(f"Exception in {_who(args.goroutine)}:", args.exc_value)
 
 
+#: Exceptions that nobody joined, of the bubbles that are being driven.
+_bubble_failures: dict[int, list[BaseException]] = {}
+
+
 def _report(goroutine: Goroutine[Any] | None, exc: BaseException) -> None:
     """Called by the core, once, for an exception no join() took. Never raises.
 
     With GORT_PANIC=exit the process then ends with code 2, as a Go program that panics does.
     """
+    failures = _bubble_failures.get(_bubble_current())
+    if failures is not None and not isinstance(exc, SystemExit):
+        failures.append(exc)  # `gort.testing.synctest.run` raises it
+        return
     panic = os.environ.get("GORT_PANIC") == "exit" and not isinstance(exc, SystemExit)
     gort = sys.modules.get("gort")  # None while the interpreter ends
     hook = getattr(gort, "excepthook", None) or excepthook

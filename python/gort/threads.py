@@ -34,8 +34,21 @@ def enable() -> None:
         RuntimeError: this interpreter's threads cannot be taken over (no import table to patch,
             GORT_BOUNDARY=0, or an interpreter that starts threads in an unknown way).
     """
-    if _threads_mode(1):
-        return
+    if not _learn():
+        raise RuntimeError(
+            "gort cannot make goroutines of this interpreter's threads: see gort.boundary.status()"
+        )
+    _threads_mode(1)
+
+
+def _learn() -> bool:
+    """Find out how this interpreter starts threads: those that a bubble starts are its goroutines.
+
+    Returns:
+        Whether it can be done.
+    """
+    if _threads_mode(6):
+        return True
     _threads_mode(2)
     try:
         # One real thread shows which of the interpreter's start routines is the one of `_thread`.
@@ -44,12 +57,8 @@ def enable() -> None:
         _thread.start_new_thread(ready.release, ())
         ready.acquire()
     finally:
-        known = _threads_mode(3)
-    if not known:
-        raise RuntimeError(
-            "gort cannot make goroutines of this interpreter's threads: see gort.boundary.status()"
-        )
-    _threads_mode(1)
+        _threads_mode(3)
+    return _threads_mode(6)
 
 
 def disable() -> None:

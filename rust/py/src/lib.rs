@@ -40,6 +40,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             && entry::sync::register(module)
             && entry::cond::register(module)
             && entry::timer::register(module)
+            && entry::bubble::register(module)
             && entry::boundary::register(module)
     };
     if ok { Ok(()) } else { Err(PyErr::fetch(py)) }

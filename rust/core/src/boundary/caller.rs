@@ -136,10 +136,12 @@ pub(super) unsafe fn block_foreign(
     reason: Reason,
     deadline_ns: Option<u64>,
 ) -> Outcome {
-    rt.foreign_waits.fetch_add(1, Ordering::Relaxed);
+    // A lock of a bubble's goroutine is taken to be the bubble's own.
+    let is_foreign = usize::from(reason == Reason::Io || sched::current_bubble() == 0);
+    rt.foreign_waits.fetch_add(is_foreign, Ordering::Relaxed);
     // SAFETY: the caller's promise.
     let outcome = unsafe { sched::block(rt, wait, reason, deadline_ns) };
-    rt.foreign_waits.fetch_sub(1, Ordering::Relaxed);
+    rt.foreign_waits.fetch_sub(is_foreign, Ordering::Relaxed);
     outcome
 }
 

@@ -1,13 +1,14 @@
 //! The names that are answered here: for each the function that stands in for it, where its original is, and its counts.
 
 use super::{
-    connect, descriptors, dns, files, fortified, host_lock, identity, install, io, keys, locals, poll, process,
+    clocks, connect, descriptors, dns, files, fortified, host_lock, identity, install, io, keys, locals, poll, process,
     pthreads, scheduling, semaphore, signals, sleep, threads,
 };
 use libc::{
     addrinfo, c_char, c_int, c_uint, c_void, clockid_t, epoll_event, fd_set, id_t, idtype_t, iovec, mmsghdr, msghdr,
     nfds_t, off_t, pid_t, pollfd, pthread_attr_t, pthread_cond_t, pthread_key_t, pthread_mutex_t, rusage, sched_param,
-    sem_t, sigaction, siginfo_t, sigset_t, sigval, size_t, sockaddr, socklen_t, ssize_t, timespec, timeval, useconds_t,
+    sem_t, sigaction, siginfo_t, sigset_t, sigval, size_t, sockaddr, socklen_t, ssize_t, time_t, timespec, timeval,
+    useconds_t,
 };
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -25,6 +26,8 @@ pub enum Subject {
     Keys,
     /// Its thread-locals.
     Locals,
+    /// What time it is.
+    Clock,
     /// The interpreter's waits for its own lock.
     HostLock,
 }
@@ -177,6 +180,8 @@ hooks! {
     Watched dup3(from: c_int, to: c_int, flags: c_int) -> c_int = descriptors::dup3;
     Watched close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int = descriptors::close_range;
     Watched closefrom(first: c_int) -> () = descriptors::closefrom;
+    Clock clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int = clocks::clock_gettime;
+    Clock time(result: *mut time_t) -> time_t = clocks::time;
     HostLock pthread_cond_timedwait(condition: *mut pthread_cond_t, mutex: *mut pthread_mutex_t, until: *const timespec)
         -> c_int = host_lock::pthread_cond_timedwait;
     Blocking sleep(seconds: c_uint) -> c_uint = sleep::sleep;

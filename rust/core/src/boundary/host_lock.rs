@@ -1,11 +1,30 @@
 //! Waits for the host's lock: CPython's `take_gil` is the one caller of `pthread_cond_timedwait` in the interpreter
 //! (Python/ceval_gil.c; its other locks are semaphores). A goroutine that waits there is detached, as in a call that
 //! blocks, but an M sent to take its P would wait for the same lock, and be one more that others wait for.
+//!
+//! The time it waits until was counted from a clock that in a bubble is the bubble's (`clocks`). The wait is the world's.
 
 use super::caller::goroutines_machine;
+use super::clocks;
 use super::hooks::original;
+use super::sleep::{ns_of, timespec_of};
 use crate::primitive::atomic::Ordering;
+use crate::sched::bubble;
 use libc::{c_int, pthread_cond_t, pthread_mutex_t, timespec};
+use std::ptr;
+
+/// A time of the caller's bubble as one of the world's; `None`: it is in none. The monotonic clock, unless the time is one
+/// since 1970, as on systems whose condition variables know no other.
+unsafe fn worlds_time(until: *const timespec) -> Option<timespec> {
+    // SAFETY: the caller's record.
+    let until_ns = ns_of(unsafe { until.as_ref() }?)?;
+    let clock_id = if until_ns < bubble::START_NS { libc::CLOCK_MONOTONIC } else { libc::CLOCK_REALTIME };
+    let left_ns = until_ns.saturating_sub(clocks::shown_ns(clock_id)?);
+    let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid timespec.
+    let rc = unsafe { libc::clock_gettime(clock_id, &raw mut now) };
+    (rc == 0).then_some(timespec_of(ns_of(&now)? + left_ns))
+}
 
 /// Passes on, and lets sysmon know meanwhile.
 pub(super) unsafe extern "C" fn pthread_cond_timedwait(
@@ -14,6 +33,9 @@ pub(super) unsafe extern "C" fn pthread_cond_timedwait(
     until: *const timespec,
 ) -> c_int {
     let m = goroutines_machine();
+    // SAFETY: as called.
+    let translated = unsafe { worlds_time(until) };
+    let until = translated.as_ref().map_or(until, ptr::from_ref);
     let wait = || {
         // SAFETY: as called.
         unsafe { original::pthread_cond_timedwait::call(condition, mutex, until) }

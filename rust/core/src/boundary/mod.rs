@@ -14,6 +14,7 @@
 
 mod blame;
 mod caller;
+mod clocks;
 mod connect;
 mod descriptors;
 mod dns;

@@ -105,6 +105,7 @@ pub(super) fn allows(kind: Kind, object: &Object, hook: &Hook, parking: bool) ->
         (_, Subject::Keys) => has_keys,
         (_, _) if !parking => false,
         (_, Subject::HostLock) => kind == Kind::Interpreter,
+        (Kind::OpenSsl | Kind::Added, Subject::Clock) => false, // theirs are the world's
         (Kind::Module, _) => !KEEP_BLOCKING.contains(&stem(object)),
         // Their semaphores are their own affair.
         (Kind::OpenSsl | Kind::Added, _) => !hook.name.to_bytes().starts_with(b"sem_"),

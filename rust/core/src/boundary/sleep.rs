@@ -1,13 +1,12 @@
 //! Sleeping: timers of the scheduler instead of the kernel's. Times by the caller's clock become durations, so that a
-//! library that fakes that clock for the program fakes it here as well.
+//! library that fakes that clock for the program fakes it here as well; in a bubble they are the bubble's (`clocks`).
 
 use super::caller::caller;
+use super::clocks::{self, SECOND_NS};
 use super::hooks::original;
 use crate::sched;
-use crate::sys::{clock, errno};
+use crate::sys::errno;
 use libc::{c_int, c_uint, clockid_t, timespec, useconds_t};
-
-const SECOND_NS: u64 = 1_000_000_000;
 
 /// A valid timespec as ns; `None` for one that the kernel refuses.
 pub(super) fn ns_of(time: &timespec) -> Option<u64> {
@@ -24,15 +23,18 @@ pub(super) unsafe fn deadline_of(clock_id: clockid_t, until: *const timespec) ->
     let until = unsafe { until.as_ref() }?;
     // A time before the clock's start is over, not wrong.
     let until_ns = if until.tv_sec < 0 && (0..SECOND_NS as i64).contains(&until.tv_nsec) { 0 } else { ns_of(until)? };
+    if let Some(deadline) = clocks::bubbles_deadline(clock_id, until_ns) {
+        return Some(deadline);
+    }
     let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a valid timespec.
     if unsafe { libc::clock_gettime(clock_id, &raw mut now) } != 0 {
         return None;
     }
-    Some(clock::now_ns().saturating_add(until_ns.saturating_sub(ns_of(&now)?)))
+    Some(sched::now_ns().saturating_add(until_ns.saturating_sub(ns_of(&now)?)))
 }
 
-fn timespec_of(ns: u64) -> timespec {
+pub(super) fn timespec_of(ns: u64) -> timespec {
     timespec { tv_sec: (ns / SECOND_NS) as libc::time_t, tv_nsec: (ns % SECOND_NS) as libc::c_long }
 }
 
@@ -54,7 +56,7 @@ pub(super) unsafe extern "C" fn clock_nanosleep(
     let deadline = unsafe {
         time.as_ref().and_then(ns_of).and_then(|ns| match absolute {
             true => deadline_of(clock_id, time),
-            false => Some(clock::now_ns().saturating_add(ns)),
+            false => Some(sched::now_ns().saturating_add(ns)),
         })
     };
     let Some(deadline) = deadline else { return libc::EINVAL };
@@ -67,7 +69,7 @@ pub(super) unsafe extern "C" fn clock_nanosleep(
     }
     if !absolute && !left.is_null() {
         // SAFETY: the C function's own contract.
-        unsafe { *left = timespec_of(deadline.saturating_sub(clock::now_ns())) };
+        unsafe { *left = timespec_of(deadline.saturating_sub(sched::now_ns())) };
     }
     libc::EINTR
 }
@@ -75,14 +77,14 @@ pub(super) unsafe extern "C" fn clock_nanosleep(
 /// Sleeps `ns` for the hooks that set errno; the ns left when a signal came.
 fn sleep_ns(ns: u64) -> Option<Result<(), u64>> {
     let caller = caller()?;
-    let deadline = clock::now_ns().saturating_add(ns);
+    let deadline = sched::now_ns().saturating_add(ns);
     let before = errno::get();
     if caller.sleep_until(deadline) {
         errno::set(before);
         return Some(Ok(()));
     }
     errno::set(libc::EINTR);
-    Some(Err(deadline.saturating_sub(clock::now_ns())))
+    Some(Err(deadline.saturating_sub(sched::now_ns())))
 }
 
 /// `nanosleep`.

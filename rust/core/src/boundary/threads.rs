@@ -109,6 +109,17 @@ pub fn enable(state_of: Option<StateOf>) {
     ENABLED.store(state_of.is_some(), Ordering::Release); // pairs with the Acquire in `pthread_create`
 }
 
+/// `state_of` finds the states of threads that goroutines of a bubble start: those become goroutines of it in any case.
+pub fn learn(state_of: StateOf) {
+    STATE_OF.store(state_of as usize, Ordering::Release); // pairs with the Acquire in `is_to_become_goroutine`
+}
+
+/// Whether a thread that the caller starts is to be a goroutine, as far as it is known how.
+fn is_to_become_goroutine() -> bool {
+    // Acquire: pairs with the Release in `enable`, and in `learn`.
+    ENABLED.load(Ordering::Acquire) || (STATE_OF.load(Ordering::Acquire) != 0 && sched::current_bubble() != 0)
+}
+
 /// Whether threads become goroutines.
 pub fn is_enabled() -> bool {
     ENABLED.load(Ordering::Relaxed)
@@ -169,8 +180,7 @@ pub(super) unsafe extern "C" fn pthread_create(
 ) -> c_int {
     // SAFETY: as called, here and below.
     unsafe {
-        // Acquire: pairs with the Release in `enable`.
-        if ENABLED.load(Ordering::Acquire)
+        if is_to_become_goroutine()
             && super::caller::is_parking_allowed()
             && let Some(rt) = super::runtime()
             && !rt.stopping.load(Ordering::Relaxed)

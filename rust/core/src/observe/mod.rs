@@ -1,5 +1,6 @@
 //! Layer 10: what others may see of the runtime. Reads only.
 
+use crate::goroutine::{Blocked, Goroutine, status};
 use crate::primitive::atomic::Ordering;
 use crate::sched::Runtime;
 use std::fmt::Write;
@@ -9,14 +10,39 @@ const DUMP_LIMIT: usize = 100;
 
 /// Every goroutine with its id and why it waits, in Go's form. Host attached.
 pub fn dump(rt: &Runtime) -> String {
+    dump_some(rt, |_| true)
+}
+
+/// The same for those of one bubble.
+pub fn dump_bubble(rt: &Runtime, bubble: u32) -> String {
+    dump_some(rt, |g| g.bubble.id == bubble)
+}
+
+/// Whether all goroutines but `besides` are parked. Host attached.
+pub fn are_parked(rt: &Runtime, besides: *const Goroutine) -> bool {
+    let mut all = true;
+    rt.registry.for_each(|g| {
+        all &= std::ptr::eq(g, besides) || g.status.load(Ordering::Acquire) == status::WAITING; // pairs with the stores of the status protocol
+    });
+    all
+}
+
+fn dump_some(rt: &Runtime, is_listed: impl Fn(&Goroutine) -> bool) -> String {
     let mut text = String::new();
     let mut count = 0usize;
     rt.registry.for_each(|g| {
+        if !is_listed(g) {
+            return;
+        }
         count += 1;
         if count > DUMP_LIMIT {
             return;
         }
         let _ = write!(text, "goroutine {} [{}", g.id, g.word());
+        if g.bubble.id != 0 {
+            let durable = if g.bubble.blocked == Blocked::Durably { " (durable)" } else { "" };
+            let _ = write!(text, "{durable}, synctest bubble {}", g.bubble.id);
+        }
         let kept_ms = g.kept_lock_ns.load(Ordering::Relaxed) / 1_000_000;
         if kept_ms != 0 {
             let _ = write!(text, ", kept the interpreter's lock for {kept_ms} ms in a call");

@@ -18,6 +18,7 @@ use super::processor::{Due, due_of};
 use super::spawn::running;
 use crate::goroutine::waiter::{Listens, Outcome, Reason, Wait};
 use crate::goroutine::{Blocked, Goroutine, InBubble};
+use crate::primitive::atomic::Ordering;
 use crate::primitive::{Mutex, MutexGuard};
 use crate::sys::clock;
 use crate::timer::{EventTimer, Timer, TimerHeap};
@@ -43,13 +44,41 @@ struct Bubble {
 }
 
 #[derive(Default)]
-struct All {
+pub(super) struct All {
     made: u32,
     live: Vec<Bubble>,
 }
 
 // SAFETY: waits and timers in it are alive while they stand there, and are touched under the lock it is in.
 unsafe impl Send for All {}
+
+impl All {
+    /// In a forked child there are none: not even the survivor is in one.
+    ///
+    /// # Safety
+    /// One thread; the memory of all timers is still there.
+    pub(super) unsafe fn forget(&mut self, survivor: *mut Goroutine) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !survivor.is_null() {
+                (*survivor).bubble = InBubble::default();
+            }
+            for mut bubble in self.live.drain(..) {
+                bubble.timers.forget();
+            }
+        }
+        LIVE.store(0, Ordering::Relaxed);
+    }
+}
+
+/// How many bubbles there are, in all runtimes. Of std: a static, which loom's cannot be.
+static LIVE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+/// Whether there is any: a goroutine that is in one sees it.
+#[inline]
+pub fn is_any() -> bool {
+    LIVE.load(Ordering::Relaxed) != 0 // a goroutine of a bubble comes after the bubble
+}
 
 /// All bubbles of a runtime.
 pub struct Bubbles(Mutex<All>);
@@ -160,9 +189,8 @@ fn blocked_by(reason: Reason, wait: &Wait) -> Blocked {
 }
 
 /// Whether a deadline of such a wait is one of the world's clock, whatever the goroutine's shows.
-fn is_timed_outside(reason: Reason, wait: &Wait) -> bool {
+fn is_timed_outside(reason: Reason) -> bool {
     matches!(reason, Reason::Io | Reason::Child | Reason::Dns)
-        || (reason == Reason::Join && wait.listens != Listens::ToAll)
 }
 
 impl Bubbles {
@@ -170,7 +198,8 @@ impl Bubbles {
         Self(Mutex::new(All::default()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, All> {
+    /// Keeps everybody else out.
+    pub(super) fn lock(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -227,7 +256,7 @@ impl Bubbles {
             let place = &mut (*g).bubble;
             let entered = self.with(place.id, |bubble| {
                 let mut until_ns = 0;
-                if is_timed_outside(reason, wait) {
+                if is_timed_outside(reason) {
                     until_ns = deadline_ns.map_or(0, |at| bubble.now_ns + at.saturating_sub(clock::now_ns()));
                 } else if let Some(when_ns) = deadline_ns.take() {
                     wait.timer.when_ns = when_ns;
@@ -297,22 +326,6 @@ impl Bubbles {
         // SAFETY: the caller's promise.
         unsafe { self.with((*timer).bubble, |bubble| bubble.timers.remove(timer.cast())).unwrap_or(false) }
     }
-
-    /// In a forked child there are none: not even the survivor is in one.
-    ///
-    /// # Safety
-    /// One thread; the memory of all timers is still there.
-    pub(super) unsafe fn forget(&self, survivor: *mut Goroutine) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            if !survivor.is_null() {
-                (*survivor).bubble = InBubble::default();
-            }
-            for mut bubble in std::mem::take(&mut self.lock().live) {
-                bubble.timers.forget();
-            }
-        }
-    }
 }
 
 /// The bubble the calling goroutine is in; 0: none.
@@ -323,13 +336,13 @@ pub fn current_bubble() -> u32 {
     if g.is_null() { 0 } else { unsafe { (*g).bubble.id } }
 }
 
-/// The time as the calling goroutine has it, ns: of its bubble, or of the monotonic clock. Host attached.
+/// The time as the calling goroutine has it, ns: of its bubble, or of the monotonic clock.
 #[inline]
 pub fn now_ns() -> u64 {
     bubble_now_ns().unwrap_or_else(clock::now_ns)
 }
 
-/// The time of the calling goroutine's bubble, ns since 1970; `None`: it is in none. Host attached.
+/// The time of the calling goroutine's bubble, ns since 1970; `None`: it is in none. It stands while the caller runs.
 #[inline]
 pub fn bubble_now_ns() -> Option<u64> {
     let g = running();
@@ -360,6 +373,7 @@ impl Runtime {
             waiter: ptr::null_mut(),
         };
         all.live.push(bubble);
+        LIVE.fetch_add(1, Ordering::Relaxed);
         all.made
     }
 
@@ -371,6 +385,7 @@ impl Runtime {
             place.map(|i| all.live.swap_remove(i))
         };
         if let Some(mut bubble) = found {
+            LIVE.fetch_sub(1, Ordering::Relaxed);
             // SAFETY: what is queued is alive; nobody finds the heap any more.
             unsafe { bubble.timers.abandon() };
         }

@@ -21,7 +21,7 @@ use super::machine::{Action, Machine};
 use super::outside::NewOutside;
 use super::processor::Processor;
 use super::runtime::{Errand, LASTING_REQUESTS, Runtime};
-use super::{current_machine, park};
+use super::{bubble, current_machine, park};
 use crate::goroutine::host::{HostThread, Standing};
 use crate::goroutine::{Bundle, Goroutine, waiter};
 use crate::netpoll;
@@ -38,6 +38,7 @@ pub struct Held {
     net: netpoll::Held<'static>,
     errands: MutexGuard<'static, Vec<Errand>>,
     outside: MutexGuard<'static, NewOutside>,
+    bubbles: MutexGuard<'static, bubble::All>,
     _states: MutexGuard<'static, ()>,
     idle: MutexGuard<'static, IdleLists>,
     inject: MutexGuard<'static, Fifo<Goroutine>>,
@@ -50,6 +51,7 @@ impl Runtime {
             net: self.net.hold(),
             errands: self.errands.lock().unwrap_or_else(|e| e.into_inner()),
             outside: self.outside.lock().unwrap_or_else(|e| e.into_inner()),
+            bubbles: self.bubbles.lock(),
             _states: self.state_delete.lock().unwrap_or_else(|e| e.into_inner()),
             idle: self.idle.lock().unwrap_or_else(|e| e.into_inner()),
             inject: self.inject.hold(),
@@ -83,7 +85,7 @@ impl Runtime {
             *held.outside = NewOutside::default();
             self.inject.forget(&mut held.inject);
             self.policies.forget(self, survivor);
-            self.bubbles.forget(survivor);
+            held.bubbles.forget(survivor);
             park::forget_threads();
             self.registry.keep_only(survivor);
             self.main.store(survivor, Ordering::Relaxed);

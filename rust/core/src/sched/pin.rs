@@ -9,7 +9,6 @@ use super::park::sleep_until;
 use super::runtime::Runtime;
 use crate::goroutine::Bundle;
 use crate::primitive::atomic::Ordering;
-use crate::sys::clock;
 use std::ptr;
 
 /// How often a main goroutine that waits for its own thread looks for it, ns.
@@ -55,7 +54,7 @@ fn with_bundle(change: impl FnOnce(&mut Bundle)) {
 
 fn come_home(rt: &'static Runtime) {
     while is_away(rt) {
-        sleep_until(rt, clock::now_ns() + LOOK_NS);
+        sleep_until(rt, super::now_ns() + LOOK_NS);
     }
 }
 

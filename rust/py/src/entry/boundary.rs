@@ -147,7 +147,7 @@ unsafe fn state_of_thread(argument: *mut std::ffi::c_void) -> HostThread {
     unsafe { host::gort_state_of_thread(argument).cast() }
 }
 
-/// `_threads(mode)`: 0 off, 1 on, 2 probe begins, 3 probe ends, 4 real ones more, 5 real ones no more.
+/// `_threads(mode)`: 0 off, 1 on, 2 probe begins, 3 probe ends, 4 real ones more, 5 real ones no more, 6 those of bubbles.
 unsafe extern "C-unwind" fn threads_mode(_m: Object, mode: Object) -> Object {
     if runtime().is_none() {
         return ptr::null_mut();
@@ -163,8 +163,13 @@ unsafe extern "C-unwind" fn threads_mode(_m: Object, mode: Object) -> Object {
             }
             4 => threads::want_real(true),
             5 => threads::want_real(false),
+            6 => {
+                if host::gort_knows_threads() != 0 {
+                    threads::learn(state_of_thread);
+                }
+            }
             _ => {
-                return crate::error::set(ffi::PyExc_ValueError, "a mode from 0 to 5 is expected");
+                return crate::error::set(ffi::PyExc_ValueError, "a mode from 0 to 6 is expected");
             }
         }
         boolean(host::gort_knows_threads() != 0 && boundary::is_parking_allowed())

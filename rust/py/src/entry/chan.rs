@@ -34,6 +34,21 @@ pub(crate) unsafe fn chan_of<'a>(slf: Object) -> &'a Chan<Value> {
     unsafe { &(*slf.cast::<ChanObject>()).chan }
 }
 
+/// The same, unless it belongs to a bubble that the caller is not in: then an exception says so, and it is `None`.
+#[inline(always)]
+pub(crate) unsafe fn usable_chan<'a>(slf: Object, what: &str) -> Option<&'a Chan<Value>> {
+    // SAFETY: the caller's promise.
+    let chan = unsafe { chan_of(slf) };
+    if chan.is_foreign() { foreign(what) } else { Some(chan) }
+}
+
+#[cold]
+fn foreign(what: &str) -> Option<&'static Chan<Value>> {
+    // SAFETY: GIL held by every caller.
+    error::set(unsafe { ffi::PyExc_RuntimeError }, &format!("{what} synctest channel from outside bubble"));
+    None
+}
+
 /// The capacity in `cap`, which may be null. `None`: an exception is set.
 unsafe fn capacity(cap: Object) -> Option<usize> {
     // SAFETY: GIL held, `cap` null or alive.
@@ -179,7 +194,7 @@ unsafe extern "C-unwind" fn send(slf: Object, args: *const Object, nargs: ffi::P
             let Ok(until) = deadline(timeout) else { return ptr::null_mut() };
             (value, until)
         };
-        let chan = chan_of(slf);
+        let Some(chan) = usable_chan(slf, "send on") else { return ptr::null_mut() };
         ffi::Py_INCREF(value);
         let mut result = chan.try_send(Value(value));
         if let Err(SendError::Full(_)) = result {
@@ -211,7 +226,7 @@ unsafe extern "C-unwind" fn send(slf: Object, args: *const Object, nargs: ffi::P
 #[inline(always)]
 unsafe fn receive(slf: Object, until: Option<u64>) -> Result<Object, ()> {
     // SAFETY: `slf` is a Chan kept alive by the caller.
-    let chan = unsafe { chan_of(slf) };
+    let chan = unsafe { usable_chan(slf, "receive on") }.ok_or(())?;
     let mut result = chan.try_recv();
     if result == Err(RecvError::Empty) {
         let Some(rt) = runtime() else { return Err(()) };
@@ -292,8 +307,9 @@ unsafe extern "C-unwind" fn recv_ok(
 unsafe extern "C-unwind" fn try_send(slf: Object, value: Object) -> Object {
     // SAFETY: METH_O with the GIL.
     unsafe {
+        let Some(chan) = usable_chan(slf, "send on") else { return ptr::null_mut() };
         ffi::Py_INCREF(value);
-        match chan_of(slf).try_send(Value(value)) {
+        match chan.try_send(Value(value)) {
             Ok(()) => boolean(true),
             Err(SendError::Full(v)) => {
                 ffi::Py_DECREF(v.0);
@@ -326,7 +342,8 @@ unsafe extern "C-unwind" fn unrecv(slf: Object, args: *const Object, nargs: ffi:
 unsafe extern "C-unwind" fn try_recv(slf: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL.
     unsafe {
-        match chan_of(slf).try_recv() {
+        let Some(chan) = usable_chan(slf, "receive on") else { return ptr::null_mut() };
+        match chan.try_recv() {
             Ok(v) => tuple([v.0, boolean(true), boolean(true)]),
             Err(RecvError::Closed) => tuple([none(), boolean(false), boolean(true)]),
             Err(_) => tuple([none(), boolean(false), boolean(false)]),
@@ -336,7 +353,8 @@ unsafe extern "C-unwind" fn try_recv(slf: Object, _: Object) -> Object {
 
 unsafe extern "C-unwind" fn close(slf: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL.
-    match unsafe { chan_of(slf) }.close() {
+    let Some(chan) = (unsafe { usable_chan(slf, "close of") }) else { return ptr::null_mut() };
+    match chan.close() {
         Ok(()) => none(),
         Err(_) => error::set(error::chan_closed(), "close of closed channel"),
     }

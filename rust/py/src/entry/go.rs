@@ -8,7 +8,6 @@ use crate::task::{self, CANCEL_ASKED, CANCELLED, DONE, GO_TYPE, GoObject, JOINED
 use gort_core::goroutine::waiter::{Outcome, Reason};
 use gort_core::sched;
 use gort_core::sched::processors::MOST;
-use gort_core::sys::clock;
 use pyo3::ffi;
 use std::ptr;
 use std::sync::atomic::Ordering;
@@ -248,7 +247,7 @@ unsafe extern "C-unwind" fn sleep(_m: Object, value: Object) -> Object {
     // SAFETY: METH_O with the GIL.
     let Ok(ns) = (unsafe { seconds(value, "sleep") }) else { return ptr::null_mut() };
     let Some(rt) = runtime() else { return ptr::null_mut() };
-    let until = clock::now_ns().saturating_add(ns);
+    let until = sched::now_ns().saturating_add(ns);
     loop {
         let outcome = sched::sleep_until(rt, until);
         if outcome == Outcome::TimedOut {
@@ -381,6 +380,25 @@ unsafe extern "C-unwind" fn dump(_m: Object, _: Object) -> Object {
     unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as _) }
 }
 
+unsafe extern "C-unwind" fn are_parked(_m: Object, _: Object) -> Object {
+    let Some(rt) = runtime() else { return ptr::null_mut() };
+    boolean(gort_core::observe::are_parked(rt, sched::current_goroutine()))
+}
+
+unsafe extern "C-unwind" fn ident(_m: Object, goroutine: Object) -> Object {
+    // SAFETY: METH_O with the GIL; the bundle of a goroutine that has begun is alive while that is.
+    unsafe {
+        if ffi::Py_TYPE(goroutine) != GO_TYPE.load(Ordering::Relaxed) {
+            return error::set(ffi::PyExc_TypeError, "_ident() needs a Goroutine");
+        }
+        let g = (*goroutine.cast::<GoObject>()).goroutine();
+        if g.is_null() || (*g).bundle.is_null() {
+            return none();
+        }
+        ffi::PyLong_FromSize_t((*(*g).bundle).identity)
+    }
+}
+
 unsafe extern "C-unwind" fn stats(_m: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
     let pairs = [
@@ -480,6 +498,18 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         plain(c"goroutines", goroutines, ffi::METH_NOARGS, doc::GOROUTINES),
         plain(c"dump", dump, ffi::METH_NOARGS, doc::DUMP),
         plain(c"stats", stats, ffi::METH_NOARGS, doc::STATS),
+        plain(
+            c"_are_parked",
+            are_parked,
+            ffi::METH_NOARGS,
+            c"_are_parked()\n--\n\nWhether all goroutines but the calling one are parked.",
+        ),
+        plain(
+            c"_ident",
+            ident,
+            ffi::METH_O,
+            c"_ident(goroutine, /)\n--\n\nWho it is to sys._current_frames; None before it begins, and afterwards.",
+        ),
         plain(
             c"_usable_cpus",
             usable_cpus,

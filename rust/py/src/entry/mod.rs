@@ -4,6 +4,7 @@
 //! breaks the count. So nothing here is a `#[pyfunction]`, and nothing here holds a value with a destructor over a park.
 
 pub(crate) mod boundary;
+pub(crate) mod bubble;
 pub(crate) mod chan;
 pub(crate) mod cond;
 pub(crate) mod go;
@@ -16,8 +17,8 @@ use crate::error;
 use crate::host;
 use crate::task;
 use gort_core::sched::config::Config;
-use gort_core::sched::{Runtime, current_machine};
-use gort_core::sys::{clock, thread};
+use gort_core::sched::{Runtime, current_machine, now_ns};
+use gort_core::sys::thread;
 use pyo3::ffi;
 use std::ffi::CStr;
 use std::ptr;
@@ -225,7 +226,7 @@ pub(crate) unsafe fn deadline(timeout: *mut ffi::PyObject) -> Result<Option<u64>
         if timeout.is_null() || timeout == ffi::Py_None() {
             return Ok(None);
         }
-        seconds(timeout, "timeout").map(|ns| Some(clock::now_ns().saturating_add(ns)))
+        seconds(timeout, "timeout").map(|ns| Some(now_ns().saturating_add(ns)))
     }
 }
 

@@ -4,7 +4,7 @@
 //! up to `INLINE` of them are read into a buffer on the stack. That buffer holds one count of each value to be sent until
 //! the value is taken; it has no destructor, for the thread may be ended in the park.
 
-use super::chan::{CHAN_TYPE, chan_of, let_go, tuple};
+use super::chan::{CHAN_TYPE, chan_of, let_go, tuple, usable_chan};
 use super::{Value, arguments, boolean, deadline, fast, methods, none, plain, positional, runtime};
 use crate::doc;
 use crate::error;
@@ -205,7 +205,14 @@ unsafe fn select_in(
                 return error::set(ffi::PyExc_TypeError, "select() takes cases made by gort.recv() and gort.send()");
             }
             let case = arg.cast::<CaseObject>();
-            let chan = if (*case).chan == ffi::Py_None() { None } else { Some(chan_of((*case).chan)) };
+            let mut chan = None;
+            if (*case).chan != ffi::Py_None() {
+                chan = usable_chan((*case).chan, "select on");
+                if chan.is_none() {
+                    return_values(std::slice::from_raw_parts_mut(cases, i));
+                    return ptr::null_mut();
+                }
+            }
             let value = (*case).value;
             cases.add(i).write(if value.is_null() {
                 Case::recv(chan)

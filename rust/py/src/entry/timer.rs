@@ -11,8 +11,7 @@ use super::{Value, arguments, boolean, fast, getters, methods, none, plain, runt
 use crate::error;
 use crate::task::{self, GoObject, Place};
 use gort_core::chan::Chan;
-use gort_core::sched::Runtime;
-use gort_core::sys::clock;
+use gort_core::sched::{self, Runtime};
 use gort_core::timer::{Event, EventTimer};
 use pyo3::ffi;
 use std::ptr;
@@ -55,8 +54,8 @@ struct TimerObject {
     kwargs: Object,
 }
 
-static FEED: Event = Event { take: take_feed, fire: feed };
-static CALL: Event = Event { take: take_call, fire: start_call };
+static FEED: Event = Event { take: take_feed, fire: feed, abandon: |_| {} };
+static CALL: Event = Event { take: take_call, fire: start_call, abandon: abandon_call };
 
 unsafe fn take_feed(timer: *mut EventTimer) -> *mut u8 {
     timer.cast()
@@ -65,8 +64,12 @@ unsafe fn take_feed(timer: *mut EventTimer) -> *mut u8 {
 unsafe fn feed(timer: *mut u8) {
     // SAFETY: the GIL is held since `take_feed`, so the channel, which takes its timer out before it goes, is alive.
     unsafe {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-        let value = ffi::PyFloat_FromDouble(now);
+        // Where one of a bubble fires, that is the caller's.
+        let bubbles = (*timer.cast::<ChanTimer>()).event.bubble != 0;
+        let value = ffi::PyFloat_FromDouble(match sched::bubble_now_ns().filter(|_| bubbles) {
+            Some(ns) => ns as f64 / 1e9,
+            None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()),
+        });
         if value.is_null() {
             ffi::PyErr_Clear(); // no memory: this tick is lost, as on a slow reader
             return;
@@ -88,6 +91,11 @@ unsafe fn take_call(timer: *mut EventTimer) -> *mut u8 {
         }
         goroutine.cast()
     }
+}
+
+unsafe fn abandon_call(timer: *mut EventTimer) {
+    // SAFETY: out of its heap, with the GIL, where Python code may run.
+    unsafe { ffi::Py_XDECREF(take_call(timer).cast()) };
 }
 
 unsafe fn start_call(goroutine: *mut u8) {
@@ -158,7 +166,7 @@ unsafe fn period(value: Object, where_: &str) -> Option<f64> {
 unsafe fn start(rt: &'static Runtime, timer: *mut EventTimer, seconds: f64, periodic: bool) {
     let ns = (seconds.max(0.0) * 1e9).ceil() as u64;
     // SAFETY: the caller's: GIL held, `timer` not queued and in place until it is stopped.
-    unsafe { rt.start_timer(timer, clock::now_ns() + ns, if periodic { ns.max(MIN_PERIOD_NS) } else { 0 }) };
+    unsafe { rt.start_timer(timer, sched::now_ns() + ns, if periodic { ns.max(MIN_PERIOD_NS) } else { 0 }) };
 }
 
 /// A channel that is fed after `seconds`; null with an exception set on failure.
@@ -169,7 +177,8 @@ unsafe fn new_channel(seconds: f64, periodic: bool) -> *mut ChanObject {
         let chan = ffi::PyType_GenericAlloc(CHAN_TYPE.load(Ordering::Relaxed), 0).cast::<ChanObject>();
         if !chan.is_null() {
             ptr::write(&raw mut (*chan).chan, Chan::new(1));
-            (*chan).timer = Box::into_raw(Box::new(ChanTimer { event: EventTimer::new(&FEED), chan }));
+            (*chan).timer =
+                Box::into_raw(Box::new(ChanTimer { event: EventTimer::new(&FEED, sched::current_bubble()), chan }));
             start(rt, (*chan).timer.cast(), seconds, periodic);
         }
         chan
@@ -249,7 +258,8 @@ unsafe extern "C-unwind" fn after_func(_m: Object, args: *const Object, n: ffi::
             ffi::Py_INCREF(reference);
         }
         ((*obj).function, (*obj).args, (*obj).kwargs) = (function, call_args, kwargs);
-        (*obj).call = Box::into_raw(Box::new(CallTimer { event: EventTimer::new(&CALL), goroutine, orphan: false }));
+        let event = EventTimer::new(&CALL, sched::current_bubble());
+        (*obj).call = Box::into_raw(Box::new(CallTimer { event, goroutine, orphan: false }));
         start(rt, (*obj).call.cast(), seconds, false);
         obj.cast()
     }
@@ -288,6 +298,25 @@ unsafe fn stop_channel(rt: &'static Runtime, chan: *mut ChanObject) -> bool {
     }
 }
 
+/// Whether a timer is one of a bubble that the caller is not in: an exception is set then.
+unsafe fn is_foreign(obj: *mut TimerObject, verb: &str) -> bool {
+    // SAFETY: GIL held; a live timer, whose parts are null or its.
+    let bubble = unsafe {
+        match ((*obj).chan.is_null(), (*obj).call.is_null()) {
+            (false, _) => (*(*(*obj).chan).timer).event.bubble,
+            (true, false) => (*(*obj).call).event.bubble,
+            (true, true) => 0,
+        }
+    };
+    let foreign = bubble != 0 && bubble != sched::current_bubble();
+    if foreign {
+        let text = format!("{verb} of synctest timer from outside bubble");
+        // SAFETY: GIL held.
+        error::set(unsafe { ffi::PyExc_RuntimeError }, &text);
+    }
+    foreign
+}
+
 unsafe fn uninitialised(method: &str) -> Object {
     // SAFETY: GIL held.
     error::set(unsafe { ffi::PyExc_RuntimeError }, &format!("time: {method} called on uninitialized Timer"))
@@ -298,6 +327,9 @@ unsafe extern "C-unwind" fn timer_stop(slf: Object, _: Object) -> Object {
     unsafe {
         let obj = slf.cast::<TimerObject>();
         let Some(rt) = runtime() else { return ptr::null_mut() };
+        if is_foreign(slf.cast(), "stop") {
+            return ptr::null_mut();
+        }
         if !(*obj).chan.is_null() {
             return boolean(stop_channel(rt, (*obj).chan));
         }
@@ -319,6 +351,9 @@ unsafe extern "C-unwind" fn timer_reset(slf: Object, args: *const Object, n: ffi
         let Some([value]) = arguments("reset", args, n, kw, [c"seconds"], 1) else { return ptr::null_mut() };
         let Some(seconds) = timer_duration(value) else { return ptr::null_mut() };
         let Some(rt) = runtime() else { return ptr::null_mut() };
+        if is_foreign(slf.cast(), "reset") {
+            return ptr::null_mut();
+        }
         if !(*obj).chan.is_null() {
             let prevented = stop_channel(rt, (*obj).chan);
             start(rt, (*(*obj).chan).timer.cast(), seconds, false);
@@ -344,6 +379,9 @@ unsafe extern "C-unwind" fn ticker_stop(slf: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL.
     unsafe {
         let Some(rt) = runtime() else { return ptr::null_mut() };
+        if is_foreign(slf.cast(), "stop") {
+            return ptr::null_mut();
+        }
         let chan = (*slf.cast::<TimerObject>()).chan;
         if !chan.is_null() {
             stop_channel(rt, chan);
@@ -358,6 +396,9 @@ unsafe extern "C-unwind" fn ticker_reset(slf: Object, args: *const Object, n: ff
         let Some([value]) = arguments("reset", args, n, kw, [c"seconds"], 1) else { return ptr::null_mut() };
         let Some(seconds) = period(value, "Ticker.Reset") else { return ptr::null_mut() };
         let Some(rt) = runtime() else { return ptr::null_mut() };
+        if is_foreign(slf.cast(), "reset") {
+            return ptr::null_mut();
+        }
         let chan = (*slf.cast::<TimerObject>()).chan;
         if chan.is_null() {
             return uninitialised("Reset");
