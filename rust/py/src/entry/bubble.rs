@@ -69,7 +69,8 @@ unsafe extern "C-unwind" fn drive(_m: Object, id: Object) -> Object {
     loop {
         match rt.drive(id) {
             Driven::Done => return boolean(true),
-            Driven::Deadlock => return boolean(false),
+            // The latter: some wait for locks of C code, and nothing in the program runs any more.
+            Driven::Deadlock | Driven::Ended(Outcome::Deadlock) => return boolean(false),
             Driven::Ended(outcome) if error::ended(rt, outcome) => {}
             Driven::Ended(_) => return ptr::null_mut(),
         }
