@@ -126,7 +126,7 @@ def imports_of_gort(path: Path) -> set[str]:
                 for alias in inner.names:
                     if alias.name.split(".")[0] == "gort":
                         found.add(alias.name.removeprefix("gort").removeprefix(".") or "__init__")
-    return {"cli.__init__" if name == "cli" else name for name in found}
+    return {f"{name}.__init__" if name in ("cli", "testing") else name for name in found}
 
 
 def is_for_types(node: ast.stmt) -> bool:

@@ -122,9 +122,10 @@ def test_timers_that_are_left_do_not_fire():
         return timer
 
     timer = in_bubble(main)
-    for verb, call in (("stop", timer.stop), ("reset", lambda: timer.reset(1))):
-        with pytest.raises(RuntimeError, match=f"{verb} of synctest timer from outside bubble"):
-            call()
+    with pytest.raises(RuntimeError, match="stop of synctest timer from outside bubble"):
+        timer.stop()
+    with pytest.raises(RuntimeError, match="reset of synctest timer from outside bubble"):
+        timer.reset(1)
     del timer
     gort.sleep(0.01)
     assert fired == []
@@ -156,7 +157,13 @@ def test_it_stands_while_one_computes_or_is_in_a_call():
 def test_it_stands_while_one_waits_for_the_outside(what):
     import os
 
-    ch, mutex, rw, group, (r, w) = gort.Chan(), gort.Mutex(), gort.RWMutex(), gort.WaitGroup(), os.pipe()
+    ch, mutex, rw, group, (r, w) = (
+        gort.Chan(),
+        gort.Mutex(),
+        gort.RWMutex(),
+        gort.WaitGroup(),
+        os.pipe(),
+    )
     mutex.lock()
     rw.lock()
     group.add(1)
@@ -318,7 +325,9 @@ def test_goroutines_left_behind_are_a_deadlock():
         finally:
             cleaned.append(True)
 
-    with pytest.raises(gort.DeadlockError, match="main bubble goroutine has exited but blocked") as error:
+    with pytest.raises(
+        gort.DeadlockError, match="main bubble goroutine has exited but blocked"
+    ) as error:
         in_bubble(lambda: gort.go(left) and None)
     assert error.value.dump.count("goroutine ") == 1
     assert cleaned == [True]
@@ -368,7 +377,10 @@ def test_channels_of_a_bubble_are_its_own():
         "send on": [lambda: ch.send(1), lambda: ch.try_send(1)],
         "receive on": [ch.recv, ch.recv_ok, ch.try_recv, lambda: next(ch)],
         "close of": [ch.close],
-        "select on": [lambda: gort.select(gort.recv(ch), default=True), lambda: gort.select(gort.send(ch, 1))],
+        "select on": [
+            lambda: gort.select(gort.recv(ch), default=True),
+            lambda: gort.select(gort.send(ch, 1)),
+        ],
     }
     for what, calls in uses.items():
         for call in calls:
@@ -412,7 +424,7 @@ def test_goroutines_of_outside_have_the_worlds_clock():
 def test_decorator_keeps_the_function():
     @synctest.test
     def takes_long(n, *, more=0):
-        "Its text."
+        """Its text."""
         gort.sleep(n + more)
         return passed()
 

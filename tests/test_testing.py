@@ -14,7 +14,6 @@ import pytest
 from gort.testing import LeakError, Sequencer, no_leaks, synctest, wait_all_parked
 from waiting import hold
 
-
 # wait_all_parked
 
 

@@ -17,7 +17,7 @@ import pythons
 from pythons import ROOT, Python, run
 
 TOOLS = ROOT / ".venv-tools"
-PACKAGES = ("maturin>=1.16,<2", "ruff>=0.17", "mypy>=2.4")
+PACKAGES = ("maturin>=1.16,<2", "ruff>=0.17", "mypy>=2.4", "pytest>=8")  # the last for its types
 ZIG = "ziglang>=0.13"
 POLICY = "manylinux2014"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gort._typing import TYPE_CHECKING
-from gort.testing import synctest
-from gort.testing import no_leaks as _no_leaks
-
 import pytest
+
+from gort._typing import TYPE_CHECKING
+from gort.testing import no_leaks as _no_leaks
+from gort.testing import synctest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

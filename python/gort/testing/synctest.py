@@ -29,7 +29,7 @@ from gort.runtime import _bubble_failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import ParamSpec, TypeVar
+    from typing import Any, ParamSpec, TypeVar
 
     from gort._core import Goroutine
 
@@ -86,8 +86,10 @@ def run(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     if left is None or left.main_ended:
         result = main.join()
     if failures:
-        raise failures[0] if len(failures) == 1 else BaseExceptionGroup(
-            f"{len(failures)} goroutines of the bubble", failures
+        raise (
+            failures[0]
+            if len(failures) == 1
+            else BaseExceptionGroup(f"{len(failures)} goroutines of the bubble", failures)
         )
     if left is not None:
         raise DeadlockError(f"{left.what}\n\n{left.dump}")
@@ -109,7 +111,7 @@ class _Left:
         )
 
 
-def _end_those_left(bubble: int, main: Goroutine[object]) -> _Left:
+def _end_those_left(bubble: int, main: Goroutine[Any]) -> _Left:
     """Say who is left, and have them end."""
     left = _Left(main.done, _core._bubble_members(bubble)[1])
     _cancel(bubble)

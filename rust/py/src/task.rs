@@ -131,7 +131,7 @@ pub(crate) struct Place {
 unsafe fn place(g: *mut Goroutine, obj: *mut GoObject, asked: Place) {
     // SAFETY: GIL held; both are the caller's, and the running goroutine is alive.
     unsafe {
-        let parent = sched::current_goroutine();
+        let parent = sched::caller();
         if !parent.is_null() && (*parent).entity.is_inherited() {
             (*g).entity.priority = (*parent).entity.priority;
             if !(*parent).task.is_null() && (*parent).body.is_none() {

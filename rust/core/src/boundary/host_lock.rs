@@ -9,17 +9,18 @@ use super::clocks;
 use super::hooks::original;
 use super::sleep::{ns_of, timespec_of};
 use crate::primitive::atomic::Ordering;
-use crate::sched::bubble;
 use libc::{c_int, pthread_cond_t, pthread_mutex_t, timespec};
 use std::ptr;
 
-/// A time of the caller's bubble as one of the world's; `None`: it is in none. The monotonic clock, unless the time is one
-/// since 1970, as on systems whose condition variables know no other.
+/// A time of the caller's bubble as one of the world's; `None`: it is in none. By the clock that shows about that time: the
+/// monotonic one, but where condition variables know only the other.
 unsafe fn worlds_time(until: *const timespec) -> Option<timespec> {
     // SAFETY: the caller's record.
     let until_ns = ns_of(unsafe { until.as_ref() }?)?;
-    let clock_id = if until_ns < bubble::START_NS { libc::CLOCK_MONOTONIC } else { libc::CLOCK_REALTIME };
-    let left_ns = until_ns.saturating_sub(clocks::shown_ns(clock_id)?);
+    let shown_ns = |clock_id| Some((clock_id, clocks::shown_ns(clock_id)?));
+    let shown = [shown_ns(libc::CLOCK_MONOTONIC)?, shown_ns(libc::CLOCK_REALTIME)?];
+    let (clock_id, now_ns) = shown.into_iter().min_by_key(|(_, now_ns)| until_ns.abs_diff(*now_ns))?;
+    let left_ns = until_ns.saturating_sub(now_ns);
     let mut now = timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a valid timespec.
     let rc = unsafe { libc::clock_gettime(clock_id, &raw mut now) };

@@ -71,3 +71,4 @@ pub use park::{announce, block, current_goroutine, gosched, ready_wait, retract,
 pub use pin::{lock_os_thread, unlock_os_thread};
 pub use preempt::preempted;
 pub use runtime::Runtime;
+pub use spawn::caller;

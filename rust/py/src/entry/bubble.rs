@@ -45,11 +45,11 @@ unsafe extern "C-unwind" fn end(_m: Object, id: Object) -> Object {
     none()
 }
 
-/// `_bubble_go(id, fn, args, kwargs)`, checked by `gort.testing`.
+/// `_bubble_go(bubble, fn, args, kwargs)`, checked by `gort.testing`.
 unsafe extern "C-unwind" fn go(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kwnames: Object) -> Object {
     // SAFETY: a vectorcall with the GIL.
     unsafe {
-        let names = [c"id", c"fn", c"args", c"kwargs"];
+        let names = [c"bubble", c"fn", c"args", c"kwargs"];
         let Some([id, function, call_args, kwargs]) = arguments("_bubble_go", args, nargs, kwnames, names, 4) else {
             return ptr::null_mut();
         };
@@ -121,13 +121,13 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         fast(
             c"_bubble_go",
             go,
-            c"_bubble_go(id, fn, args, kwargs)\n--\n\nStarts a goroutine in the bubble; kwargs is a dict.",
+            c"_bubble_go(bubble, fn, args, kwargs)\n--\n\nStarts a goroutine in the bubble; kwargs is a dict.",
         ),
         plain(
             c"_bubble_drive",
             drive,
             ffi::METH_O,
-            c"_bubble_drive(id, /)\n--\n\nLets the bubble run; False if it ends in a deadlock. Parks.",
+            c"_bubble_drive(bubble, /)\n--\n\nLets the bubble run; False if it ends in a deadlock. Parks.",
         ),
         plain(
             c"_bubble_wait",
@@ -139,9 +139,9 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             c"_bubble_members",
             members,
             ffi::METH_O,
-            c"_bubble_members(id, /)\n--\n\nThe bubble's goroutines, and a dump of them.",
+            c"_bubble_members(bubble, /)\n--\n\nThe bubble's goroutines, and a dump of them.",
         ),
-        plain(c"_bubble_end", end, ffi::METH_O, c"_bubble_end(id, /)\n--\n\nEnds the bubble."),
+        plain(c"_bubble_end", end, ffi::METH_O, c"_bubble_end(bubble, /)\n--\n\nEnds the bubble."),
         plain(
             c"_bubble_current",
             current,
