@@ -235,6 +235,7 @@ def test_child_forked_in_a_bubble_has_the_worlds_clock():
             """
         ),
         "(7, 10.0)",
+        PYTHONWARNINGS="ignore::DeprecationWarning",  # of a fork beside threads
     )
 
 
