@@ -268,11 +268,36 @@ def test_result_is_there_when_all_have_ended():
     ended = []
 
     def main():
-        gort.go(lambda: (gort.sleep(HOUR), ended.append(passed())))
+        ch = gort.Chan()
+        gort.go(
+            lambda: (
+                gort.sleep(HOUR),
+                ch.send(1),
+                [gort.gosched() for _ in range(9)],
+                ended.append(passed()),
+            )
+        )
+        ch.recv()
         return "result"
 
     assert in_bubble(main) == "result"
     assert ended == [HOUR]
+
+
+def test_clock_stands_when_main_has_ended():
+    """Go's TestDeadlockTicker."""
+    ran = []
+
+    def ticks():
+        for _ in gort.tick(1):
+            ran.append(True)
+
+    with pytest.raises(gort.DeadlockError, match="main bubble goroutine has exited") as error:
+        in_bubble(lambda: gort.go(ticks) and None)
+    assert ran == [] and "chan receive (durable)" in error.value.dump
+    with pytest.raises(gort.DeadlockError, match="main bubble goroutine has exited") as error:
+        in_bubble(lambda: gort.go(gort.sleep, 1) and None)
+    assert "sleep (durable)" in error.value.dump
 
 
 def test_exceptions_come_out():
@@ -397,6 +422,50 @@ def test_channels_of_outside_can_be_used():
     assert ch.recv() == "from within"
     ch.send(1)
     assert in_bubble(lambda: (ch.recv(), passed())) == (1, 0)
+
+
+def test_wait_groups_are_counted_inside_or_outside():
+    """Go's TestWaitGroupMovedIntoBubble and its like."""
+    both, several = "from inside and outside synctest bubble", "from multiple synctest bubbles"
+    group = gort.WaitGroup()
+    group.add(1)
+    for call in (group.done, lambda: group.add(1)):
+        with pytest.raises(RuntimeError, match=f"sync: WaitGroup.Add called {both}"):
+            in_bubble(call)
+    group.done()
+    in_bubble(lambda: (group.add(1), group.done(), group.wait()))
+    in_bubble(group.add, 1)
+    with pytest.raises(RuntimeError, match=both):
+        group.done()
+    with pytest.raises(RuntimeError, match=several):
+        in_bubble(group.add, 1)
+
+
+def test_cond_is_signalled_from_within():
+    mutex, outside, held = gort.Mutex(), gort.Chan(), []
+    cond = gort.Cond(mutex)
+
+    def ends():
+        outside.recv_ok()  # holds the clock
+        cond.broadcast()
+
+    def main():
+        with mutex:
+            with pytest.raises(TimeoutError):
+                cond.wait(timeout=5)
+            assert passed() == 5
+            gort.go(ends)
+            held.append(True)
+            cond.wait()
+
+    g = gort.go(synctest.run, main)
+    eventually(lambda: held)
+    parked(g)
+    for wake in (cond.signal, cond.broadcast):
+        with pytest.raises(RuntimeError, match="semaphore wake of synctest goroutine from outside"):
+            wake()
+    outside.close()
+    g.join()
 
 
 def test_bubbles_do_not_nest():

@@ -158,7 +158,7 @@ def test_descriptors_take_their_time():
     def main():
         a, b = socket.socketpair()
         with a, b:
-            gort.go(gort.sleep, 3600)
+            sleeper = gort.go(gort.sleep, 3600)
             a.settimeout(0.05)
             with pytest.raises(TimeoutError):
                 a.recv(1)
@@ -168,9 +168,10 @@ def test_descriptors_take_their_time():
             assert 0.04 < time.monotonic() - begun < 20
             b.send(b"y")
             a.settimeout(None)
-            return a.recv(1)
+            assert (a.recv(1), sleeper.done) == (b"y", False)
+            sleeper.join()
 
-    assert synctest.run(main) == b"y"
+    synctest.run(main)
 
 
 def test_asyncio_runs_in_it():
@@ -218,7 +219,7 @@ def test_child_forked_in_a_bubble_has_the_worlds_clock():
             from gort.testing import synctest
             def main():
                 ch = gort.Chan()
-                gort.go(gort.sleep, 1000)
+                sleeper = gort.go(gort.sleep, 1000)
                 gort.go(ch.recv)
                 gort.sleep(10)
                 pid = os.fork()
@@ -230,7 +231,9 @@ def test_child_forked_in_a_bubble_has_the_worlds_clock():
                     finally:
                         os._exit(2)
                 ch.send(None)
-                return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), time.time() - 946684800
+                now = time.time() - 946684800
+                sleeper.join()
+                return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), now
             print(synctest.run(main))
             """
         ),

@@ -66,6 +66,7 @@ def test_in_a_bubble_it_looks_at_the_bubble():
         g = gort.go(gort.sleep, 10)
         wait_all_parked()
         assert g.status == "sleep"
+        g.join()
 
     synctest.run(main)
     stop.append(True)

@@ -51,8 +51,9 @@ def run(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         **kwargs: its keyword arguments.
 
     Raises:
-        DeadlockError: goroutines are left that nothing in the bubble can wake. They are cancelled
-            first, so that their `finally` blocks have run.
+        DeadlockError: goroutines are left that nothing in the bubble can wake; once fn has returned
+            the clock stands, so that includes sleepers. They are cancelled first, so that their
+            `finally` blocks have run.
         BaseException: what fn raised; else what another goroutine of the bubble raised and nobody
             joined (an ExceptionGroup of several).
         RuntimeError: called in a bubble, or on a thread that is no goroutine.

@@ -2,7 +2,8 @@
 //!
 //! The clock of a bubble stands still while one of its goroutines runs, is ready, or waits for what only the outside could
 //! bring. When all are durably blocked, whoever drives the bubble (`drive`) wakes the one that waits for just that
-//! (`wait_for_others`), or else sets the clock to the bubble's next timer and fires what is due.
+//! (`wait_for_others`), or else sets the clock to the bubble's next timer and fires what is due. Once the first of them has
+//! ended the clock stands for good: whoever still sleeps is left behind.
 //!
 //! Durable: on a channel of the bubble, a nil channel, a condition variable, a semaphore, a wait group counted up in the bubble,
 //! a goroutine's end, or asleep. Not: a mutex, a descriptor, a child process. Loosely blocked is who waits for a lock of the
@@ -33,6 +34,10 @@ struct Bubble {
     timers: TimerHeap,
     /// Its goroutines; who drives it is none.
     members: usize,
+    /// The number of its first one, its main goroutine; 0: nobody was in it yet.
+    main: u64,
+    /// That one has ended: the clock stands for good.
+    is_over: bool,
     /// Of those, durably or loosely blocked.
     blocked: usize,
     /// Of those, loosely.
@@ -88,7 +93,7 @@ pub struct Bubbles(Mutex<All>);
 pub enum Driven {
     /// All its goroutines have ended.
     Done,
-    /// All that are left are durably blocked, and it has no timers.
+    /// All that are left are durably blocked, and no timer fires any more.
     Deadlock,
     /// The wait of who drives it ended early.
     Ended(Outcome),
@@ -134,7 +139,7 @@ impl Bubble {
             if !waiter.is_null() {
                 return Step::Ready(waiter);
             }
-            if let Some(when_ns) = self.timers.peek_when() {
+            if let Some(when_ns) = self.timers.peek_when().filter(|_| !self.is_over) {
                 return Step::Advance(when_ns, self.loose != 0);
             }
             if self.loose == 0 {
@@ -217,6 +222,9 @@ impl Bubbles {
         // SAFETY: the caller's promise.
         self.with(id, |bubble| unsafe {
             bubble.members += 1;
+            if bubble.main == 0 {
+                bubble.main = (*g).id;
+            }
             (*g).bubble = InBubble { id, blocked: Blocked::No };
         });
     }
@@ -232,6 +240,7 @@ impl Bubbles {
             let place = std::mem::take(&mut (*g).bubble);
             let driver = self.with(place.id, |bubble| {
                 bubble.members -= 1;
+                bubble.is_over |= bubble.main == (*g).id;
                 bubble.claim_driver()
             });
             ready(driver.unwrap_or_default());
@@ -367,6 +376,8 @@ impl Runtime {
             now_ns: START_NS,
             timers: TimerHeap::new(),
             members: 0,
+            main: 0,
+            is_over: false,
             blocked: 0,
             loose: 0,
             driver: ptr::null_mut(),

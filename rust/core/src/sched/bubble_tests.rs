@@ -68,6 +68,7 @@ fn sleepers_wake_each_at_its_time_and_together_in_order() {
                 seen.lock().expect("sound").push(seconds);
             });
         }
+        sleep(rt, 5 * SECOND);
     });
     assert_eq!(driven, Driven::Done);
     assert_eq!(*order.lock().expect("sound"), [1, 1, 3, 4, 5]);
@@ -145,6 +146,9 @@ fn those_that_nobody_can_wake_are_a_deadlock() {
         let _ = semaphore.acquire(rt, 1, None);
         let _ = semaphore.acquire(rt, 1, None);
     });
+    assert_eq!(driven, Driven::Deadlock);
+    // The clock stands when the first one has ended.
+    let driven = bubble(rt, move || go(rt, move || sleep(rt, SECOND)));
     assert_eq!(driven, Driven::Deadlock);
 }
 

@@ -5,7 +5,7 @@
 //! [`Ticket`], and a signal that comes before it parks only marks the ticket.
 
 use super::Claimed;
-use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
+use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue, Who};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::{self, Runtime};
 use std::ptr;
@@ -128,6 +128,24 @@ impl NotifyList {
         if signalled {
             self.signal();
         }
+    }
+
+    /// Whether the one that waits longest is of a bubble (`sched::bubble`) that the caller is not in: then it is not the
+    /// caller's to wake.
+    pub fn is_foreign(&self) -> bool {
+        let list = self.waiters.lock();
+        let node = list.front();
+        if node.is_null() {
+            return false;
+        }
+        // SAFETY: a linked node and its wait are alive, under the lock, and so is a goroutine that waits.
+        let bubble = unsafe {
+            match (*(*node).wait).who {
+                Who::Goroutine(g) if !g.is_null() => (*g).bubble.id,
+                _ => 0,
+            }
+        };
+        bubble != 0 && bubble != sched::current_bubble()
     }
 
     /// Wakes the one that waits longest; returns whether there was one.

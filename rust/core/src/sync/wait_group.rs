@@ -9,9 +9,12 @@ use crate::goroutine::waiter::{Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::{self, Runtime};
 
+const IN_AND_OUT: &str = "sync: WaitGroup.Add called from inside and outside synctest bubble";
+const SEVERAL: &str = "sync: WaitGroup.Add called from multiple synctest bubbles";
+
 struct State {
     count: i64,
-    /// The bubble of who counted it up from zero (`sched::bubble`); 0: of none.
+    /// The bubble of those who count it (`sched::bubble`); 0: none.
     bubble: u32,
     waiters: WaitQueue,
 }
@@ -36,14 +39,18 @@ impl WaitGroup {
     /// Adds `n`, which may be negative; at zero all waiters go on.
     ///
     /// # Errors
-    /// `sync: negative WaitGroup counter`, also for a sum beyond what it can count; nothing is added then.
+    /// `sync: negative WaitGroup counter`, also for a sum beyond what it can count; and where goroutines of a bubble
+    /// (`sched::bubble`) and others count the same group. Nothing is added then.
     pub fn add(&self, n: i64) -> Result<(), Misuse> {
         let mut claimed = Claimed::new();
         {
             let mut state = self.state.lock();
-            if state.count == 0 && n > 0 {
-                state.bubble = sched::current_bubble();
+            let bubble = sched::current_bubble();
+            if state.count != 0 && state.bubble != bubble {
+                let one_is_outside = state.bubble == 0 || bubble == 0;
+                return Err(Misuse(if one_is_outside { IN_AND_OUT } else { SEVERAL }));
             }
+            state.bubble = bubble;
             match state.count.checked_add(n) {
                 Some(count) if count >= 0 => state.count = count,
                 _ => return Err(Misuse("sync: negative WaitGroup counter")),

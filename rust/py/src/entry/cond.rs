@@ -182,15 +182,30 @@ unsafe extern "C-unwind" fn cond_wait(slf: Object, args: *const Object, n: ffi::
     }
 }
 
+/// Who waits is of a bubble that the caller is not in.
+#[cold]
+fn foreign() -> Object {
+    // SAFETY: GIL held by both callers.
+    error::set(unsafe { ffi::PyExc_RuntimeError }, "semaphore wake of synctest goroutine from outside bubble")
+}
+
 unsafe extern "C-unwind" fn cond_signal(slf: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL.
-    unsafe { inner::<Cond>(slf) }.list.signal();
+    let list = unsafe { &inner::<Cond>(slf).list };
+    if list.is_foreign() {
+        return foreign();
+    }
+    list.signal();
     none()
 }
 
 unsafe extern "C-unwind" fn cond_broadcast(slf: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL.
-    unsafe { inner::<Cond>(slf) }.list.broadcast();
+    let list = unsafe { &inner::<Cond>(slf).list };
+    if list.is_foreign() {
+        return foreign();
+    }
+    list.broadcast();
     none()
 }
 
