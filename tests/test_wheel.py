@@ -88,7 +88,7 @@ def test_wheel_needs_nothing_at_run_time_and_offers_extras(wheel):
     assert [n for n in data.get_all("Requires-Dist", []) if "extra ==" not in n] == []
     assert {"cli", "bench"} <= set(data.get_all("Provides-Extra"))
     assert {"gort/py.typed", "gort/_core.pyi"} <= set(names)
-    assert not [n for n in names if "test" in n or n.endswith(".pyc")]
+    assert not [n for n in names if "tests/" in n or "test_" in n or n.endswith(".pyc")]
 
 
 def test_wheel_in_an_empty_environment_runs_the_demo_and_the_doctor(empty):
