@@ -11,7 +11,7 @@ import gort
 import pytest
 from gort import _core
 
-MODULES = ("gort", "gort.runtime", "gort.chan", "gort.sync", "gort.time")
+MODULES = ("gort", "gort.runtime", "gort.chan", "gort.pool", "gort.sync", "gort.time")
 
 # The parts of the surface that are built, by the module that owns them.
 SURFACE = {
@@ -21,7 +21,7 @@ SURFACE = {
     },
     "gort.chan": {"Case", "Chan", "ChanClosed", "RecvChan", "SendChan", "recv", "select", "send"},
     "gort.sync": {
-        "Cond", "Mutex", "Once", "RWMutex", "Semaphore", "WaitGroup", "once_func", "once_value",
+        "Cond", "Mutex", "Once", "Pool", "RWMutex", "Semaphore", "WaitGroup", "once_func", "once_value",
     },
     "gort.time": {"Ticker", "Timer", "after", "after_func", "sleep", "tick"},
     "gort": {"Cancelled", "DeadlockError", "GoroutineExit", "RuntimeStopped", "wait"},
@@ -37,6 +37,7 @@ METHODS = {
     "RWMutex": {"lock", "unlock", "try_lock", "rlock", "runlock", "try_rlock", "reading"},
     "WaitGroup": {"add", "done", "wait", "go"},
     "Once": {"do"},
+    "Pool": {"get", "put", "new"},
     "Cond": {"wait", "signal", "broadcast"},
     "Semaphore": {"acquire", "try_acquire", "release"},
     "Timer": {"c", "stop", "reset"},

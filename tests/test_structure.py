@@ -28,6 +28,7 @@ ORDER = (
     "runtime",
     "sync",
     "time",
+    "pool",
     "__init__",
     "testing.synctest",
     "testing._parked",

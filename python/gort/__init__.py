@@ -59,7 +59,7 @@ from gort._exceptions import (
 from gort.chan import RecvChan, SendChan
 from gort.policy import Group, get_policy, gosched_when, set_policy, set_schedstats
 from gort.runtime import ExceptHookArgs, excepthook, locked_os_thread, no_preempt, run
-from gort.sync import Once, RWMutex, WaitGroup, once_func, once_value
+from gort.sync import Once, Pool, RWMutex, WaitGroup, once_func, once_value
 from gort.time import Ticker, Timer, after, after_func, tick
 
 __all__ = [
@@ -75,6 +75,7 @@ __all__ = [
     "Group",
     "Mutex",
     "Once",
+    "Pool",
     "RWMutex",
     "RecvChan",
     "RuntimeStopped",

@@ -9,10 +9,13 @@ that is wrong by itself raises TypeError or ValueError.
 
 from __future__ import annotations
 
+import gc
+from _weakref import ref
+
 from gort import _core
 from gort._core import Cond, Goroutine, Mutex, Semaphore, spawn
 from gort._exceptions import GoroutineExit
-from gort._typing import TYPE_CHECKING, T
+from gort._typing import TYPE_CHECKING, Generic, T
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +26,7 @@ __all__ = [
     "Cond",
     "Mutex",
     "Once",
+    "Pool",
     "RWMutex",
     "Semaphore",
     "WaitGroup",
@@ -277,3 +281,81 @@ def once_func(fn: Callable[[], object], /) -> Callable[[], None]:
     call.__qualname__ = value.__qualname__
     call.__doc__ = value.__doc__
     return call
+
+
+class Pool(Generic[T]):
+    """Keeps objects for reuse; the garbage collector empties it, as Go's sync.Pool.
+
+    What nobody has taken for two full collections is gone: the first sets it aside, the second
+    drops it. Objects come back in any order, and may be dropped at any time: nothing that must be
+    closed belongs here. Nothing parks.
+
+    Args:
+        new: makes an object when there is none; None: `get` gives None then.
+
+    Raises:
+        TypeError: new is neither callable nor None.
+
+    Example:
+        >>> import gort
+        >>> buffers = gort.Pool(bytearray)
+        >>> buffer = buffers.get()
+        >>> buffers.put(buffer)
+        >>> buffers.get() is buffer
+        True
+    """
+
+    __slots__ = ("__weakref__", "_items", "_victims", "new")
+
+    def __init__(self, new: Callable[[], T] | None = None) -> None:
+        """Begin empty."""
+        if new is not None:
+            _need_callable(new, "Pool()")
+        self.new = new
+        self._items: list[T] = []
+        self._victims: list[T] = []
+        if _turn_pools not in gc.callbacks:
+            gc.callbacks.append(_turn_pools)
+        _pools.append(ref(self, _pools.remove))
+
+    def get(self) -> T | None:
+        """Take an object out, or make one.
+
+        Raises:
+            BaseException: whatever `new` raises.
+        """
+        # Each list operation is one step: collections and other goroutines come between them.
+        for items in (self._items, self._victims):
+            try:
+                return items.pop()
+            except IndexError:
+                pass
+        return None if self.new is None else self.new()
+
+    def put(self, item: T | None, /) -> None:
+        """Give an object back for reuse; None is ignored, as Go ignores nil.
+
+        Args:
+            item: it must not be used any more by who gives it.
+        """
+        if item is not None:
+            self._items.append(item)
+
+
+#: Every pool there is.
+_pools: list[ref[Pool[Any]]] = []
+
+
+def _turn_pools(phase: str, info: dict[str, int]) -> None:
+    """Called by the garbage collector: before a full collection what pools keep gets older.
+
+    Source: Go's sync/pool.go, poolCleanup.
+    """
+    # CPython 3.14.0 to 3.14.4 collect the old in steps, as generation 1, and have no threshold 2.
+    full = 2 if gc.get_threshold()[2] else 1
+    if phase != "start" or info["generation"] < full:
+        return
+    for reference in tuple(_pools):
+        pool = reference()
+        if pool is not None:
+            pool._victims, pool._items = pool._items, []
