@@ -98,7 +98,7 @@ class Job(Generic[T]):
         self._call = None
         self._result = result
         self._error = error
-        self._traceback = error and error.__traceback__
+        self._traceback = None if error is None else error.__traceback__
         self._over.close()
 
     def __del__(self) -> None:
@@ -257,7 +257,8 @@ class WorkerPool:
                 self._room.signal()
                 return self._queue.popleft()[1]
             if self._is_closed:
-                return self._leave()
+                self._leave()
+                return None
             self._idle.append(inbox)
             self._room.signal()
             is_core = self._workers <= self._core
@@ -266,14 +267,16 @@ class WorkerPool:
                 return inbox.recv(None if is_core else self._keepalive)
             except ChanClosed:
                 with self._lock:
-                    return self._leave()
+                    self._leave()
+                return None
             except TimeoutError:
                 with self._lock:
                     if inbox not in self._idle:
                         continue  # a job is in it
                     if self._workers > self._core:
                         self._idle.remove(inbox)
-                        return self._leave()
+                        self._leave()
+                        return None
                     is_core = True
 
     def _leave(self) -> None:
