@@ -12,6 +12,9 @@ use std::ptr;
 
 /// Weight of a goroutine of priority 0, and of a group that has 100, cgroup's default.
 pub(super) const WEIGHT: u64 = 10_000;
+/// The credit of who computes and was preempted, in slices. He has not slept; but a long wait for the host's lock looks like a
+/// call, his P runs others meanwhile, and without it he would lose what he is behind them.
+const SLICES_OWED: u64 = 16;
 /// How much less somebody who wakes must have run than who runs, to go before him, ns.
 const GRANULARITY_NS: u64 = 1_000_000;
 
@@ -117,17 +120,18 @@ impl Fair {
 
     /// # Safety
     /// `g` is the caller's to queue, as everywhere here; the policies' lock is held.
-    pub(super) unsafe fn push(&mut self, g: *mut Goroutine) {
+    pub(super) unsafe fn push(&mut self, g: *mut Goroutine, was_preempted: bool) {
+        let credit_ns = if was_preempted { self.slice_ns * SLICES_OWED } else { self.slice_ns };
         // SAFETY: the caller's promise; a goroutine has a count of its group.
         unsafe {
             let group = (*g).entity.group.cast::<Group>();
             if group.is_null() {
-                self.root.admit(g, self.slice_ns);
+                self.root.admit(g, credit_ns);
                 self.len += 1;
                 return;
             }
             let state = (*group).state();
-            state.tree.admit(g, self.slice_ns);
+            state.tree.admit(g, credit_ns);
             if state.is_in_root {
                 self.len += 1;
             } else if !state.is_throttled {

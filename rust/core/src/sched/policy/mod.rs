@@ -118,7 +118,7 @@ impl State {
         self.reserved.len() + self.order.len()
     }
 
-    /// `is_behind`: it used up a slice, which is the order's to judge but for `Fifo`.
+    /// `is_behind`: it used up a slice and was preempted.
     ///
     /// # Safety
     /// `g` is runnable and the caller's.
@@ -136,7 +136,7 @@ impl State {
             match &mut self.order {
                 Order::Fifo(queue) => queue.push(g, is_behind),
                 Order::Mlfq(mlfq) => mlfq.push(g, now_ns),
-                Order::Fair(fair) => fair.push(g),
+                Order::Fair(fair) => fair.push(g, is_behind),
             }
         }
     }

@@ -93,7 +93,7 @@ proptest! {
                         if let Some(group) = groups.get(which) {
                             join_group(g, Arc::as_ptr(group));
                         }
-                        fair.push(g);
+                        fair.push(g, false);
                         queued.push(id(g));
                     }
                     2 | 3 => {
@@ -107,7 +107,7 @@ proptest! {
                     4 => {
                         if let Some(g) = running.pop() {
                             fair.charge(&mut (*g).entity, ns);
-                            fair.push(g);
+                            fair.push(g, false);
                             queued.push(id(g));
                         }
                     }
@@ -230,13 +230,13 @@ fn shares(fair: &mut Fair, all: &[*mut Goroutine], rounds: usize) -> Vec<u64> {
     let mut got = vec![0; all.len()];
     // SAFETY: descriptors of the test.
     unsafe {
-        all.iter().for_each(|&g| fair.push(g));
+        all.iter().for_each(|&g| fair.push(g, false));
         for _ in 0..rounds {
             let g = fair.pop().expect("all are ready");
             (*g).entity.account.runs += 1;
             fair.charge(&mut (*g).entity, SLICE_NS);
             got[all.iter().position(|&other| std::ptr::eq(other, g)).expect("one of them")] += 1;
-            fair.push(g);
+            fair.push(g, false);
         }
     }
     got
@@ -275,11 +275,32 @@ fn one_that_slept_goes_before_those_who_computed_but_not_for_long() {
     unsafe {
         (*sleeper).entity.account.runs = 1;
         assert!(fair.outranks(&(*sleeper).entity, &(*hog).entity, 0));
-        fair.push(sleeper);
+        fair.push(sleeper, false);
         assert!(std::ptr::eq(fair.pop().expect("two"), sleeper));
         fair.charge(&mut (*sleeper).entity, 3 * SLICE_NS);
-        fair.push(sleeper);
+        fair.push(sleeper, false);
         assert!(std::ptr::eq(fair.pop().expect("two"), hog), "a credit of one slice, however long it slept");
+    }
+}
+
+/// It was not in the queue while another one ran: its M waited for the host's lock, and lost its P.
+#[test]
+fn one_that_was_preempted_keeps_what_it_is_behind() {
+    let many = Many::new();
+    let mut fair = Fair::new(SLICE_NS);
+    let (hog, other) = (many.one(0), many.one(0));
+    shares(&mut fair, &[hog], 10);
+    // SAFETY: this test's.
+    unsafe {
+        (*other).entity.account.runs = 1;
+        let mut turns = 0;
+        fair.push(other, true);
+        while std::ptr::eq(fair.pop().expect("two"), other) {
+            fair.charge(&mut (*other).entity, SLICE_NS);
+            fair.push(other, true);
+            turns += 1;
+        }
+        assert_eq!(turns, 10, "as many as the hog had had");
     }
 }
 
