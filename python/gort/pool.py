@@ -113,8 +113,9 @@ class WorkerPool:
     A job goes to an idle worker if there is one; else to a new worker while there are fewer than
     `core`, or none; else into the queue while that has room; else to a new worker while there are
     fewer than `max`. Otherwise the pool is full: `submit` parks or raises PoolFull, by `when_full`.
-    When the first job of the queue has waited for `latency` seconds the pool grows too, up to
-    `max`. Workers beyond `core` end after `keepalive` idle seconds.
+    When the first job of the queue has waited for `latency` seconds the pool grows too: to twice
+    as many workers, and again every quarter of that while it is late, up to `max`. Workers beyond
+    `core` end after `keepalive` idle seconds.
 
     Use it as a context manager, or call `close`. Everything works from goroutines and threads.
 
@@ -223,23 +224,26 @@ class WorkerPool:
         self._counts["peak"] = max(self._counts["peak"], self._workers)
         spawn(self._work, (job,), name=self._name)
 
-    def _watch(self) -> None:
-        """Look at the queue again when its first job has waited for too long."""
+    def _watch(self, least: float = 0.0) -> None:
+        """Look at the queue when its first job has waited for too long, in `least` seconds or later."""
         if self._is_watched or self._latency is None or self._workers >= self._max:
             return
         self._is_watched = True
         left = self._queue[0][0] + self._latency - monotonic()
-        after_func(max(left, 0.0), self._grow_if_late)
+        after_func(max(left, least), self._grow, self._latency)
 
-    def _grow_if_late(self) -> None:
+    def _grow(self, latency: float) -> None:
+        """Twice as many workers, if so many jobs are late; then they get time to show what they can."""
         with self._lock:
             self._is_watched = False
-            late = monotonic() - (self._latency or 0.0)
-            while self._queue and self._workers < self._max and self._queue[0][0] <= late:
+            late = monotonic() - latency
+            for _ in range(min(self._workers, self._max - self._workers)):
+                if not self._queue or self._queue[0][0] > late:
+                    break
                 self._start(self._queue.popleft()[1])
                 self._room.signal()
             if self._queue:
-                self._watch()
+                self._watch(max(latency / 4, 0.001))
 
     def _work(self, job: Job[Any] | None) -> None:
         """Do one job after another, until there is none for too long."""
