@@ -50,7 +50,7 @@ impl Registry {
     #[inline]
     pub fn take(&self, task: *mut u8, runtime: *const u8) -> *mut Goroutine {
         let mut free = self.free.lock();
-        if free.0.is_null() {
+        while free.0.is_null() {
             drop(free);
             self.grow();
             free = self.free.lock();
