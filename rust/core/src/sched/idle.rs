@@ -352,7 +352,11 @@ impl Machine {
     /// Becomes the M that watches the timers, if there are any and nobody watches for one this early; returns its time-out
     /// in ns. A keeper that was set for later sleeps on and finds itself replaced, or the keeper again.
     fn keep_timers(&mut self, next: u64) -> Option<u64> {
-        if next == NEVER || self.bound_count != 0 {
+        if next == NEVER {
+            self.drop_keeper(); // it will sleep for longer than the next timer that is set
+            return None;
+        }
+        if self.bound_count != 0 {
             return None;
         }
         let me = ptr::from_mut(self).addr();
