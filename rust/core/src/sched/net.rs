@@ -16,7 +16,7 @@ use super::{announce, block, current_machine, gosched, retract};
 use crate::goroutine::status::{self, Wake};
 use crate::goroutine::waiter::{Listens, Node, Outcome, Reason, Wait, WaitQueue, Who};
 use crate::netpoll::{BATCH, Error, Event, PollDesc, Side};
-use crate::primitive::atomic::Ordering;
+use crate::primitive::atomic::{Ordering, fence};
 use crate::sys::clock;
 use std::ptr;
 
@@ -270,6 +270,7 @@ impl Runtime {
 
     /// Whether an M that gives its P up should see to it that another one watches over timers and descriptors.
     pub(super) fn needs_watching(&self) -> bool {
+        fence(Ordering::SeqCst); // pairs with the fence in `wake_one`: the P is given up before the look
         self.has_work()
             || self.next_timer() != super::processor::NEVER
             || (self.net.waiting() != 0 && !self.net.is_seat_taken())
