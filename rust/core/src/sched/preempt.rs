@@ -61,10 +61,10 @@ impl Runtime {
     pub(super) fn hurry_on(&self, m: &Machine) {
         // Held so that the state is not deleted meanwhile, and against `stop`: nobody would take the lock then.
         let _guard = self.state_delete.lock().unwrap_or_else(|e| e.into_inner());
+        // Acquire: pair with the Release in `execute` and in `stop`. Before the state, as in `host_out`.
+        let is_inside = m.in_scheduler.load(Ordering::Acquire) || self.stopping.load(Ordering::Acquire);
         let host = m.visible_host.load(Ordering::Acquire);
         let may_be_gone = host.addr() & Bundle::MAY_BE_GONE != 0;
-        // Acquire: pair with the Release in `execute` and in `stop`.
-        let is_inside = m.in_scheduler.load(Ordering::Acquire) || self.stopping.load(Ordering::Acquire);
         if !is_inside && !may_be_gone && !host.is_null() {
             // SAFETY: alive under the guard.
             unsafe { (self.host.hurry)(host) };

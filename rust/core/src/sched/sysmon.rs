@@ -174,9 +174,10 @@ impl Runtime {
     fn host_out(&self, m: &Machine) -> *mut u8 {
         // Held so that a state looked at is not deleted meanwhile.
         let _guard = self.state_delete.lock().unwrap_or_else(|e| e.into_inner());
-        let host = m.visible_host.load(Ordering::Acquire);
-        // Relaxed: a hint.
+        // Relaxed: a hint. Acquire: pairs with the Release in `execute`. Before the state: on g0 an M still shows that of the last
+        // goroutine it ran, which may be deleted; off g0 it shows one that is alive, and stays so under the guard.
         let inside = m.in_hook.load(Ordering::Relaxed) || m.in_scheduler.load(Ordering::Acquire);
+        let host = m.visible_host.load(Ordering::Acquire);
         let state = host.map_addr(|address| address & !Bundle::MAY_BE_GONE);
         let detached = || {
             // SAFETY: the state is alive under the guard, or marked as one that may be gone.
