@@ -67,6 +67,8 @@ impl Runtime {
             }
             any = true;
             let patience_ns = self.config.slice_ns * (1 + w.asked);
+            // Somebody in its mail waits for this very thread: main, where it may not go on elsewhere. Relaxed: a hint.
+            let must_come = must_come || m.mail_count.load(Ordering::Relaxed) != 0;
             if must_come && now_ns.saturating_sub(w.since_ns) >= patience_ns && self.send_interrupter(w.machine) {
                 w.since_ns = now_ns;
                 w.asked += 1;
