@@ -218,12 +218,22 @@ impl Machine {
         let p = self.processor.swap(ptr::null_mut(), Ordering::Relaxed);
         // SAFETY: it was this M's P.
         self.rt.put_idle_processor(unsafe { &*p });
-        if self.spinning {
+        let spun = self.spinning;
+        if spun {
             self.spinning = false;
             self.rt.spinning.fetch_sub(1, Ordering::SeqCst);
         }
         fence(Ordering::SeqCst); // pairs with the fence in `wake_one`
-        self.rt.has_work() && self.acquire_idle_processor()
+        let is_needed = self.rt.has_work() && self.acquire_idle_processor();
+        if is_needed && spun {
+            self.spin(); // who put the work there saw this M spin and woke nobody: it wakes the next
+        }
+        is_needed
+    }
+
+    fn spin(&mut self) {
+        self.spinning = true;
+        self.rt.spinning.fetch_add(1, Ordering::SeqCst); // pairs with the load in `wake_one`
     }
 
     /// Sleeps, host detached, until somebody has a P or an errand for this M. `false`: its thread is to end, and it is no M any
@@ -402,6 +412,9 @@ impl Machine {
         let p = rt.pop_idle_processor(&mut idle, me);
         drop(idle);
         self.handed.store(p.cast_mut(), Ordering::Relaxed);
+        if rt.processors.in_use() > 1 {
+            self.spin(); // as who is woken by `wake_one`
+        }
         true
     }
 }
