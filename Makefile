@@ -7,12 +7,15 @@ TOOL = .venv-tools/bin
 # patcher's make programs it cannot load (at fixed addresses).
 CARGO_ASAN = RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan \
 	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 cargo +nightly test --quiet --locked -p gort-core
-CARGO_LOOM = RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom LOOM_MAX_PREEMPTIONS=2
+CARGO_LOOM = RUSTFLAGS="--cfg loom --cfg model" CARGO_TARGET_DIR=target/loom LOOM_MAX_PREEMPTIONS=2
+# SHUTTLE=100000: schedules of each test. SEED=n TEST=name: that one again; PROMPT=1 without stores that come late, TRACE=1 step by step.
+CARGO_SHUTTLE = RUSTFLAGS="--cfg shuttle --cfg model" CARGO_TARGET_DIR=target/shuttle SHUTTLE="$(SHUTTLE)" \
+	SHUTTLE_SEED="$(SEED)" SHUTTLE_PROMPT="$(PROMPT)" SHUTTLE_TRACE="$(TRACE)" cargo test --quiet --locked --profile fast -p gort-core --lib
 # every part of `make test` says how long it took
 timed = @start=$$(date +%s); echo "-- $(1)"; $(2) && echo "-- $(1): $$(( $$(date +%s) - start )) s"
 
 help:
-	@echo "make run | test | lint | core | loom | python | stress | wheel | bench | compat | fuzz | soak | asan | audit | format | clean"
+	@echo "make run | test | lint | core | loom | shuttle | python | stress | wheel | bench | compat | fuzz | soak | asan | mutants | audit | format | clean"
 
 check:
 	@$(PYTHON) tools/check_tools.py
@@ -24,7 +27,7 @@ run: check
 	$(PYTHON) tools/matrix.py --only-this --venv .venv --no-test
 	.venv/bin/gort demo
 
-test: check-test lint core loom python
+test: check-test lint core loom shuttle python
 
 # Style and types: rustfmt, clippy, ruff, mypy.
 lint: check-test
@@ -37,6 +40,14 @@ core: check-test
 # The core's concurrent parts in every order of their steps.
 loom: check-test
 	$(call timed,loom,$(CARGO_LOOM) cargo test --quiet --locked --release -p gort-core --lib model)
+
+# The whole scheduler, goroutines as threads, in many schedules: rust/core/src/sched/shuttled.
+shuttle: check-test
+	$(call timed,shuttle,$(CARGO_SHUTTLE) $(or $(TEST),shuttled))
+
+# Whether `make shuttle` finds what it should: the scheduler without one line at a time.
+mutants: check-test
+	SHUTTLE="$(or $(SHUTTLE),1500)" $(PYTHON) tools/mutants.py $(MUTANTS)
 
 # The wheel and the whole suite on every CPython found.
 python: check-test
@@ -80,4 +91,4 @@ format: check-test
 clean:
 	rm -rf target dist .venv .venv-* benches/.venv-bench gort-demo.html
 
-.PHONY: help check check-test run test lint core loom python stress wheel bench compat fuzz soak asan audit format clean
+.PHONY: help check check-test run test lint core loom shuttle mutants python stress wheel bench compat fuzz soak asan audit format clean

@@ -119,7 +119,7 @@ fn folders_used(line: &str) -> Vec<String> {
 }
 
 fn is_test(name: &str) -> bool {
-    name.ends_with("tests.rs") || name.ends_with("model.rs")
+    name.ends_with("tests.rs") || name.ends_with("model.rs") || name.contains("/shuttled/")
 }
 
 #[test]

@@ -23,7 +23,7 @@ mod dns;
     target_env = "gnu",
     target_pointer_width = "64",
     any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(loom)
+    not(model)
 ))]
 pub mod elf;
 #[cfg(not(all(
@@ -31,7 +31,7 @@ pub mod elf;
     target_env = "gnu",
     target_pointer_width = "64",
     any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(loom)
+    not(model)
 )))]
 #[path = "elf_unsupported.rs"]
 pub mod elf;
@@ -53,7 +53,7 @@ mod scheduling;
 mod semaphore;
 mod signals;
 mod sleep;
-#[cfg(all(test, target_os = "linux", not(loom)))]
+#[cfg(all(test, target_os = "linux", not(model)))]
 mod tests;
 pub mod threads;
 mod wait;

@@ -17,7 +17,7 @@ mod model;
 mod park;
 pub mod select;
 mod state;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests;
 
 use crate::goroutine::waiter::{Outcome, Wait, WaitQueue};

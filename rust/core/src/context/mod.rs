@@ -4,27 +4,30 @@
 //! of the floating-point unit are not saved: they follow the thread (docs/design/001-context-switch.md). The base frame
 //! of a new stack tells unwinders that the stack ends there.
 
-#[cfg(all(target_arch = "aarch64", not(loom)))]
+#[cfg(all(target_arch = "aarch64", not(model)))]
 mod aarch64;
-#[cfg(all(target_arch = "aarch64", not(loom)))]
+#[cfg(all(target_arch = "aarch64", not(model)))]
 use aarch64 as machine;
-#[cfg(all(target_arch = "x86_64", not(loom)))]
+#[cfg(all(target_arch = "x86_64", not(model)))]
 mod x86_64;
-#[cfg(all(target_arch = "x86_64", not(loom)))]
+#[cfg(all(target_arch = "x86_64", not(model)))]
 use x86_64 as machine;
 #[cfg(loom)]
 #[path = "model.rs"]
 mod machine;
-#[cfg(all(test, not(loom)))]
+#[cfg(shuttle)]
+#[path = "thread_backed.rs"]
+pub(crate) mod machine;
+#[cfg(all(test, not(model)))]
 mod tests;
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod calls;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use calls::{call_to_the_end, current_get, current_set, pass_on, set_filter, switch};
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use machine::has_current;
-#[cfg(loom)]
+#[cfg(model)]
 pub use machine::{call_to_the_end, current_get, current_set, switch};
 pub use machine::{init, set_stack_word, stack_word};
 
@@ -34,7 +37,7 @@ pub use machine::{init, set_stack_word, stack_word};
 /// that wants the GIL). Further up it must not come: the frames there are Rust's, whose personality routine may belong to
 /// another unwinder than the one at work, and behind the first frame of a goroutine's stack pthread_exit would jump to
 /// that of the thread's own, which for the main thread is the one the main goroutine uses.
-#[cfg(not(loom))]
+#[cfg(not(model))]
 extern "C" fn stay_here() -> ! {
     let word = crate::primitive::atomic::AtomicU32::new(0);
     loop {
@@ -43,7 +46,7 @@ extern "C" fn stay_here() -> ! {
 }
 
 /// See [`pass_on`].
-#[cfg(not(loom))]
+#[cfg(not(model))]
 static FILTER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 /// A suspended stack: where its stack pointer was.
@@ -56,6 +59,7 @@ pub struct Context {
 impl Context {
     /// The stack pointer it was suspended with.
     pub fn stack_pointer(&self) -> usize {
-        self.sp
+        // A thread-backed one has none: above all stacks, so that nothing is found from there to the top.
+        if cfg!(shuttle) { usize::MAX } else { self.sp }
     }
 }

@@ -10,12 +10,12 @@ mod model;
 pub mod registry;
 mod sched_entity;
 pub mod status;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests;
 pub mod wait_table;
 #[cfg(all(test, loom))]
 mod wait_table_model;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod wait_table_tests;
 pub mod waiter;
 

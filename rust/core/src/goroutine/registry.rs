@@ -7,7 +7,7 @@ use crate::primitive::exclusive::{ShortLock, add_u64};
 use std::ptr;
 
 /// Descriptors per slab: 256 of about 100 bytes, one allocation; two in a model, which knows only so many atomics.
-const SLAB: usize = if cfg!(loom) { 2 } else { 256 };
+const SLAB: usize = if cfg!(model) { 2 } else { 256 };
 
 struct FreeList(*mut Goroutine);
 // SAFETY: the list is only touched under its lock.

@@ -11,16 +11,16 @@ use crate::primitive::exclusive::{ShortGuard, ShortLock};
 use std::ptr;
 
 /// Buckets of the first array, a power of two.
-#[cfg(not(loom))]
+#[cfg(not(model))]
 const FIRST: usize = 512;
-#[cfg(loom)]
+#[cfg(model)]
 const FIRST: usize = 2;
 /// Each array is this many times the one before: half as many buckets as it grew at.
 const GROWTH: usize = 4;
 /// It grows when as many stand in it for each bucket.
-#[cfg(not(loom))]
+#[cfg(not(model))]
 const LOAD: usize = 2;
-#[cfg(loom)]
+#[cfg(model)]
 const LOAD: usize = 1;
 
 /// Who waits for the words of one hash.
@@ -56,14 +56,14 @@ pub struct WaitTable {
 
 impl WaitTable {
     /// Nobody waits.
-    #[cfg(not(loom))]
+    #[cfg(not(model))]
     #[allow(clippy::new_without_default)]
     pub const fn new() -> Self {
         Self { current: AtomicPtr::new(ptr::null_mut()), standing: AtomicUsize::new(0) }
     }
 
     /// Nobody waits.
-    #[cfg(loom)]
+    #[cfg(model)]
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         Self { current: AtomicPtr::new(ptr::null_mut()), standing: AtomicUsize::new(0) }

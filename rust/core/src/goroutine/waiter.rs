@@ -16,7 +16,7 @@ use std::marker::PhantomPinned;
 use std::ptr;
 use std::sync::atomic::AtomicU32 as StdAtomicU32;
 
-/// Forks that led to this process, and one: nothing is of epoch 0. Of std: a static, which loom's cannot be.
+/// Forks that led to this process, and one: nothing is of epoch 0. Of std: a static, which a model's cannot be.
 static EPOCH: StdAtomicU32 = StdAtomicU32::new(1);
 
 /// The epoch of this process; changes in a forked child only.

@@ -15,7 +15,7 @@
 #[cfg(all(test, loom))]
 mod model;
 mod poll_desc;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests;
 
 pub use crate::sys::poller::{BATCH, Error, Event, is_listener};
@@ -33,10 +33,10 @@ use std::ptr;
 pub const VERIFY_AFTER_NS: u64 = 20_000_000;
 
 /// Descriptors per chunk: one allocation of about 20 KiB.
-const CHUNK: usize = if cfg!(loom) { 2 } else { 256 };
+const CHUNK: usize = if cfg!(model) { 2 } else { 256 };
 /// Chunks: 4 Mi descriptors, four times the kernel's own default limit (fs.nr_open). The root is 128 KiB, touched where
 /// it is used.
-const CHUNKS: usize = if cfg!(loom) { 1 } else { 16 << 10 };
+const CHUNKS: usize = if cfg!(model) { 1 } else { 16 << 10 };
 
 /// A descriptor somebody began to wait for, and what had happened to it by then.
 pub(crate) struct Watched {
@@ -451,7 +451,7 @@ impl NetPoll {
     }
 
     /// The poller, for a model to make events.
-    #[cfg(all(test, loom))]
+    #[cfg(all(test, model))]
     pub(crate) fn model_poller(&self) -> &Poller {
         self.poller().expect("a descriptor was used")
     }

@@ -7,29 +7,36 @@
 //! host's lock (idle lists, the global queue, sysmon's flags) uses real atomics and `Mutex`, never this module.
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
-#[cfg(loom)]
+#[cfg(model)]
 use super::model_lock::ModelLock as RawLock;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 use super::spin_lock::SpinLock as RawLock;
 use std::cell::UnsafeCell;
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 static EXCLUSIVE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+// Each test has a thread of its own, on which its executions follow one another.
+#[cfg(shuttle)]
+std::thread_local!(static EXCLUSIVE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
 
 /// Whether the installed host serialises every caller of the runtime.
 #[inline(always)]
 pub fn is_exclusive() -> bool {
-    #[cfg(not(loom))]
+    #[cfg(not(model))]
     // Relaxed: written once before any goroutine or runtime thread exists.
     return EXCLUSIVE.load(Ordering::Relaxed);
+    #[cfg(shuttle)]
+    return EXCLUSIVE.get();
     #[cfg(loom)]
     return false;
 }
 
 /// Declares that the host's own lock serialises every caller. Call once, before the first goroutine.
 pub fn set_exclusive(exclusive: bool) {
-    #[cfg(not(loom))]
+    #[cfg(not(model))]
     EXCLUSIVE.store(exclusive, Ordering::Relaxed);
+    #[cfg(shuttle)]
+    EXCLUSIVE.set(exclusive);
     #[cfg(loom)]
     let _ = exclusive;
 }

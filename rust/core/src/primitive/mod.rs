@@ -1,19 +1,26 @@
 //! Layer 0: the one door to atomics, locks and cells.
 //!
-//! Everything above takes its shared state from here, so that `--cfg loom` swaps the whole crate to loom's
-//! model-checked versions. Names are std's.
+//! Everything above takes its shared state from here, so that a build with `--cfg model` swaps the whole crate: with
+//! `--cfg loom` to loom's model-checked versions, with `--cfg shuttle` to those of the randomised model. Names are std's.
 
+#[cfg(all(model, not(any(loom, shuttle))))]
+compile_error!("--cfg model goes with --cfg loom or --cfg shuttle");
+
+#[cfg(shuttle)]
+pub(crate) mod delayed;
 pub mod exclusive;
 #[cfg(all(test, loom))]
 mod model;
-#[cfg(loom)]
+#[cfg(model)]
 mod model_lock;
-#[cfg(any(not(loom), test))]
+#[cfg(shuttle)]
+mod shuttled;
+#[cfg(any(not(model), all(test, loom)))]
 mod spin_lock;
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use std::sync::{Condvar, Mutex, MutexGuard};
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use std::thread;
 
 #[cfg(loom)]
@@ -21,13 +28,26 @@ pub use loom::sync::{Condvar, Mutex, MutexGuard};
 #[cfg(loom)]
 pub use loom::thread;
 
-/// Atomics: std's, or loom's under `--cfg loom`.
+#[cfg(shuttle)]
+pub use shuttled::{Condvar, Mutex, MutexGuard, thread};
+
+/// A new execution of a model begins; what it leaves to chance follows `seed`.
+#[cfg(shuttle)]
+pub(crate) fn begin_execution(seed: u64) {
+    delayed::begin(seed);
+}
+
+/// Atomics: std's, or a model's.
 pub mod atomic {
+    #[cfg(shuttle)]
+    pub use super::delayed::{
+        AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    };
     #[cfg(loom)]
     pub use loom::sync::atomic::{
         AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
-    #[cfg(not(loom))]
+    #[cfg(not(model))]
     pub use std::sync::atomic::{
         AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
     };
@@ -36,9 +56,9 @@ pub mod atomic {
 /// One turn of a spin loop: a CPU pause, or a scheduling point of the model.
 #[inline]
 pub fn spin_hint() {
-    #[cfg(loom)]
-    loom::thread::yield_now();
-    #[cfg(not(loom))]
+    #[cfg(model)]
+    thread::yield_now();
+    #[cfg(not(model))]
     std::hint::spin_loop();
 }
 

@@ -1,7 +1,7 @@
 //! What stands for the spin lock inside models of other things: it blocks, so that a model does not follow every turn of
 //! a spin. The spin lock has a model of its own.
 
-use loom::sync::{Condvar, Mutex};
+use super::{Condvar, Mutex};
 
 pub(super) struct ModelLock {
     held: Mutex<bool>,

@@ -7,7 +7,7 @@ use crate::primitive::spin_hint;
 use std::ptr;
 
 /// Go's 256; few in a model, so that overflow and wrapping come within its reach.
-const SLOTS: usize = if cfg!(loom) { 4 } else { 256 };
+const SLOTS: usize = if cfg!(model) { 4 } else { 256 };
 
 /// What did not fit: half of the ring and the newcomer, for the global queue.
 #[derive(Debug)]

@@ -37,7 +37,7 @@ mod mail;
 mod model;
 mod moving;
 mod net;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 pub(crate) mod null_tests;
 mod outside;
 mod overflow;
@@ -47,21 +47,23 @@ pub mod policy;
 mod preempt;
 pub mod processor;
 pub mod processors;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod processors_tests;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod queue_tests;
 mod retire;
 pub mod runtime;
 mod schedtrace;
 mod shuffle;
+#[cfg(all(test, shuttle))]
+mod shuttled;
 pub mod spawn;
 pub mod steal;
 pub mod sysmon;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests;
 pub mod timers;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod timers_tests;
 
 pub use bubble::{bubble_now_ns, current_bubble, now_ns};

@@ -101,7 +101,7 @@ unsafe fn block_goroutine(
     }
 }
 
-/// Plain threads whose wait only a wake-up of ours can end. Atomics of std: a static, which loom's cannot be.
+/// Plain threads whose wait only a wake-up of ours can end. Atomics of std: a static, which a model's cannot be.
 static STUCK_THREADS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 /// Values of a waiting thread's word: it waits; it waits and is in `STUCK_THREADS`; it may go on.

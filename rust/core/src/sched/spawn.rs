@@ -265,7 +265,7 @@ impl Runtime {
         // Pairs with the Acquire in `search`; SeqCst for `make_home`.
         self.stopping.store(true, Ordering::SeqCst);
         while self.new_homes.load(Ordering::SeqCst) != 0 {
-            std::thread::yield_now(); // such an M needs no lock that is held here
+            crate::primitive::thread::yield_now(); // such an M needs no lock that is held here
         }
         drop(self.state_delete.lock()); // who hurries somebody has done so, or will not
         // SAFETY: host attached.

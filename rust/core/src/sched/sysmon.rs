@@ -88,7 +88,7 @@ impl Runtime {
         while is_there() && mask & !self.sysmon_mask.load(Ordering::Acquire) != 0 {
             self.sysmon_note.store(1, Ordering::Relaxed);
             futex::wake_one(&self.sysmon_note);
-            std::thread::yield_now();
+            crate::primitive::thread::yield_now();
         }
     }
 

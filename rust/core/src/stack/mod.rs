@@ -7,7 +7,7 @@
 //! Where the system accounts for what is reserved (overcommit_memory=2, RLIMIT_DATA) and refuses a slab, the slab is
 //! reserved inaccessible and each slot made usable when it is first asked for: its guard is what stays inaccessible.
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests;
 
 use crate::primitive::Mutex;

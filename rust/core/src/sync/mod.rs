@@ -14,7 +14,7 @@ mod cond;
 mod mutex;
 mod rw_mutex;
 mod semaphore;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests;
 mod wait_group;
 

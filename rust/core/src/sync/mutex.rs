@@ -87,7 +87,7 @@ impl Mutex {
     }
 
     /// How many wait.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(model)))]
     pub(super) fn waiter_count(&self) -> usize {
         self.state.lock().waiters.len()
     }

@@ -72,7 +72,7 @@ fn quota_at(group: &Path, is_first: bool) -> Option<f64> {
     (quota > 0.0 && period > 0.0).then_some(quota / period)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
     use std::path::PathBuf;

@@ -20,7 +20,41 @@ pub fn page_bytes() -> usize {
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
 }
 
+/// What the executions of a model have mapped on this thread, by size, and how much of that the current one has: there are
+/// many executions, none of which gives anything back.
+#[cfg(shuttle)]
+#[derive(Default)]
+struct Mapped {
+    all: std::collections::HashMap<usize, Vec<usize>>,
+    used: std::collections::HashMap<usize, usize>,
+}
+#[cfg(shuttle)]
+std::thread_local!(static MAPPED: std::cell::RefCell<Mapped> = std::cell::RefCell::default());
+
+/// A new execution.
+#[cfg(shuttle)]
+pub(crate) fn begin() {
+    MAPPED.with_borrow_mut(|mapped| mapped.used.clear());
+}
+
+#[cfg(shuttle)]
 fn map(bytes: usize, protection: libc::c_int) -> io::Result<usize> {
+    MAPPED.with_borrow_mut(|mapped| {
+        let (all, used) = (mapped.all.entry(bytes).or_default(), mapped.used.entry(bytes).or_default());
+        if *used == all.len() {
+            all.push(map_anew(bytes, protection)?);
+        }
+        *used += 1;
+        Ok(all[*used - 1])
+    })
+}
+
+#[cfg(not(shuttle))]
+fn map(bytes: usize, protection: libc::c_int) -> io::Result<usize> {
+    map_anew(bytes, protection)
+}
+
+fn map_anew(bytes: usize, protection: libc::c_int) -> io::Result<usize> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a fresh anonymous mapping.
     let p = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0) };
@@ -64,6 +98,9 @@ pub unsafe fn commit(start: usize, bytes: usize) -> bool {
 /// # Safety
 /// The range is mapped here and nobody uses it again.
 pub unsafe fn unmap(start: usize, bytes: usize) {
+    if cfg!(shuttle) {
+        return; // the next execution has it
+    }
     // SAFETY: the caller's promise. It can only fail for want of mappings; the range then stays reserved, untouched.
     unsafe { libc::munmap(ptr::with_exposed_provenance_mut(start), bytes) };
 }

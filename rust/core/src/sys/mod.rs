@@ -1,11 +1,15 @@
 //! Layer 1: the operating system. The only place that names libc.
 
 pub mod cgroup;
+#[cfg(not(shuttle))]
+pub mod clock;
+#[cfg(shuttle)]
+#[path = "clock_model.rs"]
 pub mod clock;
 pub mod errno;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub mod futex;
-#[cfg(loom)]
+#[cfg(model)]
 #[path = "futex_model.rs"]
 pub mod futex;
 #[cfg(all(
@@ -13,20 +17,20 @@ pub mod futex;
     target_env = "gnu",
     target_pointer_width = "64",
     any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(loom)
+    not(model)
 ))]
 pub mod loader;
 pub mod memory;
 pub mod poller;
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(target_os = "linux", not(model)))]
 pub mod scheduling;
-#[cfg(not(all(target_os = "linux", not(loom))))]
+#[cfg(not(all(target_os = "linux", not(model))))]
 #[path = "scheduling_none.rs"]
 pub mod scheduling;
 pub mod signal;
 pub mod thread;
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(target_os = "linux", not(model)))]
 pub mod tls;
-#[cfg(not(all(target_os = "linux", not(loom))))]
+#[cfg(not(all(target_os = "linux", not(model))))]
 #[path = "tls_none.rs"]
 pub mod tls;

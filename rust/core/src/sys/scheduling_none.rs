@@ -27,4 +27,5 @@ impl Scheduling {
     pub fn make_first_if_none(&self) {}
 }
 
+#[cfg(not(shuttle))]
 pub(super) fn begin_thread() {}

@@ -2,7 +2,6 @@
 
 use std::ffi::CString;
 use std::io;
-use std::ptr;
 use std::sync::OnceLock;
 
 /// Names the calling thread (15 bytes are kept).
@@ -66,11 +65,13 @@ pub fn fence_all() -> bool {
     command(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED) && command(MEMBARRIER_PRIVATE_EXPEDITED)
 }
 
+#[cfg(not(shuttle))]
 struct Start {
     main: unsafe extern "C-unwind" fn(*mut u8),
     argument: *mut u8,
 }
 
+#[cfg(not(shuttle))]
 extern "C-unwind" fn trampoline(start: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: `spawn_raw` passed a leaked box; taken back before `main`, which may not return.
     let (main, argument) = unsafe {
@@ -81,7 +82,7 @@ extern "C-unwind" fn trampoline(start: *mut libc::c_void) -> *mut libc::c_void {
     super::scheduling::begin_thread();
     // SAFETY: the contract of `spawn_raw`.
     unsafe { main(argument) };
-    ptr::null_mut()
+    std::ptr::null_mut()
 }
 
 /// Starts a detached thread that runs `main(argument)` and takes nobody's signals.
@@ -91,6 +92,7 @@ extern "C-unwind" fn trampoline(start: *mut libc::c_void) -> *mut libc::c_void {
 ///
 /// # Safety
 /// `main` may be called with `argument` on another thread.
+#[cfg(not(shuttle))]
 pub unsafe fn spawn_raw(main: unsafe extern "C-unwind" fn(*mut u8), argument: *mut u8) -> io::Result<()> {
     let start = Box::into_raw(Box::new(Start { main, argument }));
     // SAFETY: attributes are initialised before use and destroyed after; the function type differs from libc's only in
@@ -109,6 +111,20 @@ pub unsafe fn spawn_raw(main: unsafe extern "C-unwind" fn(*mut u8), argument: *m
             return Err(io::Error::from_raw_os_error(rc));
         }
     }
+    Ok(())
+}
+
+/// Starts a thread of the model's.
+///
+/// # Errors
+/// None.
+///
+/// # Safety
+/// As for the system's.
+#[cfg(shuttle)]
+pub unsafe fn spawn_raw(main: unsafe extern "C-unwind" fn(*mut u8), argument: *mut u8) -> io::Result<()> {
+    // SAFETY: the caller's promise.
+    crate::primitive::thread::start(move || unsafe { main(argument) });
     Ok(())
 }
 

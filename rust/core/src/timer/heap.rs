@@ -167,7 +167,7 @@ impl TimerHeap {
     }
 
     /// Whether order and indices are right.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(model)))]
     pub(super) fn is_sound(&self) -> bool {
         (0..self.heap.len()).all(|i| {
             // SAFETY: queued timers are alive.

@@ -6,7 +6,7 @@
 //! it gives back what is due, and sets a periodic timer for its next time.
 
 mod heap;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests;
 
 pub use heap::TimerHeap;

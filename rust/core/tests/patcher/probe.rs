@@ -5,7 +5,7 @@
     target_env = "gnu",
     target_pointer_width = "64",
     any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(loom)
+    not(model)
 ))]
 
 use gort_core::boundary::elf::{Originals, objects};

@@ -12,7 +12,7 @@ mod fair;
 mod group;
 mod meter;
 mod mlfq;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests;
 mod turn;
 

@@ -4,16 +4,16 @@
 //! ends the wait of the one thread that may be in a wait with time; a wait without time neither ends by it nor takes it
 //! away, so that the sleeper's wake-up cannot go to somebody who only had a look. Any thread may call anything.
 
-#[cfg(all(not(loom), target_os = "linux"))]
+#[cfg(all(not(model), target_os = "linux"))]
 #[path = "epoll.rs"]
 mod system;
-#[cfg(all(not(loom), any(target_os = "macos", target_os = "freebsd")))]
+#[cfg(all(not(model), any(target_os = "macos", target_os = "freebsd")))]
 #[path = "kqueue.rs"]
 mod system;
-#[cfg(loom)]
+#[cfg(model)]
 #[path = "model.rs"]
 mod system;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests;
 
 pub use system::Poller;
@@ -22,7 +22,7 @@ pub use system::Poller;
 pub const BATCH: usize = 128;
 
 /// The tag of the descriptor that `wake` writes to; its lower half, as a descriptor, is -1.
-#[cfg(not(loom))]
+#[cfg(not(model))]
 const WAKE_TAG: u64 = u64::MAX;
 
 /// What happened to a descriptor since it was last reported.
@@ -47,7 +47,7 @@ pub enum Error {
     Os(i32),
 }
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 impl Error {
     /// The calling thread's errno.
     fn last() -> Self {
@@ -80,7 +80,7 @@ impl Error {
 }
 
 /// Makes `to` another name of `from`'s file, closing what it was without telling anybody.
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 pub(crate) fn duplicate_for_test(from: i32, to: i32) -> i32 {
     // SAFETY: no pointers; the caller owns `to`.
     unsafe { libc::dup2(from, to) }

@@ -1,8 +1,8 @@
-//! The poller under loom: descriptors are ready when a model says so (`post`), and a wake-up stays until a wait with time
+//! The poller in a model: descriptors are ready when a model says so (`post`), and a wake-up stays until a wait with time
 //! takes it.
 
 use super::{Error, Event};
-use loom::sync::{Condvar, Mutex};
+use crate::primitive::{Condvar, Mutex};
 
 #[derive(Default)]
 struct State {
@@ -61,9 +61,12 @@ impl Poller {
     /// # Errors
     /// None.
     pub fn wait(&self, timeout_ns: Option<u64>, out: &mut [Event]) -> Result<usize, Error> {
+        #[cfg(loom)]
         if timeout_ns.is_some_and(|ns| ns != 0) {
             loom::thread::yield_now();
         }
+        #[cfg(shuttle)]
+        self.wait_until(timeout_ns);
         let mut state = self.state.lock().expect("no model panics here");
         while timeout_ns.is_none() && !state.woken && state.events.is_empty() {
             state = self.changed.wait(state).expect("no model panics here");
@@ -76,6 +79,23 @@ impl Poller {
             *place = event;
         }
         Ok(count)
+    }
+
+    /// Waits, if a time is given, until it is over or there is something to take.
+    #[cfg(shuttle)]
+    fn wait_until(&self, timeout_ns: Option<u64>) {
+        use crate::sys::clock;
+        crate::primitive::delayed::flush(); // a system call
+        let Some(timeout_ns) = timeout_ns.filter(|&ns| ns != 0) else { return };
+        let deadline_ns = clock::now_ns().saturating_add(timeout_ns);
+        let _sleep = clock::Sleep::begin(deadline_ns);
+        let is_quiet = || {
+            let state = self.state.lock().expect("no model panics here");
+            !state.woken && state.events.is_empty()
+        };
+        while clock::now_ns() < deadline_ns && is_quiet() {
+            clock::pass();
+        }
     }
 
     /// Ends the wait of who waits with time, or that of the next one.
