@@ -15,7 +15,7 @@ CARGO_SHUTTLE = RUSTFLAGS="--cfg shuttle --cfg model" CARGO_TARGET_DIR=target/sh
 timed = @start=$$(date +%s); echo "-- $(1)"; $(2) && echo "-- $(1): $$(( $$(date +%s) - start )) s"
 
 help:
-	@echo "make run | test | lint | core | loom | shuttle | python | stress | wheel | bench | compat | fuzz | soak | asan | mutants | audit | format | clean"
+	@echo "make run | test | lint | core | loom | shuttle | python | stress | wheel | bench | compat | fuzz | soak | asan | valgrind | mutants | audit | format | clean"
 
 check:
 	@$(PYTHON) tools/check_tools.py
@@ -81,6 +81,10 @@ soak: check-test
 asan: check-test
 	$(CARGO_ASAN) --target $$(rustc -vV | sed -n 's/host: //p') --lib --test fork --test netpoll --test scheduler
 
+# The wheel, its C shim and CPython under Valgrind's memcheck: tools/valgrind.py.
+valgrind: check-test
+	PY="$(or $(PY),3.11)" TESTS="$(TESTS)" $(PYTHON) tools/valgrind.py
+
 # What C code keeps of its thread over calls, in every CPython found: docs/design/003-moving.md.
 audit: check-test
 	PY="$(PY)" $(PYTHON) tools/audit_moving.py --every --cache target/audit $(AUDIT)
@@ -91,4 +95,4 @@ format: check-test
 clean:
 	rm -rf target dist .venv .venv-* benches/.venv-bench gort-demo.html
 
-.PHONY: help check check-test run test lint core loom shuttle mutants python stress wheel bench compat fuzz soak asan audit format clean
+.PHONY: help check check-test run test lint core loom shuttle mutants python stress wheel bench compat fuzz soak asan valgrind audit format clean

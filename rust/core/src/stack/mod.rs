@@ -11,7 +11,7 @@
 mod tests;
 
 use crate::primitive::Mutex;
-use crate::sys::memory;
+use crate::sys::{memory, valgrind};
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -265,6 +265,7 @@ impl StackDepot {
         if !unsafe { memory::commit(slot + guard, self.slot_bytes - guard) } {
             return Err(refused());
         }
+        valgrind::note_stack(slot + self.guard_bytes, slot + self.slot_bytes);
         state.cold.pop();
         state.split += 1;
         Ok(slot)
@@ -314,6 +315,7 @@ impl StackDepot {
                 return if i + 1 == slots { Err(refused()) } else { Ok(()) };
             }
             state.split += usize::from(self.mode == GuardMode::Protect);
+            valgrind::note_stack(slot + self.guard_bytes, slot + self.slot_bytes);
             state.free.push(slot);
         }
         // Where the kernel took one call for the guards it takes one for this.

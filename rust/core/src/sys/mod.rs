@@ -34,3 +34,4 @@ pub mod tls;
 #[cfg(not(all(target_os = "linux", not(model))))]
 #[path = "tls_none.rs"]
 pub mod tls;
+pub mod valgrind;
