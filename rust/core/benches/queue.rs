@@ -22,13 +22,13 @@ fn main() {
     });
     measure("ring: append and take", ROUNDS, || {
         for _ in 0..ROUNDS {
-            let _ = black_box(queue.push_back(item));
+            queue.push_back(black_box(item), |_| ());
             black_box(queue.pop());
         }
     });
     measure("ring: fill 256, steal 128, drain both", ROUNDS / 256, || {
         for _ in 0..ROUNDS / 256 {
-            (0..256).for_each(|_| drop(queue.push_back(item)));
+            (0..256).for_each(|_| queue.push_back(item, |_| ()));
             black_box(queue.steal_into(&other, false));
             while queue.pop().is_some() {}
             while other.pop().is_some() {}

@@ -212,6 +212,8 @@ fn test_address_space_refused_is_an_error_and_what_is_held_stays_usable() {
             assert!(held.len() < 10_000, "no refusal");
         };
         assert_eq!(error.kind(), std::io::ErrorKind::OutOfMemory, "{error}");
+        // Everybody else still gets memory.
+        assert_ne!(reserve(8 << 20), libc::MAP_FAILED, "nothing was left");
         held.iter().for_each(|s| write(s.base()));
         let base = held.last().expect("one").base();
         depot.free(held.pop().expect("one"));
@@ -222,6 +224,13 @@ fn test_address_space_refused_is_an_error_and_what_is_held_stays_usable() {
         let end = run_child("test_address_space_refused_is_an_error_and_what_is_held_stays_usable", guard);
         assert!(end.success(), "{guard}: {end}");
     }
+}
+
+/// A mapping as others of the process make them.
+fn reserve(bytes: usize) -> *mut libc::c_void {
+    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a fresh anonymous mapping.
+    unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, flags, -1, 0) }
 }
 
 /// Whether the kernel can read the byte at `address`, asked without touching it.
@@ -287,8 +296,8 @@ fn test_guard_refused_half_way_keeps_the_guarded_slots_and_no_other() {
 fn test_memory_accounted_for_when_reserved_is_taken_slot_by_slot() {
     if is_child() {
         let depot = depot();
-        // Room for 16 slots, less than the 64 of a slab.
-        limit(libc::RLIMIT_DATA, used_bytes("VmData:") + (1 << 20));
+        // Room for 16 slots, less than the 64 of a slab, and for what must be left besides.
+        limit(libc::RLIMIT_DATA, used_bytes("VmData:") + (9 << 20));
         let mut held: Vec<Stack> = Vec::new();
         while let Ok(stack) = depot.allocate() {
             (stack.base()..stack.top()).step_by(512).for_each(write);

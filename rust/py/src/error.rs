@@ -12,6 +12,7 @@ static GOROUTINE_EXIT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut()
 static CANCELLED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static RUNTIME_STOPPED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static DEADLOCK: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+static NO_STACK: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 
 /// Looks the classes up. Returns `false` with an exception set on failure.
 pub(crate) fn init() -> bool {
@@ -36,8 +37,44 @@ pub(crate) fn init() -> bool {
             place.store(class, Ordering::Release);
         }
         ffi::Py_DECREF(module);
-        true
+        let no_stack = new_no_stack();
+        NO_STACK.store(no_stack, Ordering::Relaxed); // the module is not there yet: nobody can read it
+        !no_stack.is_null()
     }
+}
+
+/// A new MemoryError for a goroutine without a stack; null with an exception set.
+unsafe fn new_no_stack() -> *mut ffi::PyObject {
+    // SAFETY: GIL held by every caller.
+    unsafe {
+        let text = c"gort: no memory for a goroutine's stack".as_ptr();
+        ffi::PyObject_CallFunction(ffi::PyExc_MemoryError, c"s".as_ptr(), text)
+    }
+}
+
+/// The outcome of goroutines without a stack, a new reference: one for all of them. Thousands may fail at once, when there is no
+/// memory for an exception each, and CPython 3.11 gives up when it has none for a MemoryError.
+pub(crate) fn no_stack() -> *mut ffi::PyObject {
+    let shared = NO_STACK.load(Ordering::Relaxed);
+    // SAFETY: GIL held by every caller; `init` made it, and it is never let go.
+    unsafe { ffi::Py_INCREF(shared) };
+    shared
+}
+
+/// What to raise for the outcome `exception`, a new reference: who joins gets a MemoryError of its own, if there is memory.
+pub(crate) fn to_raise(exception: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: GIL held by every caller; the exception is alive.
+    unsafe {
+        if ptr::eq(exception, NO_STACK.load(Ordering::Relaxed)) {
+            let fresh = new_no_stack();
+            if !fresh.is_null() {
+                return fresh;
+            }
+            ffi::PyErr_Clear();
+        }
+        ffi::Py_INCREF(exception);
+    }
+    exception
 }
 
 /// `gort.GoroutineExit`.

@@ -151,21 +151,23 @@ unsafe fn place(g: *mut Goroutine, obj: *mut GoObject, asked: Place) {
     }
 }
 
-/// Spawns what `obj` describes. The runtime takes a reference of its own.
+/// Spawns what `obj` describes. The runtime takes a reference of its own. `false`: memory is refused, no exception is set.
 ///
 /// # Safety
 /// GIL held; `obj` is new.
-pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: u32, place_asked: Place) {
+#[must_use]
+pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: u32, place_asked: Place) -> bool {
     // SAFETY: `obj` is alive; `prepare` runs before anybody else can see the goroutine.
     unsafe {
-        ffi::Py_INCREF(obj.cast());
-        rt.spawn(obj.cast(), |g| {
+        let g = rt.spawn(obj.cast(), |g| {
+            ffi::Py_INCREF(obj.cast());
             (*obj).g = g;
             (*obj).epoch = epoch();
             (*obj).id = (*g).id;
             (*g).stack_bytes = stack_bytes;
             place(g, obj, place_asked);
         });
+        !g.is_null()
     }
 }
 
@@ -248,8 +250,7 @@ pub(crate) unsafe fn start_failed(g: *mut Goroutine) {
     // SAFETY: as in `run`.
     unsafe {
         let obj = (*g).task.cast::<GoObject>();
-        ffi::PyErr_SetString(ffi::PyExc_MemoryError, c"gort: no memory for a goroutine's stack".as_ptr());
-        (*obj).exception = host::gort_take_exception();
+        (*obj).exception = error::no_stack();
         (*obj).g = ptr::null_mut();
         (*obj).set(DONE);
         (*obj).joiners.broadcast();

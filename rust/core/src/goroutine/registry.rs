@@ -46,13 +46,16 @@ impl Registry {
         }
     }
 
-    /// A descriptor for `task`, RUNNABLE and on no queue. Never blocks for long; aborts only if the process has no memory.
+    /// A descriptor for `task`, RUNNABLE and on no queue; null when memory is refused. Never blocks for long. Before there are
+    /// more than ever, `room` is asked whether so many may be.
     #[inline]
-    pub fn take(&self, task: *mut u8, runtime: *const u8) -> *mut Goroutine {
+    pub fn take(&self, task: *mut u8, runtime: *const u8, room: impl Fn(usize) -> bool) -> *mut Goroutine {
         let mut free = self.free.lock();
         while free.0.is_null() {
             drop(free);
-            self.grow();
+            if !self.grow(&room) {
+                return ptr::null_mut();
+            }
             free = self.free.lock();
         }
         let g = free.0;
@@ -128,31 +131,35 @@ impl Registry {
         self.survivor.store(survivor, Ordering::Relaxed);
     }
 
+    /// More descriptors; `false`: there is no memory, or no room.
     #[cold]
-    fn grow(&self) {
-        let slab: Box<[Goroutine]> = (0..SLAB)
-            .map(|_| Goroutine {
-                status: AtomicU32::new(status::FREE),
-                reason: AtomicU8::new(0),
-                id: 0,
-                bundle: ptr::null_mut(),
-                task: ptr::null_mut(),
-                home: ptr::null_mut(),
-                stack_bytes: 0,
-                body: None,
-                locals: ptr::null_mut(),
-                wait: AtomicPtr::new(ptr::null_mut()),
-                cancel_requested: AtomicU32::new(0),
-                no_preempt: AtomicU32::new(0),
-                kept_lock_ns: AtomicU64::new(0),
-                bubble: InBubble::default(),
-                entity: SchedEntity::new(),
-                runtime: ptr::null(),
-                next_free: ptr::null_mut(),
-            })
-            .collect();
+    fn grow(&self, room: impl Fn(usize) -> bool) -> bool {
+        let mut slab = Vec::new();
         let mut slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
-        slabs.push(slab);
+        let refused = slab.try_reserve_exact(SLAB).is_err() || slabs.try_reserve(1).is_err();
+        if refused || !room((slabs.len() + 1) * SLAB) {
+            return false;
+        }
+        slab.extend((0..SLAB).map(|_| Goroutine {
+            status: AtomicU32::new(status::FREE),
+            reason: AtomicU8::new(0),
+            id: 0,
+            bundle: ptr::null_mut(),
+            task: ptr::null_mut(),
+            home: ptr::null_mut(),
+            stack_bytes: 0,
+            body: None,
+            locals: ptr::null_mut(),
+            wait: AtomicPtr::new(ptr::null_mut()),
+            cancel_requested: AtomicU32::new(0),
+            no_preempt: AtomicU32::new(0),
+            kept_lock_ns: AtomicU64::new(0),
+            bubble: InBubble::default(),
+            entity: SchedEntity::new(),
+            runtime: ptr::null(),
+            next_free: ptr::null_mut(),
+        }));
+        slabs.push(slab.into_boxed_slice());
         let last = slabs.len() - 1;
         let first = slabs[last].as_mut_ptr();
         let mut free = self.free.lock();
@@ -164,5 +171,6 @@ impl Registry {
                 free.0 = g;
             }
         }
+        true
     }
 }

@@ -94,7 +94,7 @@ proptest! {
         for take in steps {
             if take {
                 created += 1;
-                let g = registry.take(ptr::null_mut(), ptr::null());
+                let g = registry.take(ptr::null_mut(), ptr::null(), |_| true);
                 // SAFETY: a descriptor of this registry.
                 prop_assert_eq!(unsafe { (*g).id }, created);
                 prop_assert!(!live.contains(&g));
@@ -116,10 +116,28 @@ proptest! {
 }
 
 #[test]
+fn registry_without_room_gives_none_and_goes_on_when_there_is_some() {
+    let registry = Registry::new();
+    let asked = std::cell::Cell::new(0);
+    let room = |count: usize| {
+        asked.set(count);
+        count <= 512
+    };
+    let taken: Vec<_> = (0..512).map(|_| registry.take(ptr::null_mut(), ptr::null(), room)).collect();
+    assert!(taken.iter().all(|g| !g.is_null()));
+    assert!(registry.take(ptr::null_mut(), ptr::null(), room).is_null());
+    assert_eq!((asked.get(), registry.live()), (768, 512));
+    // SAFETY: taken above, on no queue.
+    unsafe { registry.give_back(taken[0]) };
+    assert_eq!(registry.take(ptr::null_mut(), ptr::null(), room), taken[0]);
+    assert!(!registry.take(ptr::null_mut(), ptr::null(), |_| true).is_null());
+}
+
+#[test]
 #[should_panic(expected = "woken in status")]
 fn wake_of_a_running_goroutine_is_told() {
     let registry = Registry::new();
-    let g = registry.take(ptr::null_mut(), ptr::null());
+    let g = registry.take(ptr::null_mut(), ptr::null(), |_| true);
     // SAFETY: the descriptor lives as long as the registry.
     unsafe {
         (*g).status.store(status::RUNNING, Ordering::Relaxed);

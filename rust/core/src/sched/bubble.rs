@@ -312,6 +312,11 @@ impl Bubbles {
         unsafe { self.with((*g).bubble.id, |bubble| bubble.uncount(&mut (*g).bubble)) };
     }
 
+    /// Whether there is memory for one more timer of the bubble.
+    pub(super) fn has_room_for_timer(&self, id: u32) -> bool {
+        self.with(id, |bubble| bubble.timers.make_room()).unwrap_or(true)
+    }
+
     /// Sets a timer of the bubble; nothing if that has ended.
     ///
     /// # Safety

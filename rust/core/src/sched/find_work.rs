@@ -209,14 +209,15 @@ impl Machine {
         if waiting == 0 {
             return ptr::null_mut();
         }
-        let share = (waiting / self.rt.processors.in_use() + 1).min(128);
-        let batch = self.rt.inject.pop_batch(share);
+        let mut places = [ptr::null_mut(); 128];
+        let share = (waiting / self.rt.processors.in_use() + 1).min(places.len());
+        let count = self.rt.inject.pop_batch(&mut places[..share]);
+        let batch = &places[..count];
         add_u64(&self.rt.counters.global_pops, batch.len() as u64);
         // SAFETY: taken from a queue, they are this M's.
-        unsafe { fetch_ahead(&batch) };
-        let mut batch = batch.into_iter();
-        let first = batch.next().unwrap_or(ptr::null_mut());
-        for g in batch {
+        unsafe { fetch_ahead(batch) };
+        let Some((&first, rest)) = batch.split_first() else { return ptr::null_mut() };
+        for &g in rest {
             // SAFETY: this M owns `p`, and `g` since it was popped.
             unsafe { self.rt.push_back(p, g) };
         }

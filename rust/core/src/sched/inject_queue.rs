@@ -108,6 +108,15 @@ impl<T> InjectQueue<T> {
         self.len.store(0, Ordering::Relaxed);
     }
 
+    /// Makes room for `count` in all, so that pushes ask for no memory. `false`: it is refused.
+    pub fn make_room(&self, count: usize) -> bool {
+        self.with(|q| {
+            [&mut q.first, &mut q.behind]
+                .into_iter()
+                .all(|part| part.try_reserve(count.saturating_sub(part.len())).is_ok())
+        })
+    }
+
     /// Appends.
     pub fn push(&self, item: *mut T) {
         self.with(|q| q.push(item, false));
@@ -138,12 +147,14 @@ impl<T> InjectQueue<T> {
         if self.is_empty() { None } else { self.with(Fifo::pop) }
     }
 
-    /// Takes up to `max` from the front. Of those behind one at most: the others shall not come before who is ready soon.
-    pub fn pop_batch(&self, max: usize) -> Vec<*mut T> {
+    /// Takes as many from the front as there are places; returns how many. Of those behind one at most: the others shall not come
+    /// before who is ready soon.
+    pub fn pop_batch(&self, places: &mut [*mut T]) -> usize {
         self.with(|q| {
-            let one = q.pop();
-            let more = max.saturating_sub(1).min(q.first.len());
-            one.into_iter().chain(q.first.drain(..more)).collect()
+            let one = if places.is_empty() { None } else { q.pop() };
+            let more = places.len().saturating_sub(1).min(q.first.len());
+            let taken = one.into_iter().chain(q.first.drain(..more));
+            places.iter_mut().zip(taken).map(|(place, item)| *place = item).count()
         })
     }
 }

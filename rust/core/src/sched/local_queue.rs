@@ -9,13 +9,8 @@ use std::ptr;
 /// Go's 256; few in a model, so that overflow and wrapping come within its reach.
 const SLOTS: usize = if cfg!(model) { 4 } else { 256 };
 
-/// What did not fit: half of the ring and the newcomer, for the global queue.
-#[derive(Debug)]
-#[must_use]
-pub struct Overflow<T> {
-    /// In queue order.
-    pub batch: Vec<*mut T>,
-}
+/// How many a queue holds at most, the one in the next slot included.
+pub const CAPACITY: usize = SLOTS + 1;
 
 /// The ring and the next slot.
 pub struct LocalQueue<T> {
@@ -53,12 +48,9 @@ impl<T> LocalQueue<T> {
         self.head.compare_exchange(head, head.wrapping_add(by), Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Appends. Owner only.
-    ///
-    /// # Errors
-    /// `Overflow` when full.
+    /// Appends. When the ring is full, half of it and the newcomer go to `spill` instead, in queue order. Owner only.
     #[inline]
-    pub fn push_back(&self, item: *mut T) -> Result<(), Overflow<T>> {
+    pub fn push_back(&self, item: *mut T, spill: impl FnOnce(&[*mut T])) {
         loop {
             let head = self.head.load(Ordering::Acquire); // pairs with the Release of takers
             let tail = self.tail.load(Ordering::Relaxed); // only the owner writes it
@@ -66,16 +58,22 @@ impl<T> LocalQueue<T> {
             if (len as usize) < SLOTS {
                 self.slots[tail as usize % SLOTS].store(item, Ordering::Relaxed);
                 self.tail.store(tail.wrapping_add(1), Ordering::Release); // publishes the slot to thieves
-                return Ok(());
+                return;
             }
-            let half = len / 2;
-            let mut batch: Vec<*mut T> =
-                (0..half).map(|i| self.slots[head.wrapping_add(i) as usize % SLOTS].load(Ordering::Relaxed)).collect();
-            if self.advance(head, half) {
-                batch.push(item);
-                return Err(Overflow { batch });
+            if let Some(batch) = self.take_half(head, item) {
+                return spill(&batch);
             }
         }
+    }
+
+    /// Takes the first half of the full ring, `item` behind it. `None`: a thief was faster. No memory is asked for.
+    #[cold]
+    fn take_half(&self, head: u32, item: *mut T) -> Option<[*mut T; SLOTS / 2 + 1]> {
+        let mut batch = [item; SLOTS / 2 + 1];
+        for (place, i) in batch.iter_mut().zip(0..(SLOTS / 2) as u32) {
+            *place = self.slots[head.wrapping_add(i) as usize % SLOTS].load(Ordering::Relaxed);
+        }
+        self.advance(head, (SLOTS / 2) as u32).then_some(batch)
     }
 
     /// Puts into the next slot; gives back who was there. Owner only.

@@ -46,9 +46,7 @@ fn drain(queue: &LocalQueue<Item>, taken: &mut Taken) {
 }
 
 fn push(queue: &LocalQueue<Item>, id: usize, taken: &mut Taken) {
-    if let Err(overflow) = queue.push_back(item(id)) {
-        taken.extend(overflow.batch.into_iter().map(take));
-    }
+    queue.push_back(item(id), |batch| taken.extend(batch.iter().copied().map(take)));
 }
 
 fn thief(victim: &Arc<LocalQueue<Item>>, own: &Arc<LocalQueue<Item>>, take_next: bool) -> JoinHandle<Taken> {
@@ -132,7 +130,7 @@ fn queue_next_slot_goes_to_its_owner_or_a_thief() {
         assert!(queue.push_next(item(0)).is_none());
         let thief = thief(&queue, &own, true);
         if let Some(kicked) = queue.push_next(item(1)) {
-            assert!(queue.push_back(kicked).is_ok());
+            queue.push_back(kicked, |_| panic!("there is room"));
         }
         drain(&queue, &mut taken);
         assert_once(taken, [thief], 2);
@@ -149,7 +147,9 @@ fn global_queue_gives_each_item_once_and_its_length_ends_right() {
             other.push_batch(&[item(1), item(2)]);
             other.pop().into_iter().map(take).collect()
         });
-        let taken: Taken = queue.pop_batch(2).into_iter().map(take).collect();
+        let mut places = [ptr::null_mut(); 2];
+        let count = queue.pop_batch(&mut places);
+        let taken: Taken = places[..count].iter().copied().map(take).collect();
         let mut rest: Taken = thread.join().expect("no panic");
         rest.extend(taken);
         while let Some(item) = queue.pop() {
@@ -182,7 +182,7 @@ fn machine(rt: &'static Runtime, id: u32) -> *mut Machine {
 }
 
 fn goroutine(rt: &'static Runtime) -> usize {
-    rt.registry.take(ptr::null_mut(), ptr::from_ref(rt).cast()).expose_provenance()
+    rt.registry.take(ptr::null_mut(), ptr::from_ref(rt).cast(), |_| true).expose_provenance()
 }
 
 /// The M looks for one goroutine as `search` does, and sleeps when there is none. Returns it.

@@ -5,6 +5,7 @@
 //! sleep. It costs nothing while nobody waits. Who cannot be interrupted loses its P instead, as after a call that lasts, and
 //! shares the host's lock with whoever runs on it.
 
+use super::local_queue::CAPACITY;
 use super::machine::{Action, Machine};
 use super::park::give_way;
 use super::processor::Processor;
@@ -12,6 +13,7 @@ use super::runtime::{REQUEST_NET, Runtime};
 use super::{current_goroutine, current_machine};
 use crate::goroutine::{Bundle, Goroutine};
 use crate::primitive::atomic::Ordering;
+use std::ptr;
 
 /// Who keeps the host's lock for so long, though asked for it, is in a call that does not let go of it: ten times CPython's
 /// switch interval, ns.
@@ -104,10 +106,16 @@ impl Machine {
         unsafe {
             let owner = (*g).owner().cast::<Machine>();
             if let Some(p) = self.p().as_ref() {
-                let queued = std::iter::from_fn(|| p.queue.pop()).map(|(other, _)| other);
-                let (begun, new): (Vec<_>, Vec<_>) = queued.partition(|&other| !(*other).bundle.is_null());
-                self.rt.inject.push_batch(&new);
-                begun.into_iter().for_each(|other| self.rt.push_back(p, other));
+                let (mut begun, mut count) = ([ptr::null_mut(); CAPACITY], 0);
+                while let Some((other, _)) = p.queue.pop() {
+                    if (*other).bundle.is_null() {
+                        self.rt.inject.push(other);
+                    } else {
+                        begun[count] = other;
+                        count += 1;
+                    }
+                }
+                begun[..count].iter().for_each(|&other| self.rt.push_back(p, other));
                 self.keep_next();
             }
             self.rt.inject.push_behind(g);

@@ -86,6 +86,11 @@ impl Processor {
         }
     }
 
+    /// Whether there is memory for one more timer.
+    pub fn has_room_for_timer(&self) -> bool {
+        self.timers.lock().make_room()
+    }
+
     /// Adds a timer.
     ///
     /// # Safety

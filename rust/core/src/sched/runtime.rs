@@ -158,6 +158,8 @@ impl Runtime {
         if host.counts_calls {
             stacks = stacks.with_soft_guards();
         }
+        // Stacks leave memory to others, so to what is made here: the first one is asked for before.
+        stacks.free(stacks.allocate()?);
         let random = if config.seed == 0 { crate::sys::clock::now_ns() | 1 } else { mixed(config.seed) };
         let rt: &'static Runtime = Box::leak(Box::new(Runtime {
             host,
@@ -275,9 +277,7 @@ impl Runtime {
     /// As for `enqueue`; the queue of `p` is this thread's to use.
     #[inline]
     pub(super) unsafe fn push_back(&self, p: &Processor, g: *mut Goroutine) {
-        if let Err(overflow) = p.queue.push_back(g) {
-            self.inject.push_batch(&overflow.batch);
-        }
+        p.queue.push_back(g, |batch| self.inject.push_batch(batch));
     }
 
     /// `g` was woken: tells the policies, if any is in use.

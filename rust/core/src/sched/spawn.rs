@@ -39,13 +39,34 @@ unsafe fn place_bundle(stack: Stack, top: usize, host: HostThread, stack_bytes: 
 }
 
 impl Runtime {
-    /// A new goroutine for `task`, queued to run. Never blocks; no system call unless a thread has to be woken.
+    /// A new goroutine for `task`, queued to run; null, and `prepare` not called, when memory is refused. Never blocks; no system
+    /// call unless a thread has to be woken.
     #[inline]
     pub fn spawn(&'static self, task: *mut u8, prepare: impl FnOnce(*mut Goroutine)) -> *mut Goroutine {
-        let g = self.registry.take(task, ptr::from_ref(self).cast());
-        prepare(g);
+        let g = self.take_descriptor(task);
+        if !g.is_null() {
+            prepare(g);
+            // SAFETY: `g` is new and RUNNABLE.
+            unsafe { self.launch(g) };
+        }
+        g
+    }
+
+    /// A new descriptor, null when memory is refused. The global queue shall not ask in the middle of things: where there would
+    /// be more goroutines than ever, it makes room for them.
+    #[inline]
+    fn take_descriptor(&self, task: *mut u8) -> *mut Goroutine {
+        self.registry.take(task, ptr::from_ref(self).cast(), |count| self.inject.make_room(count))
+    }
+
+    /// Queues a new goroutine to run.
+    ///
+    /// # Safety
+    /// `g` is of `take_descriptor`, and nobody else's yet.
+    #[inline]
+    unsafe fn launch(&'static self, g: *mut Goroutine) {
         let starter = caller();
-        // SAFETY: `g` is new and RUNNABLE; the starter is the running goroutine.
+        // SAFETY: the caller's promise; the starter is the running goroutine.
         unsafe {
             if !starter.is_null() && (*starter).bubble.id != 0 {
                 self.bubbles.join((*starter).bubble.id, g);
@@ -55,7 +76,6 @@ impl Runtime {
         if !self.sysmon_started.load(Ordering::Relaxed) {
             self.start_sysmon();
         }
-        g
     }
 
     /// A bundle with a stack of `stack_bytes` (0: the runtime's size, from the pool if one is there); null when memory is
@@ -119,25 +139,25 @@ impl Runtime {
     ) -> bool {
         let stack_bytes = stack_bytes as u32; // at most 1 GiB
         let Ok(stack) = self.depot(stack_bytes).and_then(StackDepot::allocate) else { return false };
+        let g = self.take_descriptor(task);
+        if g.is_null() {
+            self.free_stack(stack, stack_bytes);
+            return false;
+        }
         let top = bundle_place(&stack) - self.host.thread_header_bytes;
-        // SAFETY: the stack is unused; the bundle is nobody else's yet, and the state nobody's: its thread has not begun.
-        let bundle = unsafe {
+        // SAFETY: the stack is unused; goroutine and bundle are nobody else's yet, and the state nobody's: its thread has not begun.
+        unsafe {
             (self.host.give_header)(state, top);
             let bundle = place_bundle(stack, top, state, stack_bytes);
             (*bundle).identity = identity;
             (*bundle).mask = signal::mask();
             (*bundle).is_thread = true;
             (*bundle).starts_detached = true;
-            bundle
-        };
-        self.spawn(task, |g| {
-            // SAFETY: new, and nobody else's yet.
-            unsafe {
-                (*g).body = Some(body);
-                (*g).stack_bytes = stack_bytes;
-                (*g).bundle = bundle;
-            }
-        });
+            (*g).body = Some(body);
+            (*g).stack_bytes = stack_bytes;
+            (*g).bundle = bundle;
+            self.launch(g);
+        }
         true
     }
 
@@ -189,6 +209,11 @@ impl Runtime {
         // SAFETY: the caller's promise.
         unsafe {
             let Ok(stack) = self.stacks.allocate() else { return false };
+            let g = self.take_descriptor(ptr::null_mut());
+            if g.is_null() {
+                self.stacks.free(stack);
+                return false;
+            }
             let m = Machine::new(self, 0);
             (*m).home = (self.host.new_home)();
             if (*m).home.is_null() {
@@ -198,7 +223,6 @@ impl Runtime {
             (*m).current_host = state;
             (*m).thread_locals = ThreadLocals::of_this_thread();
             (*m).tid.store(thread::tid(), Ordering::Relaxed); // a hint for sysmon, as below
-            let g = self.registry.take(ptr::null_mut(), ptr::from_ref(self).cast());
             let top = (&raw const stack).addr(); // an address of this frame
             (*g).bundle = Box::into_raw(Box::new(Bundle::on_thread(state, top)));
             (*g).home = m.cast();

@@ -12,6 +12,24 @@ use crate::timer::EventTimer;
 use std::ptr;
 
 impl Runtime {
+    /// The P whose heap takes the timers that the calling thread sets, and whether it is this thread's.
+    fn timer_processor(&self) -> (&Processor, bool) {
+        let m = current_machine();
+        // SAFETY: `m` is this thread's M; its P, if any, is this thread's, and Ps are never freed.
+        unsafe {
+            let own = if m.is_null() { ptr::null_mut() } else { (*m).p() };
+            if own.is_null() { (&self.processors[0], false) } else { (&*own, true) }
+        }
+    }
+
+    /// Whether `start_timer` would find memory for one more, that of the caller's bubble if it is in one. Host attached.
+    pub fn has_room_for_timer(&self) -> bool {
+        match super::current_bubble() {
+            0 => self.timer_processor().0.has_room_for_timer(),
+            bubble => self.bubbles.has_room_for_timer(bubble),
+        }
+    }
+
     /// Sets `timer` for `when_ns` of the clock it goes by, and then every `period_ns` unless that is 0. Never blocks.
     ///
     /// # Safety
@@ -24,16 +42,14 @@ impl Runtime {
             }
         }
         let earliest = self.next_timer();
-        let m = current_machine();
-        // SAFETY: `m` is this thread's M; its P, if any, is this thread's. The rest is the caller's promise.
+        let (p, is_own) = self.timer_processor();
+        // SAFETY: the caller's promise.
         unsafe {
-            let own = if m.is_null() { ptr::null_mut() } else { (*m).p() };
-            let p: &Processor = if own.is_null() { &self.processors[0] } else { &*own };
             (*timer).timer.when_ns = when_ns;
             (*timer).period_ns = period_ns;
             (*timer).processor = p.id;
             p.add_timer(&raw mut (*timer).timer);
-            if own.is_null() && when_ns < earliest {
+            if !is_own && when_ns < earliest {
                 self.wake_one(ptr::null_mut()); // whoever sleeps sleeps for longer
             }
         }

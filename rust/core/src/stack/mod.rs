@@ -6,6 +6,8 @@
 //!
 //! Where the system accounts for what is reserved (overcommit_memory=2, RLIMIT_DATA) and refuses a slab, the slab is
 //! reserved inaccessible and each slot made usable when it is first asked for: its guard is what stays inaccessible.
+//!
+//! Stacks are refused before the last of the memory is theirs: what runs on those that are there has to go on.
 
 #[cfg(all(test, not(model)))]
 mod tests;
@@ -35,6 +37,9 @@ const RELEASE_BATCH: usize = 256;
 /// Slots after which slabs that follow get the top page of every slot at once: a goroutine touches it in any case, and a
 /// page fault costs more than its share of the call. A slab is then at most a 16th of what is there, used or not.
 const POPULATE_AFTER: usize = 16 * SLAB_SLOTS;
+/// What the system must have left besides when it gives stacks. Hosts ask for memory by the MiB (CPython's arenas); without
+/// any, 3.11 ends the process when it cannot make one more MemoryError.
+const HEADROOM_BYTES: usize = 8 << 20;
 const COLOURS: usize = 12;
 const COLOUR_BYTES: usize = 64;
 
@@ -128,6 +133,15 @@ struct DepotState {
 
 fn refused() -> io::Error {
     io::Error::from(io::ErrorKind::OutOfMemory)
+}
+
+/// `reserve(bytes)` that leaves the headroom. It is cut off at the low end: the system maps downwards, and slabs that follow
+/// each other stay one mapping.
+fn reserve_with_headroom(reserve: fn(usize) -> io::Result<usize>, bytes: usize) -> io::Result<usize> {
+    let start = reserve(HEADROOM_BYTES + bytes)?;
+    // SAFETY: a part of what was just reserved.
+    unsafe { memory::unmap(start, HEADROOM_BYTES) };
+    Ok(start + HEADROOM_BYTES)
 }
 
 impl StackDepot {
@@ -261,8 +275,9 @@ impl StackDepot {
         }
         let slot = *state.cold.last().ok_or_else(refused)?;
         let guard = self.guard_bytes + self.soft_bytes;
+        let usable = self.slot_bytes - guard;
         // SAFETY: a slot of an inaccessible slab that nobody has.
-        if !unsafe { memory::commit(slot + guard, self.slot_bytes - guard) } {
+        if !memory::is_left(HEADROOM_BYTES + usable) || !unsafe { memory::commit(slot + guard, usable) } {
             return Err(refused());
         }
         valgrind::note_stack(slot + self.guard_bytes, slot + self.slot_bytes);
@@ -286,10 +301,11 @@ impl StackDepot {
     fn grow_by(&self, state: &mut DepotState, slots: usize) -> io::Result<()> {
         // One slot more than is used, so that the slab can start at a multiple of the stride.
         let bytes = (slots + 1) * self.slot_bytes;
-        match memory::reserve(bytes) {
+        match reserve_with_headroom(memory::reserve, bytes) {
             Ok(start) => self.guard_slab(state, start.next_multiple_of(self.slot_bytes), slots),
             Err(_) => {
-                let start = memory::reserve_inaccessible(bytes)?.next_multiple_of(self.slot_bytes);
+                let start = reserve_with_headroom(memory::reserve_inaccessible, bytes)?;
+                let start = start.next_multiple_of(self.slot_bytes);
                 state.cold.extend((0..slots).rev().map(|i| start + i * self.slot_bytes));
                 Ok(())
             }

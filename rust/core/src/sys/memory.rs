@@ -83,6 +83,14 @@ pub fn reserve_inaccessible(bytes: usize) -> io::Result<usize> {
     map(bytes, libc::PROT_NONE)
 }
 
+/// Whether the system would give that much memory now.
+pub fn is_left(bytes: usize) -> bool {
+    let Ok(start) = reserve(bytes) else { return false };
+    // SAFETY: just reserved, untouched.
+    unsafe { unmap(start, bytes) };
+    true
+}
+
 /// Makes a part of what `reserve_inaccessible` gave usable. `false`: the system refuses the memory, or the mappings.
 ///
 /// # Safety

@@ -38,6 +38,11 @@ impl TimerHeap {
         self.heap.first().map(|&t| unsafe { (*t).when_ns })
     }
 
+    /// Makes room for one more. `false`: memory is refused.
+    pub fn make_room(&mut self) -> bool {
+        self.heap.try_reserve(1).is_ok()
+    }
+
     /// Adds.
     ///
     /// # Safety

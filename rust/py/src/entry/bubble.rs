@@ -55,8 +55,9 @@ unsafe extern "C-unwind" fn go(_m: Object, args: *const Object, nargs: ffi::Py_s
         };
         let Some((rt, id)) = bubble(id) else { return ptr::null_mut() };
         let obj = task::new_object(function, call_args, kwargs);
-        if !obj.is_null() {
-            rt.in_bubble(id, || task::start(rt, obj, 0, Place::default()));
+        if !obj.is_null() && !rt.in_bubble(id, || task::start(rt, obj, 0, Place::default())) {
+            ffi::Py_DECREF(obj.cast());
+            return ffi::PyErr_NoMemory();
         }
         obj.cast()
     }

@@ -47,8 +47,9 @@ unsafe extern "C-unwind" fn go(_m: Object, args: *const Object, nargs: ffi::Py_s
         let obj = task::new_object(*args, tuple, kwargs);
         ffi::Py_XDECREF(tuple);
         ffi::Py_XDECREF(kwargs);
-        if !obj.is_null() {
-            task::start(rt, obj, 0, Place::default());
+        if !obj.is_null() && !task::start(rt, obj, 0, Place::default()) {
+            ffi::Py_DECREF(obj.cast());
+            return ffi::PyErr_NoMemory();
         }
         obj.cast()
     }
@@ -125,7 +126,10 @@ unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::P
                 (*obj).name = name;
             }
             (*obj).set(if is_locked { LOCKED } else { 0 } | if is_reserved { RESERVED } else { 0 });
-            task::start(rt, obj, stack_bytes, place);
+            if !task::start(rt, obj, stack_bytes, place) {
+                ffi::Py_DECREF(obj.cast());
+                return ffi::PyErr_NoMemory();
+            }
         }
         obj.cast()
     }
@@ -159,8 +163,7 @@ unsafe extern "C-unwind" fn join(slf: Object, args: *const Object, nargs: ffi::P
         if !(*obj).exception.is_null() {
             let traceback = if (*obj).traceback.is_null() { ffi::Py_None() } else { (*obj).traceback };
             ffi::PyException_SetTraceback((*obj).exception, traceback);
-            ffi::Py_INCREF((*obj).exception);
-            host::gort_raise((*obj).exception);
+            host::gort_raise(error::to_raise((*obj).exception));
             return ptr::null_mut();
         }
         if (*obj).has(CANCELLED) {

@@ -12,8 +12,10 @@ use crate::error;
 use crate::task::{self, GoObject, Place};
 use gort_core::chan::Chan;
 use gort_core::sched::{self, Runtime};
+use gort_core::sys::signal;
 use gort_core::timer::{Event, EventTimer};
 use pyo3::ffi;
+use std::alloc::{Layout, alloc};
 use std::ptr;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -102,8 +104,12 @@ unsafe fn start_call(goroutine: *mut u8) {
     // SAFETY: a goroutine that was never started, and one reference to it. The runtime takes its own, so that this one
     // is not the last. A timer was set, so there is a runtime.
     unsafe {
-        task::start(&*task::runtime_or_null(), goroutine.cast(), 0, Place::default());
-        ffi::Py_DECREF(goroutine.cast());
+        if task::start(&*task::runtime_or_null(), goroutine.cast(), 0, Place::default()) {
+            ffi::Py_DECREF(goroutine.cast());
+        } else {
+            // The last reference would run Python code, which has no place here; it stays.
+            signal::write_stderr(&[b"gort: no memory for the call of a timer\n"]);
+        }
     }
 }
 
@@ -162,11 +168,31 @@ unsafe fn period(value: Object, where_: &str) -> Option<f64> {
     Some(seconds)
 }
 
-/// Sets a timer for `seconds` from now, and every so many if it is periodic.
-unsafe fn start(rt: &'static Runtime, timer: *mut EventTimer, seconds: f64, periodic: bool) {
+/// A value on the heap, as a box has it; null where memory is refused.
+fn boxed<T>(value: T) -> *mut T {
+    // SAFETY: none of the types here is empty; what is written to is new, and of its layout.
+    unsafe {
+        let place = alloc(Layout::new::<T>()).cast::<T>();
+        if !place.is_null() {
+            place.write(value);
+        }
+        place
+    }
+}
+
+/// Sets a timer for `seconds` from now, and every so many if it is periodic. `false`: there is no memory for one more, and
+/// MemoryError is set.
+unsafe fn start(rt: &'static Runtime, timer: *mut EventTimer, seconds: f64, periodic: bool) -> bool {
     let ns = (seconds.max(0.0) * 1e9).ceil() as u64;
     // SAFETY: the caller's: GIL held, `timer` not queued and in place until it is stopped.
-    unsafe { rt.start_timer(timer, sched::now_ns() + ns, if periodic { ns.max(MIN_PERIOD_NS) } else { 0 }) };
+    unsafe {
+        if !rt.has_room_for_timer() {
+            ffi::PyErr_NoMemory();
+            return false;
+        }
+        rt.start_timer(timer, sched::now_ns() + ns, if periodic { ns.max(MIN_PERIOD_NS) } else { 0 });
+    }
+    true
 }
 
 /// A channel that is fed after `seconds`; null with an exception set on failure.
@@ -177,9 +203,15 @@ unsafe fn new_channel(seconds: f64, periodic: bool) -> *mut ChanObject {
         let chan = ffi::PyType_GenericAlloc(CHAN_TYPE.load(Ordering::Relaxed), 0).cast::<ChanObject>();
         if !chan.is_null() {
             ptr::write(&raw mut (*chan).chan, Chan::new(1));
-            (*chan).timer =
-                Box::into_raw(Box::new(ChanTimer { event: EventTimer::new(&FEED, sched::current_bubble()), chan }));
-            start(rt, (*chan).timer.cast(), seconds, periodic);
+            (*chan).timer = boxed(ChanTimer { event: EventTimer::new(&FEED, sched::current_bubble()), chan });
+            if (*chan).timer.is_null() {
+                ffi::Py_DECREF(chan.cast());
+                return ffi::PyErr_NoMemory().cast();
+            }
+            if !start(rt, (*chan).timer.cast(), seconds, periodic) {
+                ffi::Py_DECREF(chan.cast());
+                return ptr::null_mut();
+            }
         }
         chan
     }
@@ -259,9 +291,15 @@ unsafe extern "C-unwind" fn after_func(_m: Object, args: *const Object, n: ffi::
         }
         ((*obj).function, (*obj).args, (*obj).kwargs) = (function, call_args, kwargs);
         let event = EventTimer::new(&CALL, sched::current_bubble());
-        (*obj).call = Box::into_raw(Box::new(CallTimer { event, goroutine, orphan: false }));
-        start(rt, (*obj).call.cast(), seconds, false);
-        obj.cast()
+        (*obj).call = boxed(CallTimer { event, goroutine, orphan: false });
+        if (*obj).call.is_null() {
+            ffi::PyErr_NoMemory();
+        } else if start(rt, (*obj).call.cast(), seconds, false) {
+            return obj.cast();
+        }
+        ffi::Py_DECREF(obj.cast());
+        ffi::Py_DECREF(goroutine.cast());
+        ptr::null_mut()
     }
 }
 
@@ -356,8 +394,8 @@ unsafe extern "C-unwind" fn timer_reset(slf: Object, args: *const Object, n: ffi
         }
         if !(*obj).chan.is_null() {
             let prevented = stop_channel(rt, (*obj).chan);
-            start(rt, (*(*obj).chan).timer.cast(), seconds, false);
-            return boolean(prevented);
+            let is_set = start(rt, (*(*obj).chan).timer.cast(), seconds, false);
+            return if is_set { boolean(prevented) } else { ptr::null_mut() };
         }
         if (*obj).call.is_null() || (*obj).function.is_null() {
             return uninitialised("Reset");
@@ -368,10 +406,14 @@ unsafe extern "C-unwind" fn timer_reset(slf: Object, args: *const Object, n: ffi
         }
         let call = (*obj).call;
         let prevented = rt.stop_timer(call.cast());
-        let old = std::mem::replace(&mut (*call).goroutine, goroutine);
-        start(rt, call.cast(), seconds, false);
+        let mut old = std::mem::replace(&mut (*call).goroutine, goroutine);
+        let is_set = start(rt, call.cast(), seconds, false);
+        if !is_set {
+            ffi::Py_XDECREF(old.cast());
+            old = std::mem::replace(&mut (*call).goroutine, ptr::null_mut());
+        }
         ffi::Py_XDECREF(old.cast());
-        boolean(prevented)
+        if is_set { boolean(prevented) } else { ptr::null_mut() }
     }
 }
 
@@ -404,8 +446,7 @@ unsafe extern "C-unwind" fn ticker_reset(slf: Object, args: *const Object, n: ff
             return uninitialised("Reset");
         }
         stop_channel(rt, chan);
-        start(rt, (*chan).timer.cast(), seconds, true);
-        none()
+        if start(rt, (*chan).timer.cast(), seconds, true) { none() } else { ptr::null_mut() }
     }
 }
 

@@ -25,7 +25,7 @@ impl Many {
     }
 
     fn one(&self, priority: i8) -> *mut Goroutine {
-        let g = self.0.take(std::ptr::null_mut(), std::ptr::null());
+        let g = self.0.take(std::ptr::null_mut(), std::ptr::null(), |_| true);
         // SAFETY: taken just now.
         unsafe { (*g).entity.priority = priority };
         g
