@@ -23,7 +23,7 @@
 
 pub mod blocking;
 pub mod bubble;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod bubble_tests;
 pub mod config;
 pub mod find_work;

@@ -6,6 +6,7 @@
 //! one is a deadlock, which shuttle reports. `make mutants` takes the scheduler's fences, wake-ups and second looks out, one at
 //! a time, and sees to it that these tests fail (tools/mutants.py has the list).
 
+mod bubbles;
 mod gil;
 mod host;
 mod schedules;
