@@ -213,6 +213,29 @@ MUTANTS = (
         f"{FENCE} `raise`: counted, then the number read",
     ),
     Mutant(
+        "bubble whose last one blocks is not driven on",
+        f"{SCHED}/bubble.rs",
+        "(until_ns, bubble.claim_driver())",
+        "(until_ns, ptr::null_mut())",
+    ),
+    Mutant(
+        "bubble counts who is woken as blocked",
+        f"{SCHED}/park.rs",
+        "runtime_of(g).bubbles.note_woken(g);",
+    ),
+    Mutant(
+        "bubble counts who was woken before he blocked",
+        f"{SCHED}/bubble.rs",
+        "if wait.outcome() == Outcome::Pending {",
+        "if true {",
+    ),
+    Mutant(
+        "bubble that nobody is left in is not driven on",
+        f"{SCHED}/bubble.rs",
+        "bubble.is_over |= bubble.main == (*g).id;\n                bubble.claim_driver()",
+        "bubble.is_over |= bubble.main == (*g).id;\n                ptr::null_mut()",
+    ),
+    Mutant(
         "seat in the poller stays taken",
         f"{SCHED}/net.rs",
         "self.rt.net.leave_seat();",
