@@ -81,6 +81,7 @@ MUTANTS = (
         IDLE,
         "if idle.keeper == 0 || next < idle.keeper_when {",
         "if idle.keeper == 0 {",
+        missed="the timer is late only, and a model says of no time that it is too long",
     ),
     Mutant("note without a wake", IDLE, "futex::wake_one(&raw const (*m).note);"),
     Mutant("poller without a wake", IDLE, "(*m).rt.net.wake();"),
