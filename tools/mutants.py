@@ -20,6 +20,10 @@ COPY = ROOT / "target" / "mutants"
 CLEAN = ROOT / "target" / "no-mutant"
 PARTS = ("rust", "Cargo.toml", "Cargo.lock", "clippy.toml")
 SCHED = "rust/core/src/sched"
+COMMAND = (
+    "cargo", "test", "--quiet", "--locked", "--profile", "fast", "-p", "gort-core", "--lib",
+    "shuttled",
+)  # fmt: skip
 FENCE = "fence(Ordering::SeqCst); // pairs with the fence in"
 
 
@@ -64,7 +68,12 @@ MUTANTS = (
         "if rt.has_work() && self.wake_self()",
         "if false && self.wake_self()",
     ),
-    Mutant("work found at the second look wakes nobody else", IDLE, "if is_needed && spun {", "if false {"),
+    Mutant(
+        "work found at the second look wakes nobody else",
+        IDLE,
+        "if is_needed && spun {",
+        "if false {",
+    ),
     Mutant(
         "last one that spins wakes nobody",
         IDLE,
@@ -127,7 +136,8 @@ MUTANTS = (
     Mutant(
         "sysmon reads the state first",
         f"{SCHED}/sysmon.rs",
-        "let inside = m.in_hook.load(Ordering::Relaxed) || m.in_scheduler.load(Ordering::Acquire);\n"
+        "let inside = m.in_hook.load(Ordering::Relaxed)"
+        " || m.in_scheduler.load(Ordering::Acquire);\n"
         "        let host = m.visible_host.load(Ordering::Acquire);",
         "let host = m.visible_host.load(Ordering::Acquire);\n"
         "        let inside = m.in_hook.load(Ordering::Relaxed)"
@@ -276,8 +286,10 @@ def first_failure() -> str | None:
         "SHUTTLE": os.environ.get("SHUTTLE", "1000"),
         "RUST_BACKTRACE": "0",
     }
-    command = "cargo test --quiet --locked --profile fast -p gort-core --lib shuttled".split()
-    done = subprocess.run(command, cwd=COPY, env=env, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        COMMAND,
+        cwd=COPY, env=env, capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
     output = done.stdout + done.stderr
     if done.returncode and "could not compile" in output:
         print(output[-3000:])

@@ -19,11 +19,9 @@ import matrix
 import pythons
 from pythons import ROOT, Python
 
-#: What goes through the shim: states, switches, exceptions, recursion, tracing, interrupts, forks.
-TESTS = (
-    "test_go test_chan test_select test_exceptions test_recursion test_threadstate test_preempt "
-    "test_tools test_sync test_thread_owned"
-)
+#: What goes through the shim: states and switches, exceptions, recursion, interrupts. Not all of
+#: the suite: one thread runs at a time, many times slower.
+TESTS = "test_go test_chan test_exceptions test_recursion test_preempt"
 COMMAND = (
     "valgrind", "--xml=yes", "--error-limit=no", "--num-callers=24", "--fair-sched=yes",
     "--leak-check=no",
@@ -88,7 +86,8 @@ def main() -> None:
     if shutil.which("valgrind") is None:
         raise SystemExit("valgrind is not installed: apt-get install valgrind")
     here = [python for python in pythons.wanted() if python.root is None]
-    sys.exit(not all([look(python) for python in here]))
+    found = [python for python in here if not look(python)]
+    sys.exit(bool(found))
 
 
 if __name__ == "__main__":
