@@ -225,7 +225,7 @@ class WorkerPool:
         spawn(self._work, (job,), name=self._name)
 
     def _watch(self, least: float = 0.0) -> None:
-        """Look at the queue when its first job has waited for too long, in `least` seconds or later."""
+        """Look at the queue when its first job is late, in `least` seconds or later."""
         if self._is_watched or self._latency is None or self._workers >= self._max:
             return
         self._is_watched = True
@@ -233,7 +233,7 @@ class WorkerPool:
         after_func(max(left, least), self._grow, self._latency)
 
     def _grow(self, latency: float) -> None:
-        """Twice as many workers, if so many jobs are late; then they get time to show what they can."""
+        """Twice as many workers, if so many jobs are late; then see what they can do."""
         with self._lock:
             self._is_watched = False
             late = monotonic() - latency
