@@ -236,12 +236,6 @@ MUTANTS = (
         "runtime_of(g).bubbles.note_woken(g);",
     ),
     Mutant(
-        "bubble counts who was woken before he blocked",
-        f"{SCHED}/bubble.rs",
-        "if wait.outcome() == Outcome::Pending {",
-        "if true {",
-    ),
-    Mutant(
         "bubble that nobody is left in is not driven on",
         f"{SCHED}/bubble.rs",
         "bubble.is_over |= bubble.main == (*g).id;\n                bubble.claim_driver()",
