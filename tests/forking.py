@@ -156,6 +156,18 @@ def use_everything(*, alone=True):
     assert gort.stats()["goroutines"] >= 1
 
 
+# Here, where the processes of all start methods find them.
+def put_square(queue, n):
+    """For a process: everything works, and the square goes into a queue."""
+    use_everything(alone=False)
+    queue.put(gort.go(pow, n, 2).join(timeout=10))
+
+
+def square(n):
+    """For the workers of a pool."""
+    return gort.go(pow, n, 2).join(timeout=10)
+
+
 def run(code: str, expect: str = "ok", **options) -> str:
     """Run a program in a fresh interpreter, which must print `expect` and nothing else."""
     return check(HEADER + code, expect, **options)
