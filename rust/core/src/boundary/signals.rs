@@ -7,8 +7,8 @@
 use super::hooks::original;
 use crate::primitive::atomic::Ordering;
 use crate::sched::current_machine;
-use crate::sys::errno;
-use crate::sys::signal::{Mask, set_mask};
+use crate::sys::signal::{Mask, OTHERS, set_mask};
+use crate::sys::{errno, thread};
 use libc::{c_int, c_void, sigaction as Action, siginfo_t};
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -39,6 +39,10 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
     if !is_handler(handler) {
         return; // taken away between the signal and here
     }
+    // SAFETY: the kernel's record.
+    if is_passed_on(signal, unsafe { (*info).si_code }) {
+        return;
+    }
     let m = current_machine();
     // SAFETY: this thread's M; handlers on one thread nest. The handler was given with the type its flags say.
     unsafe {
@@ -55,6 +59,22 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
             (*m).signal_depth.fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
+
+/// A signal of the process comes to any thread that does not block it, though the main thread is asked first: each thread that
+/// changes its mask may be faster. Main may be elsewhere, too, and in a call that the signal is to interrupt. So it is passed on to
+/// where main runs, once: what is sent to a thread stays there.
+fn is_passed_on(signal: c_int, code: c_int) -> bool {
+    let bit = 1 << (signal - 1);
+    let is_sent_here = code == libc::SI_TKILL || OTHERS & bit == 0;
+    if is_sent_here || FLAGS[signal as usize].load(Ordering::Relaxed) & libc::SA_SIGINFO != 0 {
+        return false; // or somebody wants to know who sent it
+    }
+    let Some(rt) = super::runtime() else { return false };
+    let error = errno::get();
+    let is_sent = rt.main_elsewhere(bit).is_some_and(|tid| thread::send_signal(tid, signal));
+    errno::set(error);
+    is_sent
 }
 
 /// `sigaction`, with handlers kept here and shown as they were given.

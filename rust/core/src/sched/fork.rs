@@ -89,6 +89,7 @@ impl Runtime {
             park::forget_threads();
             self.registry.keep_only(survivor);
             self.main.store(survivor, Ordering::Relaxed);
+            self.main_tid.store(thread::tid(), Ordering::Relaxed);
             if !survivor.is_null() {
                 self.mask.store((*(*survivor).bundle).mask, Ordering::Relaxed);
             }

@@ -385,6 +385,7 @@ unsafe fn arrive_elsewhere(g: *mut Goroutine) {
     unsafe {
         let rt = (*current_machine()).rt;
         if ptr::eq(g, rt.main.load(Ordering::Relaxed)) {
+            rt.main_tid.store((*current_machine()).tid.load(Ordering::Relaxed), Ordering::Relaxed);
             (rt.host.main_moved)();
         }
     }

@@ -103,6 +103,8 @@ pub struct Runtime {
     pub requests: AtomicU32,
     /// The main goroutine, or null.
     pub main: AtomicPtr<Goroutine>,
+    /// The OS thread that it runs on, or ran on last: read by signal handlers.
+    pub(super) main_tid: AtomicU32,
     /// Whether the host lets the main goroutine go on on another thread.
     pub(super) main_may_move: AtomicBool,
     /// Signals that goroutines block at their start: those that main does.
@@ -177,6 +179,7 @@ impl Runtime {
             spinning: AtomicU32::new(0),
             requests: AtomicU32::new(if config.shuffles { REQUEST_SHUFFLE } else { 0 }),
             main: AtomicPtr::new(ptr::null_mut()),
+            main_tid: AtomicU32::new(0),
             mask: AtomicU64::new(signal::mask()),
             sysmon_mask: AtomicU64::new(signal::OTHERS),
             sysmon_note: AtomicU32::new(0),

@@ -237,6 +237,7 @@ impl Runtime {
             crate::sys::signal::ensure_alternate_stack();
             let _ = (*m).acquire_idle_processor();
             context::current_set(m.cast());
+            self.main_tid.store(thread::tid(), Ordering::Relaxed);
             self.main.store(g, Ordering::Release); // pairs with the Acquire in `serve_requests`
         }
         self.start_sysmon(); // a main goroutine that waits alone is a deadlock too, and has spawned nobody

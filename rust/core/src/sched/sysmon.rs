@@ -229,6 +229,16 @@ impl Runtime {
         !main.is_null() && unsafe { (*main).status.load(Ordering::Acquire) == status::RUNNING }
     }
 
+    /// The OS thread that the main goroutine runs on, perhaps in a call, if it is not the calling one and main does not block
+    /// `signals`. Fit for a signal handler.
+    pub fn main_elsewhere(&self, signals: Mask) -> Option<u32> {
+        if self.stopping.load(Ordering::Relaxed) || self.mask.load(Ordering::Relaxed) & signals != 0 {
+            return None;
+        }
+        let tid = self.main_tid.load(Ordering::Relaxed); // a main that moves meanwhile is not in a call that lasts
+        (self.main_runs() && tid != thread::tid()).then_some(tid)
+    }
+
     /// A signal waits for the main goroutine and nobody comes to a scheduling point: preempts those that compute.
     fn preempt_computing(&self, seen: &[Seen]) {
         for (p, s) in self.processors.iter().zip(seen) {

@@ -18,6 +18,12 @@ pub fn tid() -> u32 {
     unsafe { libc::syscall(libc::SYS_gettid) as u32 }
 }
 
+/// Sends a signal to the thread `tid` of this process. `false`: there is none. Fit for a signal handler.
+pub fn send_signal(tid: u32, signal: i32) -> bool {
+    // SAFETY: no pointers.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, signal) == 0 }
+}
+
 /// The calling thread as C code knows it: its `pthread_t`.
 pub fn identity() -> usize {
     // SAFETY: no arguments, cannot fail.
