@@ -182,6 +182,17 @@ PARKS = {
     "cond": "cond_wait()",
     "wait group": "group.wait()",
     "semaphore": "semaphore.acquire()",
+    "send to a full buffer": "full.send('value')",
+    "rwmutex for writing": "rw.lock()",
+    "iteration": "for _ in ch: pass",
+    "select of nothing": "gort.select()",
+    "select with a time-out": "gort.select(gort.recv(ch), gort.send(full, 'value'), timeout=1000)",
+    "recv with a time-out": "ch.recv(timeout=1000)",
+    "mutex with a time-out": "mutex.lock(timeout=1000)",
+    "timer": "gort.after(1000).recv()",
+    "once": "once.do(ch.recv)",
+    "with": "cm(mutex)",
+    "yields": "while True: gort.gosched()",
 }
 
 
@@ -191,7 +202,10 @@ def test_cancelled_at_any_park_a_goroutine_keeps_no_lock_and_takes_no_value(park
         f"""
         import gort
         def main():
-            ch, other = gort.Chan(), gort.Chan()
+            ch, other, full, once = gort.Chan(), gort.Chan(), gort.Chan(1), gort.Once()
+            full.send("first")
+            def cm(lock):
+                with lock: raise AssertionError("it was held")
             mutex, rw, group = gort.Mutex(), gort.RWMutex(), gort.WaitGroup()
             semaphore, lock = gort.Semaphore(1), gort.Mutex()
             cond = gort.Cond(lock)
@@ -201,10 +215,12 @@ def test_cancelled_at_any_park_a_goroutine_keeps_no_lock_and_takes_no_value(park
             def body():
                 {PARKS[park]}
             g = gort.go(body)
-            while g.status in ("runnable", "running"): gort.gosched()
+            gort.gosched()
+            while {park != "yields"} and g.status in ("runnable", "running"): gort.gosched()
             assert g.cancel()
             try: g.join(timeout=20)
             except gort.Cancelled: pass
+            else: raise AssertionError("it ended otherwise")
             # Everything is as if it had never come.
             mutex.unlock(); assert mutex.try_lock()
             rw.unlock(); assert rw.try_lock()
@@ -214,6 +230,7 @@ def test_cancelled_at_any_park_a_goroutine_keeps_no_lock_and_takes_no_value(park
             assert not ch.try_send(1) or {park!r} == "join"  # the inner one still receives
             assert ch.try_recv()[:1] != ("value",)
             assert not other.try_recv()[2]
+            assert full.recv() == "first" and not full.try_recv()[2]
         gort.run(main)
         """
     )
