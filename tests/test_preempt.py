@@ -285,3 +285,56 @@ def test_a_dump_tells_who_kept_the_gil_in_a_call():
     gort.run(main)
     """
     check(code, "[True]")
+
+
+def test_cancel_at_the_last_safe_point_before_a_park_is_not_lost():
+    """Between there and the call that parks the evaluator does not look for what it was told to raise."""
+    check(
+        """
+        import gort
+        for _ in range(10):
+            stop, ch, after = [], gort.Chan(), []
+            def body():
+                try:
+                    while not stop: pass
+                    ch.recv()
+                finally:
+                    gort.gosched()  # it was told once
+                    after.append(1)
+            g = gort.go(body)
+            gort.gosched()
+            assert g.status == "runnable", g.status  # preempted in its loop
+            stop.append(True)
+            g.cancel()
+            try: g.join(timeout=20)
+            except gort.Cancelled: print(after)
+        """,
+        "\n".join(["[1]"] * 10),
+        GORT_SLICE="1",
+    )
+
+
+def test_cancel_that_was_raised_is_not_raised_again():
+    check(
+        """
+        import gort
+        def loops(ch, seen):
+            n = 0
+            try:
+                n += 1
+                while n: n += 1
+            except gort.GoroutineExit:
+                seen.append(ch.recv())  # parks: it was told once
+        for _ in range(5):
+            ch, seen = gort.Chan(), []
+            g = gort.go(loops, ch, seen)
+            gort.gosched()
+            assert g.status == "runnable", g.status
+            g.cancel()
+            ch.send("received")
+            g.join(timeout=20)
+            print(seen)
+        """,
+        "\n".join(["['received']"] * 5),
+        GORT_SLICE="1",
+    )

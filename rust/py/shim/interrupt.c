@@ -17,6 +17,18 @@ void gort_raise_soon(PyObject *exception) {
     PyThreadState_SetAsyncExc(PyThreadState_Get()->thread_id, exception);
 }
 
+/* Whether that is still to come; with `take` it does not. */
+int gort_is_raised_soon(PyObject *exception, int take) {
+    PyThreadState *t = PyThreadState_Get();
+    if (t->async_exc != exception)
+        return 0;
+    if (take) {
+        t->async_exc = NULL;
+        Py_DECREF(exception);
+    }
+    return 1;
+}
+
 #if PY_VERSION_HEX < 0x030C0000
 #define PREVIOUS "gort.previous_trace"
 

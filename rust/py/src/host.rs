@@ -61,6 +61,7 @@ unsafe extern "C" {
     fn gort_interrupt(t: *mut ffi::PyThreadState) -> i32;
     pub(crate) fn gort_when_interrupted(let_others_run: unsafe extern "C-unwind" fn());
     pub(crate) fn gort_raise_soon(exception: *mut ffi::PyObject);
+    fn gort_is_raised_soon(exception: *mut ffi::PyObject, take: i32) -> i32;
     fn gort_delete_thread(t: *mut ffi::PyThreadState);
     fn gort_end_home(t: *mut ffi::PyThreadState);
     fn gort_end_recursion(t: *mut ffi::PyThreadState) -> i32;
@@ -263,6 +264,11 @@ unsafe fn interrupt(thread: HostThread) -> bool {
     unsafe { gort_interrupt(thread.cast()) != 0 }
 }
 
+unsafe fn ends_soon(take: bool) -> bool {
+    // SAFETY: GIL held.
+    unsafe { gort_is_raised_soon(crate::error::goroutine_exit(), take.into()) != 0 }
+}
+
 unsafe fn hurry(thread: HostThread) {
     // SAFETY: a live state, by the core's contract.
     unsafe { gort_hurry(thread.cast()) }
@@ -314,6 +320,7 @@ pub(crate) static HOST: Host = Host {
     end_recursion,
     restore_recursion,
     interrupt,
+    ends_soon,
     hurry,
     end_hurry,
     is_movable: frames::is_movable,

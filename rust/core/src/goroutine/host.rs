@@ -62,6 +62,9 @@ pub struct Host {
     /// Has the goroutine of this state, which computes and waits for the host's lock, call `sched::preempted` at its next safe
     /// point. `false`: there will be none. Host attached with another state.
     pub interrupt: unsafe fn(HostThread) -> bool,
+    /// Whether the host still has to raise in the running goroutine what `sched::preempted` asked for; with `take` it will not.
+    /// Host attached.
+    pub ends_soon: unsafe fn(take: bool) -> bool,
     /// Whoever has the host's lock with this state, if it does, lets go of it at its next safe point, and waits until another
     /// thread has it. Any thread; it attaches next. The state is alive.
     pub hurry: unsafe fn(HostThread),
@@ -120,6 +123,9 @@ unsafe fn null_movable(_sp: usize, _top: usize) -> bool {
 }
 unsafe fn null_fail(_g: *mut Goroutine) {}
 unsafe fn null_moved() {}
+unsafe fn null_ends(_take: bool) -> bool {
+    false
+}
 unsafe fn null_false() -> bool {
     false
 }
@@ -170,6 +176,7 @@ pub const fn null_host() -> Host {
         end_recursion: null_end_recursion,
         restore_recursion: null_restore_recursion,
         interrupt: null_is_detached,
+        ends_soon: null_ends,
         hurry: null_thread,
         end_hurry: null_moved,
         is_movable: null_movable,

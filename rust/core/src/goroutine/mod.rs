@@ -157,7 +157,8 @@ pub struct Goroutine {
     pub stack_bytes: u32,
     /// The wait it is blocked in, for cancellation; null while it runs.
     pub wait: AtomicPtr<Wait>,
-    /// Not zero once a cancellation is asked for and not yet delivered.
+    /// [`Goroutine::ASKED_TO_END`] once a cancellation is asked for and not yet delivered; [`Goroutine::ENDS_SOON`] once the
+    /// host was told to raise it, which it has done by now, or not; else 0.
     pub cancel_requested: AtomicU32,
     /// The longest time it kept the host's lock while an M waited for it to preempt it, ns; 0: never for long.
     pub kept_lock_ns: AtomicU64,
@@ -174,6 +175,11 @@ pub struct Goroutine {
 }
 
 impl Goroutine {
+    /// Value of `cancel_requested`.
+    pub const ASKED_TO_END: u32 = 1;
+    /// Value of `cancel_requested`.
+    pub const ENDS_SOON: u32 = 2;
+
     /// Bit of `home`: the stack's addresses are those of another M's thread.
     pub const AWAY: usize = 1;
 

@@ -96,7 +96,8 @@ impl Runtime {
             self.requests.fetch_and(LASTING_REQUESTS, Ordering::Relaxed);
             self.spinning.store(0, Ordering::Relaxed);
             self.new_homes.store(0, Ordering::Relaxed);
-            let is_to_end = !survivor.is_null() && (*survivor).cancel_requested.load(Ordering::Relaxed) != 0;
+            let is_to_end =
+                !survivor.is_null() && (*survivor).cancel_requested.load(Ordering::Relaxed) == Goroutine::ASKED_TO_END;
             self.cancels.store(u32::from(is_to_end), Ordering::Relaxed);
             self.foreign_waits.store(0, Ordering::Relaxed);
             self.sysmon_started.store(false, Ordering::Relaxed);

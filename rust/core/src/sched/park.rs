@@ -71,11 +71,8 @@ unsafe fn block_goroutine(
             retract(wait);
             return;
         }
-        if (*g).cancel_requested.load(Ordering::Relaxed) != 0
-            && wait.listens.is_for(Outcome::Cancelled)
-            && wait.claim(Outcome::Cancelled)
-        {
-            ready_wait(wait);
+        if (*g).cancel_requested.load(Ordering::Relaxed) != 0 {
+            rt.cancel_at_park(g, wait);
         }
         let bubble = (*g).bubble.id;
         let until_ns = if bubble == 0 { 0 } else { rt.bubbles.enter_wait(g, wait, reason, &mut deadline_ns) };

@@ -7,10 +7,11 @@
 
 use super::local_queue::CAPACITY;
 use super::machine::{Action, Machine};
-use super::park::give_way;
+use super::park::{give_way, ready_wait};
 use super::processor::Processor;
 use super::runtime::{REQUEST_NET, Runtime};
 use super::{current_goroutine, current_machine};
+use crate::goroutine::waiter::{Outcome, Wait};
 use crate::goroutine::{Bundle, Goroutine};
 use crate::primitive::atomic::Ordering;
 use std::ptr;
@@ -131,7 +132,8 @@ impl Runtime {
     /// A live goroutine of this runtime; host attached.
     pub unsafe fn ask_to_end(&self, g: *mut Goroutine) {
         // SAFETY: the caller's promise. Relaxed: under the host's lock; for sysmon a hint.
-        if unsafe { (*g).cancel_requested.swap(1, Ordering::Relaxed) } == 0 {
+        if unsafe { (*g).cancel_requested.swap(Goroutine::ASKED_TO_END, Ordering::Relaxed) } != Goroutine::ASKED_TO_END
+        {
             self.cancels.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -141,12 +143,44 @@ impl Runtime {
     /// # Safety
     /// As for `ask_to_end`.
     pub unsafe fn take_request_to_end(&self, g: *mut Goroutine) -> bool {
-        // SAFETY: as above.
-        let was_asked = unsafe { (*g).cancel_requested.swap(0, Ordering::Relaxed) } != 0;
+        // SAFETY: the caller's promise.
+        unsafe { self.answer_request_to_end(g, 0) }
+    }
+
+    unsafe fn answer_request_to_end(&self, g: *mut Goroutine, then: u32) -> bool {
+        // SAFETY: the caller's promise.
+        let request = unsafe { &(*g).cancel_requested };
+        let was_asked = request.load(Ordering::Relaxed) == Goroutine::ASKED_TO_END;
         if was_asked {
+            request.store(then, Ordering::Relaxed);
             self.cancels.fetch_sub(1, Ordering::Relaxed);
         }
         was_asked
+    }
+
+    /// Ends `wait`, in which the running goroutine `g` is about to park, if it was asked to end. The host may not have come to
+    /// raise what it was told to at the last safe point: there need be no other one before the park.
+    ///
+    /// # Safety
+    /// `g` is about to park in `wait`, which it has announced; host attached.
+    #[cold]
+    pub(super) unsafe fn cancel_at_park(&self, g: *mut Goroutine, wait: &Wait) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let request = &(*g).cancel_requested;
+            let ends_soon = request.load(Ordering::Relaxed) == Goroutine::ENDS_SOON;
+            if ends_soon && !(self.host.ends_soon)(false) {
+                request.store(0, Ordering::Relaxed); // it was raised
+                return;
+            }
+            if wait.listens.is_for(Outcome::Cancelled) && wait.claim(Outcome::Cancelled) {
+                if ends_soon {
+                    (self.host.ends_soon)(true);
+                    request.store(0, Ordering::Relaxed);
+                }
+                ready_wait(wait);
+            }
+        }
     }
 }
 
@@ -162,6 +196,6 @@ pub fn preempted() -> bool {
         let rt = (*m).rt;
         rt.counters.preemptions.fetch_add(1, Ordering::Relaxed);
         give_way(Action::Preempt);
-        rt.take_request_to_end(g)
+        rt.answer_request_to_end(g, Goroutine::ENDS_SOON)
     }
 }
