@@ -35,6 +35,6 @@ pub(crate) fn measure(name: &str, operations: u64, mut sample: impl FnMut()) {
     print(&format!("{name:<44}{:>10.2}{:>10.2}{:>10.2}", at(50), at(10), at(90)));
 }
 
-fn print(line: &str) {
+pub(crate) fn print(line: &str) {
     writeln!(std::io::stdout(), "{line}").expect("standard output");
 }

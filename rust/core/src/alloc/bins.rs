@@ -83,6 +83,8 @@ impl Bins {
         self.lists[word * 64 + self.occupied[word].ilog2() as usize].last()
     }
 
+    /// All of them: for tests.
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = SpanRef> {
         self.lists.iter().flat_map(SpanList::iter)
     }

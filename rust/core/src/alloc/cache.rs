@@ -7,12 +7,15 @@
 //! by the room of others that were not used lately. A flush gives back the oldest objects; the newest are in the CPU's
 //! caches.
 //!
+//! The newest object stands twice, in its slot and as `head`: an allocation that follows a free then waits for one
+//! load of what the free stored, not for the count and after it the slot.
+//!
 //! In debug mode, and for what has no class, the stacks have no room: every call takes the slow path, and the fast one
 //! need not ask. Frees are not counted: they follow from what else is (`stats`).
 
 use super::debug::Report;
 use super::heap::Heap;
-use super::page_map::PageMap;
+use super::page_map::{LeafHint, PageMap};
 use super::size_class::{CLASS, CLASSES, class_of, class_of_aligned};
 use crate::primitive::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::cell::Cell;
@@ -23,12 +26,19 @@ use std::sync::Arc;
 /// Flushes of a full stack, beyond a batch, after which it may keep a batch less (TCMalloc's kMaxOverages).
 const MAX_OVERAGES: u32 = 3;
 
-/// The stack of one class: a cache line. All zero is an empty one without room.
+/// Between the slots of one class and the next: room for the null, and five cache lines, or stacks of 4 KiB each would all
+/// be used in the same cache sets.
+const COLOUR_SLOTS: usize = 40;
+
+/// The stack of one class: one cache line. All zero is an empty one without room.
 ///
 /// Atomics are written by the owner alone, with a load and a store; others read them for statistics. Relaxed throughout:
 /// what they say is exact when the owner is idle and was waited for.
 #[repr(C, align(64))]
 pub(super) struct Bin {
+    /// The newest object; null if there is none.
+    head: Cell<*mut u8>,
+    /// A null, and after it the objects, the newest last.
     slots: Cell<*mut *mut u8>,
     /// Objects here.
     pub(super) len: AtomicU32,
@@ -44,6 +54,8 @@ pub(super) struct Bin {
     /// The low half of `allocs` when this bin was last looked at for room.
     seen: Cell<u32>,
 }
+
+const _: () = assert!(size_of::<Bin>() == 64);
 
 /// What a cache is, in the heap's own memory and never unmapped before it. All zero is an empty one.
 pub(super) struct CacheBody {
@@ -74,14 +86,20 @@ impl Bin {
         self.len.store(len, Ordering::Relaxed);
     }
 
-    /// The first `count` slots, which hold objects or null.
+    /// The first `count` slots for objects; they hold objects or null.
     ///
     /// # Safety
     /// The caller owns the cache, has no other such slice, and `count` is at most the class's `cached_max`.
     unsafe fn slots<'a>(&self, count: u32) -> &'a mut [*mut u8] {
-        debug_assert!(!self.slots.get().is_null());
-        // SAFETY: `CacheBody::prepare` made `cached_max` of them in zeroed memory, which lives as long as the heap.
-        unsafe { slice::from_raw_parts_mut(self.slots.get(), count as usize) }
+        // SAFETY: `CacheBody::prepare` made `cached_max` and one of them in zeroed memory, which lives as long as the heap.
+        unsafe { slice::from_raw_parts_mut(self.slots.get().add(1), count as usize) }
+    }
+
+    /// Sets how many of the slots hold objects.
+    fn set_filled(&self, len: u32) {
+        self.set_len(len);
+        // SAFETY: `len` is at most `cached_max`; the null before the first is there for 0.
+        self.head.set(unsafe { self.slots.get().add(len as usize).read() });
     }
 }
 
@@ -93,13 +111,13 @@ impl CacheBody {
         for (bin, class) in self.bins.iter().zip(&CLASS) {
             // SAFETY: inside the run the caller brought.
             bin.slots.set(unsafe { slots.as_ptr().add(offset) });
-            offset += class.cached_max as usize;
+            offset += class.cached_max as usize + COLOUR_SLOTS;
         }
     }
 
     /// Pointers that the stacks of a cache may hold.
     pub(super) fn slots_needed() -> usize {
-        CLASS.iter().map(|class| class.cached_max as usize).sum()
+        CLASS.iter().map(|class| class.cached_max as usize + COLOUR_SLOTS).sum()
     }
 }
 
@@ -107,6 +125,7 @@ impl CacheBody {
 pub struct Cache {
     body: NonNull<CacheBody>,
     map: PageMap,
+    near: LeafHint,
     heap: Arc<Heap>,
 }
 
@@ -115,7 +134,7 @@ unsafe impl Send for Cache {}
 
 impl Cache {
     pub(super) fn of(heap: Arc<Heap>, body: NonNull<CacheBody>, map: PageMap) -> Self {
-        Self { body, map, heap }
+        Self { body, map, near: LeafHint::new(), heap }
     }
 
     /// The heap this is a cache of.
@@ -170,14 +189,16 @@ impl Cache {
     #[inline(always)]
     fn pop(&self, class: usize) -> Option<*mut u8> {
         let bin = self.bin(class);
-        let len = bin.len();
-        if len == 0 {
+        let object = bin.head.get();
+        if object.is_null() {
             return None;
         }
-        bin.set_len(len - 1);
         add(&bin.allocs, 1);
-        // SAFETY: the first `len` slots hold objects.
-        Some(unsafe { *bin.slots.get().add(len as usize - 1) })
+        let len = bin.len() - 1;
+        bin.set_len(len);
+        // SAFETY: the slots hold a null, objects and this object; of these the last but one.
+        bin.head.set(unsafe { *bin.slots.get().add(len as usize) });
+        Some(object)
     }
 
     /// Takes an object back, whichever cache of the heap it came from. Null is nothing.
@@ -186,7 +207,7 @@ impl Cache {
     /// `object` is null or came from this heap, was not freed since, and nobody uses it again.
     #[inline(always)]
     pub unsafe fn free(&mut self, object: *mut u8) {
-        let class = self.map.class_at(object.addr());
+        let class = self.map.class_near(object.addr(), &self.near);
         if !self.push(class, object) {
             self.free_slowly(class, object, None);
         }
@@ -214,7 +235,7 @@ impl Cache {
     /// # Safety
     /// Outside debug mode as `free`.
     pub unsafe fn try_free(&mut self, object: *mut u8) -> Result<(), Report> {
-        let class = self.map.class_at(object.addr());
+        let class = self.map.class_near(object.addr(), &self.near);
         if class == 0 || self.heap.is_debug() {
             // SAFETY: the caller's promise.
             return unsafe { self.heap.try_free(object) };
@@ -232,9 +253,10 @@ impl Cache {
         if len >= bin.max.get() {
             return false;
         }
-        // SAFETY: `len` is below `max`, which is at most the slots there are.
-        unsafe { bin.slots.get().add(len as usize).write(object) };
+        bin.head.set(object);
         bin.set_len(len + 1);
+        // SAFETY: `len` is below `max`, which is at most the slots for objects, which come after a null.
+        unsafe { bin.slots.get().add(len as usize + 1).write(object) };
         true
     }
 
@@ -244,7 +266,7 @@ impl Cache {
     /// `object` is null or a live object of this heap.
     #[inline]
     pub unsafe fn usable_size(&self, object: *mut u8) -> usize {
-        let class = self.map.class_at(object.addr());
+        let class = self.map.class_near(object.addr(), &self.near);
         if class != 0 && !self.heap.is_debug() {
             return CLASS[class].bytes as usize;
         }
@@ -320,7 +342,7 @@ impl Cache {
         add(&bin.misses, 1);
         add(&bin.refilled, got as u64);
         slots[..got].reverse(); // taken from the end, objects then come in the order of their addresses
-        bin.set_len(got as u32);
+        bin.set_filled(got as u32);
         self.pop(class).unwrap_or(ptr::null_mut())
     }
 
@@ -367,7 +389,7 @@ impl Cache {
         let slots = unsafe { bin.slots(len) };
         self.heap.central(class).flush(&slots[..count as usize]);
         slots.copy_within(count as usize.., 0);
-        bin.set_len(len - count);
+        bin.set_filled(len - count);
         add(&bin.flushed, u64::from(count));
     }
 

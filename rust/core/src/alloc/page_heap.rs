@@ -14,7 +14,7 @@ use crate::sys::memory;
 use std::ptr::{self, NonNull};
 
 /// Address space reserved at a time; half, and half of that, where the system refuses (RLIMIT_AS).
-const REGION_BYTES: usize = 1 << 30;
+const REGION_BYTES: usize = if cfg!(miri) { 16 << 20 } else { 1 << 30 };
 /// Committed at a time: a system call per MiB of growth.
 const COMMIT_BYTES: usize = 1 << 20;
 

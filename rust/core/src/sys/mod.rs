@@ -20,6 +20,10 @@ pub mod futex;
     not(model)
 ))]
 pub mod loader;
+#[cfg(not(miri))]
+pub mod memory;
+#[cfg(miri)]
+#[path = "memory_miri.rs"]
 pub mod memory;
 pub mod poller;
 #[cfg(all(target_os = "linux", not(model)))]
