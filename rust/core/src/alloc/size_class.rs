@@ -120,7 +120,7 @@ static COARSE: [u8; (MAX_SMALL_BYTES - FINE_BYTES) / COARSE_STEP + 1] = make_ind
 #[inline(always)]
 pub fn class_of(bytes: usize) -> usize {
     if bytes <= FINE_BYTES {
-        FINE[(bytes + 7) / 8] as usize
+        FINE[(bytes + 7) >> 3] as usize
     } else if bytes <= MAX_SMALL_BYTES {
         COARSE[(bytes - FINE_BYTES).div_ceil(COARSE_STEP)] as usize
     } else {
@@ -166,6 +166,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "arithmetic, and much of it")]
     fn lookup_gives_the_least_class_for_every_size() {
         for bytes in 0..=MAX_SMALL_BYTES {
             let least = (1..CLASSES).find(|&c| CLASS[c].bytes as usize >= bytes);
@@ -175,6 +176,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "arithmetic, and much of it")]
     fn index_of_is_the_division_for_every_offset() {
         for c in &CLASS[1..] {
             for offset in 0..c.pages as usize * PAGE_BYTES {
@@ -184,6 +186,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "arithmetic, and much of it")]
     fn aligned_classes_are_multiples_of_the_alignment() {
         for shift in 0..=13 {
             let align = 1 << shift;

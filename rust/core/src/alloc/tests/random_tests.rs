@@ -37,9 +37,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (cache.clone(), size(), 0_u32..16).prop_map(|(cache, bytes, shift)| Step::Alloc { cache, bytes, align: 1 << shift }),
         1 => (cache.clone(), size()).prop_map(|(cache, bytes)| Step::Zeroed { cache, bytes }),
         1 => size().prop_map(|bytes| Step::Direct { bytes }),
-        5 => (cache.clone(), which.clone()).prop_map(|(cache, which)| Step::Free { cache, which }),
-        3 => (cache.clone(), which.clone()).prop_map(|(cache, which)| Step::FreeSized { cache, which }),
-        2 => which.clone().prop_map(|which| Step::FreeRemote { which }),
+        5 => (cache.clone(), which).prop_map(|(cache, which)| Step::Free { cache, which }),
+        3 => (cache.clone(), which).prop_map(|(cache, which)| Step::FreeSized { cache, which }),
+        2 => which.prop_map(|which| Step::FreeRemote { which }),
         2 => (cache.clone(), which, size()).prop_map(|(cache, which, bytes)| Step::Realloc { cache, which, bytes }),
         1 => cache.clone().prop_map(|cache| Step::Flush { cache }),
         1 => cache.clone().prop_map(|cache| Step::Decay { cache }),
@@ -182,18 +182,20 @@ impl Program {
                 let object = self.heap.alloc(bytes);
                 self.came(object, bytes, 1);
             }
-            // SAFETY, here and below: out of the model, so freed once.
-            Step::Free { cache, which } => self.free(which, |p, held| unsafe { p.caches[cache].free(held.object) }),
-            Step::FreeSized { cache, which } => self.free(which, |p, held| {
-                let same_class = held.class == p.class(held.bytes, 1);
+            // What `free` picks is out of the model, so it is freed once.
+            Step::Free { cache, which } => self.free(which, |p, held| {
                 // SAFETY: as above.
-                match same_class {
-                    true => unsafe { p.caches[cache].free_sized(held.object, held.bytes) },
-                    false => unsafe { p.caches[cache].free(held.object) },
-                }
+                unsafe { p.caches[cache].free(held.object) }
             }),
-            // SAFETY: as above.
-            Step::FreeRemote { which } => self.free(which, |p, held| unsafe { p.heap.free(held.object) }),
+            Step::FreeSized { cache, which } => self.free(which, |p, held| {
+                let (same_class, cache) = (held.class == p.class(held.bytes, 1), &mut p.caches[cache]);
+                // SAFETY: as above, and the size is one of its class.
+                unsafe { if same_class { cache.free_sized(held.object, held.bytes) } else { cache.free(held.object) } }
+            }),
+            Step::FreeRemote { which } => self.free(which, |p, held| {
+                // SAFETY: as above.
+                unsafe { p.heap.free(held.object) }
+            }),
             Step::Realloc { cache, which, bytes } => self.realloc(cache, which, bytes),
             Step::Flush { cache } => self.caches[cache].flush(),
             Step::Decay { cache } => self.caches[cache].decay(),
@@ -208,8 +210,7 @@ impl Program {
 
     fn check_stats(&self) {
         let stats = self.heap.stats();
-        for class in 1..CLASSES {
-            let of = &stats.classes[class];
+        for (class, of) in stats.classes.iter().enumerate().skip(1) {
             assert_eq!((of.allocs, of.frees), (self.allocs[class], self.frees[class]), "class of {}", of.bytes);
             let objects = (of.spans * CLASS[class].objects as usize) as u64;
             assert_eq!(of.live_objects() + of.free_objects as u64, objects);
@@ -226,8 +227,10 @@ impl Program {
     fn end(mut self) {
         self.heap.fail_page_requests(0, 0);
         while !self.held.is_empty() {
-            // SAFETY: as in `run`.
-            self.free(0, |p, held| unsafe { p.caches[held.fill as usize % CACHES].free(held.object) });
+            self.free(0, |p, held| {
+                // SAFETY: as in `run`.
+                unsafe { p.caches[held.fill as usize % CACHES].free(held.object) }
+            });
         }
         self.check_stats();
         self.caches.clear();
