@@ -421,19 +421,35 @@ impl Cache {
         bin.seen.replace(allocs) != allocs
     }
 
-    /// Takes room from stacks that were not used lately until there is room for `bytes`; each stack is looked at once.
+    /// Takes room from stacks that were not used lately until there is room for `bytes`; each is looked at once. When all are
+    /// in use, from that which may keep most, if it is much more than who asks would then have.
     fn find_room(&self, bytes: usize, wanted_by: usize) -> bool {
+        let room = || self.body().room.get() >= bytes;
+        let mut most = (0, 0);
         for _ in 1..CLASSES {
             let class = self.body().hand.get() % (CLASSES - 1) + 1;
             self.body().hand.set(class);
-            if class != wanted_by && self.bin(class).max.get() != 0 && !self.was_used(class) {
-                self.shrink(class, CLASS[class].batch.min(self.bin(class).max.get()));
-                if self.body().room.get() >= bytes {
-                    return true;
-                }
+            if class == wanted_by || self.bin(class).max.get() == 0 {
+                continue;
             }
+            if !self.was_used(class) {
+                self.shrink(class, CLASS[class].batch.min(self.bin(class).max.get()));
+            }
+            if room() {
+                return true;
+            }
+            most = most.max((self.kept_bytes(class), class));
         }
-        false
+        let (kept, class) = most;
+        if kept > 2 * (self.kept_bytes(wanted_by) + bytes) {
+            self.shrink(class, CLASS[class].batch.min(self.bin(class).max.get()));
+        }
+        room()
+    }
+
+    /// Bytes that the stack of a class may keep.
+    fn kept_bytes(&self, class: usize) -> usize {
+        self.bin(class).max.get() as usize * CLASS[class].bytes as usize
     }
 }
 

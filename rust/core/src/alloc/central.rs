@@ -55,7 +55,7 @@ impl<S: Store> Central<S> {
         Self { state: Mutex::new(state), remote: RemoteList::new() }
     }
 
-    /// The lock, for who looks at all of it, and for a fork.
+    /// The lock, for a fork; the methods below count how often they take it.
     pub(super) fn lock(&self) -> MutexGuard<'_, CentralState<S>> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -111,10 +111,11 @@ impl<S: Store> Central<S> {
         }
     }
 
-    /// Settles what was freed remotely.
-    pub(super) fn settle(&self) {
-        let mut state = self.lock_counted();
+    /// The lock, with nothing left unsettled: for who looks at all of it.
+    pub(super) fn lock_settled(&self) -> MutexGuard<'_, CentralState<S>> {
+        let mut state = self.lock();
         self.settle_in(&mut state);
+        state
     }
 
     /// Settles, and gives the store what lay in the transfer stack unused since the last time.

@@ -108,6 +108,8 @@ struct Record {
 pub(super) struct DebugCounts {
     pub(super) allocs: u64,
     pub(super) frees: u64,
+    pub(super) allocated_bytes: u64,
+    pub(super) freed_bytes: u64,
 }
 
 /// What the lock guards.
@@ -115,7 +117,7 @@ pub(super) struct DebugState {
     records: HashMap<usize, Record>,
     waiting: VecDeque<usize>,
     waiting_bytes: usize,
-    /// By class; 0 is not used.
+    /// By class; 0 counts large objects.
     pub(super) counts: [DebugCounts; super::size_class::CLASSES],
 }
 
@@ -163,6 +165,7 @@ impl Debug {
             return object;
         }
         state.counts[class].allocs += 1;
+        state.counts[class].allocated_bytes += capacity as u64;
         state.records.insert(object.expose_provenance(), Record { bytes, capacity, is_live: true });
         // SAFETY: a new object of `capacity` bytes.
         unsafe {
@@ -187,7 +190,9 @@ impl Debug {
         let written = unsafe { first_other(address, record.bytes, record.capacity, CANARY) };
         // SAFETY: as above; it is nobody's now.
         unsafe { object.write_bytes(POISON, record.capacity) };
-        state.counts[heap.class_at(address)].frees += 1;
+        let counts = &mut state.counts[heap.class_at(address)];
+        counts.frees += 1;
+        counts.freed_bytes += record.capacity as u64;
         state.waiting.push_back(address);
         state.waiting_bytes += record.capacity;
         let stale = self.shorten(heap, &mut state, self.quarantine_bytes);

@@ -105,7 +105,7 @@ impl Heap {
     /// A cache of this heap, for a P or a thread.
     ///
     /// # Errors
-    /// OutOfMemory when the system refuses memory for it: 64 KiB of addresses or so, committed by use.
+    /// OutOfMemory when the system refuses memory for it: some 200 KiB of addresses, committed by use.
     pub fn cache(self: &Arc<Self>) -> io::Result<Cache> {
         let body = self.take_body().ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
         Ok(Cache::of(self.clone(), body, self.pages.map))

@@ -86,25 +86,32 @@ impl Heap {
     pub fn stats(&self) -> Stats {
         let mut stats = self.page_stats();
         for (class, central) in self.centrals() {
-            central.settle();
-            let state = central.lock();
+            let state = central.lock_settled();
             let of = &mut stats.classes[class];
             of.bytes = CLASS[class].bytes as usize;
             of.spans = state.store.spans();
             of.allocs = state.counts.direct_allocs;
             of.frees = state.counts.remote_frees;
             stats.remote_frees += state.counts.remote_frees;
-            stats.lock_ops += state.counts.locks - 1; // without the one above
+            stats.lock_ops += state.counts.locks;
         }
         self.add_caches(&mut stats);
-        if let Some(debug) = &self.debug {
-            for (of, counts) in stats.classes.iter_mut().zip(&debug.lock().counts).skip(1) {
-                of.allocs += counts.allocs;
-                of.frees += counts.frees;
-            }
-        }
+        self.add_debug(&mut stats);
         add_up(&mut stats);
         stats
+    }
+
+    /// In debug mode an object is freed when its user frees it, not when it leaves quarantine.
+    fn add_debug(&self, stats: &mut Stats) {
+        let Some(debug) = &self.debug else { return };
+        let state = debug.lock();
+        for (of, counts) in stats.classes.iter_mut().zip(&state.counts).skip(1) {
+            of.allocs += counts.allocs;
+            of.frees += counts.frees;
+        }
+        let large = &state.counts[0];
+        (stats.large_allocs, stats.large_frees) = (large.allocs, large.frees);
+        (stats.large_allocated_bytes, stats.large_freed_bytes) = (large.allocated_bytes, large.freed_bytes);
     }
 
     fn page_stats(&self) -> Stats {
@@ -117,10 +124,10 @@ impl Heap {
             large_frees: large.frees,
             large_allocated_bytes: large.allocated_bytes,
             large_freed_bytes: large.freed_bytes,
-            allocs_objects: large.allocs,
-            allocs_bytes: large.allocated_bytes,
-            frees_objects: large.frees,
-            frees_bytes: large.freed_bytes,
+            allocs_objects: 0,
+            allocs_bytes: 0,
+            frees_objects: 0,
+            frees_bytes: 0,
             objects_bytes: 0,
             unused_bytes: bytes(pages.in_use),
             free_bytes: bytes(pages.free - pages.released),
@@ -155,6 +162,8 @@ impl Heap {
 /// The sums over classes.
 fn add_up(stats: &mut Stats) {
     let mut live_bytes = stats.large_allocated_bytes - stats.large_freed_bytes;
+    (stats.allocs_objects, stats.allocs_bytes) = (stats.large_allocs, stats.large_allocated_bytes);
+    (stats.frees_objects, stats.frees_bytes) = (stats.large_frees, stats.large_freed_bytes);
     for (class, of) in stats.classes.iter_mut().enumerate().skip(1) {
         // A moment between an owner's counts must not make numbers of the size of the world.
         of.frees = of.frees.min(of.allocs);

@@ -215,9 +215,7 @@ impl Program {
             let objects = (of.spans * CLASS[class].objects as usize) as u64;
             assert_eq!(of.live_objects() + of.free_objects as u64, objects);
         }
-        if !self.debug {
-            assert_eq!((stats.large_allocs, stats.large_frees), (self.allocs[0], self.frees[0]));
-        }
+        assert_eq!((stats.large_allocs, stats.large_frees), (self.allocs[0], self.frees[0]));
         let pages = self.heap.pages.lock().counts;
         let in_use = (pages.in_use * PAGE_BYTES) as u64;
         assert!(stats.objects_bytes + stats.unused_bytes == in_use);
