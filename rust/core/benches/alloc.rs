@@ -92,8 +92,8 @@ impl Memory for Malloc {
     }
 }
 
-/// Writes a word, as whoever allocates does. The compiler no longer knows where the object is from; it stays in a register, where
-/// `black_box` would send it by way of memory.
+/// Writes a word, as whoever allocates does. The compiler no longer knows where the object is from; it stays in a
+/// register, where `black_box` would send it by way of memory.
 #[inline(always)]
 fn touch(object: *mut u8) -> *mut u8 {
     let mut object = object;

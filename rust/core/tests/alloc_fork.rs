@@ -1,4 +1,5 @@
-//! A forked child finds a heap that is whole, whatever other threads did in the moment of the fork. In a file of its own: it forks.
+//! A forked child finds a heap that is whole, whatever other threads did in the moment of the fork. In a file of its
+//! own: it forks.
 
 use gort_core::alloc::{Cache, Config, DebugConfig, Heap, Report};
 use std::sync::Arc;

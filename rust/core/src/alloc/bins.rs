@@ -1,7 +1,7 @@
 //! Free spans by length, for best fit: a list for each length below 128 pages, sixteen per doubling above.
 //!
-//! A bit per bin says whether it holds anything, so that short runs are found in a few instructions; of the few long ones
-//! a bin is looked through for the shortest that will do. New spans are put in front: what is at the end of a list
+//! A bit per bin says whether it holds anything, so that short runs are found in a few instructions; of the few long
+//! ones a bin is looked through for the shortest that will do. New spans are put in front: what is at the end of a list
 //! has been free for longest.
 
 use super::span::{SpanList, SpanRef};

@@ -1,8 +1,9 @@
 //! A cache: per class a stack of free objects that belongs to whoever has the cache (a P), without locks or locked
-//! instructions; `&mut` is the proof of owning it. Under a host with a lock of its own that lock keeps the owners apart.
+//! instructions; `&mut` is the proof of owning it. Under a host with a lock of its own that lock keeps the owners
+//! apart.
 //!
-//! A stack is filled from the central list and flushed to it in batches. How many objects it may keep grows with use, as in
-//! TCMalloc: one at first, twice as many at each refill up to a batch (slow start), then a batch more each; frees
+//! A stack is filled from the central list and flushed to it in batches. How many objects it may keep grows with use,
+//! as in TCMalloc: one at first, twice as many at each refill up to a batch (slow start), then a batch more each; frees
 //! that find it full too often take a batch away again. All of them together keep at most `cache_bytes`: a stack grows
 //! by the room of others that were not used lately. A flush gives back the oldest objects; the newest are in the CPU's
 //! caches.
@@ -26,14 +27,14 @@ use std::sync::Arc;
 /// Flushes of a full stack, beyond a batch, after which it may keep a batch less (TCMalloc's kMaxOverages).
 const MAX_OVERAGES: u32 = 3;
 
-/// Between the slots of one class and the next: room for the null, and five cache lines, or stacks of 4 KiB each would all
-/// be used in the same cache sets.
+/// Between the slots of one class and the next: room for the null, and five cache lines, or stacks of 4 KiB each would
+/// all be used in the same cache sets.
 const COLOUR_SLOTS: usize = 40;
 
 /// The stack of one class: one cache line. All zero is an empty one without room.
 ///
-/// Atomics are written by the owner alone, with a load and a store; others read them for statistics. Relaxed throughout:
-/// what they say is exact when the owner is idle and was waited for.
+/// Atomics are written by the owner alone, with a load and a store; others read them for statistics. Relaxed
+/// throughout: what they say is exact when the owner is idle and was waited for.
 #[repr(C, align(64))]
 pub(super) struct Bin {
     /// The newest object; null if there is none.
@@ -91,7 +92,8 @@ impl Bin {
     /// # Safety
     /// The caller owns the cache, has no other such slice, and `count` is at most the class's `cached_max`.
     unsafe fn slots<'a>(&self, count: u32) -> &'a mut [*mut u8] {
-        // SAFETY: `CacheBody::prepare` made `cached_max` and one of them in zeroed memory, which lives as long as the heap.
+        // SAFETY: `CacheBody::prepare` made `cached_max` and one of them in zeroed memory, which lives as long as the
+        // heap.
         unsafe { slice::from_raw_parts_mut(self.slots.get().add(1), count as usize) }
     }
 
@@ -162,8 +164,8 @@ impl Cache {
         self.pop(class).unwrap_or_else(|| self.alloc_slowly(class, bytes, 1))
     }
 
-    /// Memory for `bytes`, aligned to `align`, a power of two. Null: memory is refused, or no such alignment. Freed by `free`,
-    /// or by `free_sized` with the greater of `bytes` rounded up to `align`.
+    /// Memory for `bytes`, aligned to `align`, a power of two. Null: memory is refused, or no such alignment. To be freed
+    /// by `free`: `free_sized` would not know the alignment.
     #[inline]
     pub fn alloc_aligned(&mut self, bytes: usize, align: usize) -> *mut u8 {
         if !align.is_power_of_two() {
@@ -226,8 +228,8 @@ impl Cache {
         }
     }
 
-    /// `free` that says what is wrong with the pointer instead of calling the hook. In debug mode it finds all that debug mode
-    /// can, else only what is no object of this heap at all.
+    /// `free` that says what is wrong with the pointer instead of calling the hook. In debug mode it finds all that
+    /// debug mode can, else only what is no object of this heap at all.
     ///
     /// # Errors
     /// What was done wrong. After an `Overflow` or a `WrongSize` the object is freed, else nothing was done.
@@ -274,8 +276,9 @@ impl Cache {
         unsafe { self.heap.usable_size(object) }
     }
 
-    /// Makes an object of `bytes` of one of another size; what both have room for is kept. It stays where it is if it fits and does not
-    /// waste half. Null: memory is refused, the object stays. A null object is `alloc`; alignment above 16 is not kept.
+    /// Makes an object of `bytes` of one of another size; what both have room for is kept. It stays where it is if it
+    /// fits and does not waste half. Null: memory is refused, the object stays. A null object is `alloc`; alignment
+    /// above 16 is not kept.
     ///
     /// # Safety
     /// As `free`, unless null is returned.
@@ -308,7 +311,8 @@ impl Cache {
         }
     }
 
-    /// Gives back what was not used since the last call: for a caller that comes by now and then (a GC pass, an idle P).
+    /// Gives back what was not used since the last call: for a caller that comes by now and then (a GC pass, an idle
+    /// P).
     pub fn decay(&mut self) {
         for class in 1..CLASSES {
             let bin = self.bin(class);
@@ -421,8 +425,8 @@ impl Cache {
         bin.seen.replace(allocs) != allocs
     }
 
-    /// Takes room from stacks that were not used lately until there is room for `bytes`; each is looked at once. When all are
-    /// in use, from that which may keep most, if it is much more than who asks would then have.
+    /// Takes room from stacks that were not used lately until there is room for `bytes`; each is looked at once. When
+    /// all are in use, from that which may keep most, if it is much more than who asks would then have.
     fn find_room(&self, bytes: usize, wanted_by: usize) -> bool {
         let room = || self.body().room.get() >= bytes;
         let mut most = (0, 0);

@@ -1,11 +1,11 @@
 //! The central list of a class: batches between caches and spans, under one lock per class.
 //!
-//! Three places in the order they are used: objects that caches gave back, kept by address alone (the transfer stack, as
-//! TCMalloc's transfer cache), then what threads without a cache freed (`remote_free`), then the store below: spans. A
-//! refill that the stack can serve touches neither objects nor spans.
+//! Three places in the order they are used: objects that caches gave back, kept by address alone (the transfer stack,
+//! as TCMalloc's transfer cache), then what threads without a cache freed (`remote_free`), then the store below: spans.
+//! A refill that the stack can serve touches neither objects nor spans.
 //!
-//! Who settles a remote list: a refill that finds too little without it; a pusher who completes a batch, if nobody has the lock; and
-//! `tidy`, which the heap calls now and then. So it never grows far, and nobody waits for anybody.
+//! Who settles a remote list: a refill that finds too little without it; a pusher who completes a batch, if nobody has
+//! the lock; and `tidy`, which the heap calls now and then. So it never grows far, and nobody waits for anybody.
 
 use super::remote_free::RemoteList;
 use super::slots::Slots;
@@ -96,7 +96,8 @@ impl<S: Store> Central<S> {
         out[0]
     }
 
-    /// Takes an object from a thread that has no cache. Without a lock but when a batch has come together and the lock is free.
+    /// Takes an object from a thread that has no cache. Without a lock but when a batch has come together and the lock
+    /// is free.
     ///
     /// # Safety
     /// An object of this class that is the caller's to give away.

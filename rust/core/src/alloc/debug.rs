@@ -1,9 +1,10 @@
 //! Debug mode: what callers do wrong with memory, found and named.
 //!
-//! Each object gets a canary behind the bytes that were asked for, up to the end of its slot and at least 16 bytes, looked at when
-//! it is freed. What is freed is poisoned and waits in a queue before it can be given again; when it leaves, the poison
-//! is looked at. What is live and what waits stands in a table beside, where no stray write reaches it; so a second free and a pointer
-//! that is no object's start are known for what they are. All of it is under one lock and slow by intent.
+//! Each object gets a canary behind the bytes that were asked for, up to the end of its slot and at least 16 bytes,
+//! looked at when it is freed. What is freed is poisoned and waits in a queue before it can be given again; when it
+//! leaves, the poison is looked at. What is live and what waits stands in a table beside, where no stray write reaches
+//! it; so a second free and a pointer that is no object's start are known for what they are. All of it is under one
+//! lock and slow by intent.
 //!
 //! Outside debug mode some of this is found, too, where it costs nothing: pointers without a span, and at the spans,
 //! when a cache gives objects back, those that are free already or in the middle of another.

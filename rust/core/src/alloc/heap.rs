@@ -1,8 +1,8 @@
 //! The heap: what caches share, and the calls of those who have none.
 //!
-//! Locks, in the order in which one thread may hold several: `pacer`, `caches`, debug mode's, one class's, the page heap's.
-//! Each is a real one, under an exclusive host too: threads without the host's lock free, and give pages back. None is
-//! held while anything waits but for another of these, except `pacer`, over the system calls of a `release`.
+//! Locks, in the order in which one thread may hold several: `pacer`, `caches`, debug mode's, one class's, the page
+//! heap's. Each is a real one, under an exclusive host too: threads without the host's lock free, and give pages back.
+//! None is held while anything waits but for another of these, except `pacer`, over the system calls of a `release`.
 
 use super::cache::{Cache, CacheBody};
 use super::central::{Central, CentralState};
@@ -32,8 +32,8 @@ pub struct Config {
     pub release_bytes_per_s: u64,
     /// Debug mode, and how.
     pub debug: Option<DebugConfig>,
-    /// Called with what a caller did wrong, on his thread; the heap's locks may be held, so it may not use the heap. If it
-    /// returns, the call had no effect.
+    /// Called with what a caller did wrong, on his thread; the heap's locks may be held, so it may not use the heap. If
+    /// it returns, the call had no effect.
     pub on_misuse: fn(&Report),
 }
 
@@ -190,8 +190,8 @@ impl Heap {
         }
     }
 
-    /// Takes an object back from any thread, with or without the host's lock. Null is nothing. Without a lock, as a rule; large objects
-    /// and debug mode take one.
+    /// Takes an object back from any thread, with or without the host's lock. Null is nothing. Without a lock, as a
+    /// rule; large objects and debug mode take one.
     ///
     /// # Safety
     /// `object` is null or came from this heap, was not freed since, and nobody uses it again.
@@ -275,7 +275,8 @@ impl Heap {
         Ok(())
     }
 
-    /// For debug mode: an object without anything about it, its class and the bytes of its slot. Null: memory is refused.
+    /// For debug mode: an object without anything about it, its class and the bytes of its slot. Null: memory is
+    /// refused.
     pub(super) fn take_raw(&self, bytes: usize, align: usize) -> (*mut u8, usize, usize) {
         match class_of_aligned(bytes, align) {
             0 => {
@@ -302,14 +303,16 @@ impl Heap {
         explain_in(&self.pages.lock(), address)
     }
 
-    /// For tests of what happens without memory: of the requests to the page heap, `passes` more succeed, then `count` fail.
+    /// For tests of what happens without memory: of the requests to the page heap, `passes` more succeed, then `count`
+    /// fail.
     pub fn fail_page_requests(&self, passes: u64, count: u64) {
         self.pages.lock().faults = (passes, count);
     }
 
-    /// Takes every lock, so that a fork finds nothing half done. Let go in both processes, by the thread that forked: the
-    /// child's heap is then whole. Caches of threads that are not in the child belong to nobody there: under an exclusive host they are
-    /// as whole as the others, otherwise they must be forgotten (`mem::forget`), and what they hold is lost.
+    /// Takes every lock, so that a fork finds nothing half done. Let go in both processes, by the thread that forked:
+    /// the child's heap is then whole. Caches of threads that are not in the child belong to nobody there: under an
+    /// exclusive host they are as whole as the others, otherwise they must be forgotten (`mem::forget`), and what they
+    /// hold is lost.
     pub fn hold_for_fork(&self) -> ForkHold<'_> {
         ForkHold {
             pacer: lock(&self.pacer),

@@ -1,5 +1,5 @@
-//! Memory that describes memory: span descriptors, the page map, caches. Bumped from reservations, zero, never given back
-//! before the heap ends, so that a stale pointer to a descriptor reads a descriptor. A refusal is None.
+//! Memory that describes memory: span descriptors, the page map, caches. Bumped from reservations, zero, never given
+//! back before the heap ends, so that a stale pointer to a descriptor reads a descriptor. A refusal is None.
 
 use crate::sys::memory;
 use std::ptr::{self, NonNull};

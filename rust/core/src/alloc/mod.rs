@@ -1,26 +1,29 @@
 //! Layer 3: memory for objects, a thread-cache allocator in TCMalloc's shape.
 //!
-//! Words. **Class**: one of 73 sizes that requests up to 32 KiB are rounded up to. **Page**: 8 KiB. **Span**: a run of pages, free,
-//! one large object, or objects of one class. **Cache**: free objects by class that one owner has, a P. **Central list**:
-//! per class, what caches share. **Page heap**: the spans. **Page map**: from an address to its span and class.
+//! Words. **Class**: one of 73 sizes that requests up to 32 KiB are rounded up to. **Page**: 8 KiB. **Span**: a run of
+//! pages, free, one large object, or objects of one class. **Cache**: free objects by class that one owner has, a P.
+//! **Central list**: per class, what caches share. **Page heap**: the spans. **Page map**: from an address to its span
+//! and class.
 //!
-//! One small allocation: the size's class, by a table; the newest object of the cache's stack for it. That is all, 99 times
-//! in a hundred: no lock, no locked instruction, and the object itself is not touched. An empty stack is filled with a batch from
-//! the central list, under the class's lock: from what other caches gave back, from what was freed remotely, from spans
-//! with free objects, from new spans. A free is the way back: the address's class, by the page map; the stack; a
-//! full one gives its oldest batch to the central list; a span whose objects are all free goes back to the page heap, which joins it
-//! with its neighbours, and `release` gives what stays unused to the system (docs/walk_alloc.md).
+//! One small allocation: the size's class, by a table; the newest object of the cache's stack for it. That is all, 99
+//! times in a hundred: no lock, no locked instruction, and the object itself is not touched. An empty stack is filled
+//! with a batch from the central list, under the class's lock: from what other caches gave back, from what was freed
+//! remotely, from spans with free objects, from new spans. A free is the way back: the address's class, by the page
+//! map; the stack; a full one gives its oldest batch to the central list; a span whose objects are all free goes back
+//! to the page heap, which joins it with its neighbours, and `release` gives what stays unused to the system
+//! (docs/walk_alloc.md).
 //!
 //! An object belongs to no cache. A P that frees what another P allocated keeps it in its own cache, without a locked
-//! instruction, and the central list brings it back a batch at a time. Owners per span or page, as mimalloc has them, were not taken:
-//! each free would ask who the owner is, each foreign one would pay a locked instruction, and an owner that sleeps
-//! would leave its list unsettled. Remote lists are for those who have no cache: threads that are no P, and callers without
-//! the host's lock. Per class, not per cache: whoever needs objects of the class next settles them.
+//! instruction, and the central list brings it back a batch at a time. Owners per span or page, as mimalloc has them,
+//! were not taken: each free would ask who the owner is, each foreign one would pay a locked instruction, and an owner
+//! that sleeps would leave its list unsettled. Remote lists are for those who have no cache: threads that are no P, and
+//! callers without the host's lock. Per class, not per cache: whoever needs objects of the class next settles them.
 //!
 //! Thread-locals name no cache: a goroutine changes its thread, a P does not lose its cache. Whoever has the P has
 //! `&mut Cache`; the compiler holds what TCMalloc's per-thread pointer promises.
 //!
-//! Sources: TCMalloc's design notes and `thread_cache.cc` (gperftools), Go's `mcache`, `mcentral`, `mheap`, `mpagealloc.go`.
+//! Sources: TCMalloc's design notes and `thread_cache.cc` (gperftools), Go's `mcache`, `mcentral`, `mheap`,
+//! `mpagealloc.go`.
 
 #[cfg(not(loom))]
 mod bins;

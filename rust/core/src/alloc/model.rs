@@ -1,5 +1,6 @@
-//! Loom: a remote list loses nothing and gives nothing twice; a central list neither, while one thread refills and flushes and
-//! others free remotely, whoever settles. Objects carry a witness: who gets one sees what its last user did.
+//! Loom: a remote list loses nothing and gives nothing twice; a central list neither, while one thread refills and
+//! flushes and others free remotely, whoever settles. Objects carry a witness: who gets one sees what its last user
+//! did.
 
 use super::central::{Central, Store};
 use super::remote_free::RemoteList;

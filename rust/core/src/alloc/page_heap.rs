@@ -1,10 +1,10 @@
 //! The page heap: runs of 8 KiB pages, best fit, neighbours joined when they become free.
 //!
-//! Address space is reserved inaccessible, a GiB at a time, and committed from its start as it is asked for. Committed pages
-//! are in spans, free or in use; two free spans never touch. Free spans are of two kinds, each in bins of its own:
-//! dirty ones, of whose pages some may be in memory, and clean ones, all of whose pages the system has (back, or not yet
-//! given). Which pages it has is noted page by page, so that what is joined and cut keeps exact counts.
-//! All of it is under one lock (`Pages`); a refusal of the system, a limit or a fault that a test asked for is None.
+//! Address space is reserved inaccessible, a GiB at a time, and committed from its start as it is asked for. Committed
+//! pages are in spans, free or in use; two free spans never touch. Free spans are of two kinds, each in bins of its
+//! own: dirty ones, of whose pages some may be in memory, and clean ones, all of whose pages the system has (back, or
+//! not yet given). Which pages it has is noted page by page, so that what is joined and cut keeps exact counts. All of
+//! it is under one lock (`Pages`); a refusal of the system, a limit or a fault that a test asked for is None.
 
 use super::bins::Bins;
 use super::metadata::Metadata;

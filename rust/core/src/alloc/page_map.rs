@@ -1,12 +1,13 @@
 //! From an address to its page's class and span: a radix tree of two levels over 48 bits of address.
 //!
 //! A leaf covers 1 GiB and holds three arrays: classes by page, all that `free` of a small object reads; span
-//! descriptors by page; and a bit for each page that was given back to the system. Every page of a span in use names it,
-//! of a free span the first and the last do, what else is there may be stale and is compared with the descriptor before
-//! it is believed. Classes are never stale: they are taken away when a span ends.
+//! descriptors by page; and a bit for each page that was given back to the system. Every page of a span in use names
+//! it, of a free span the first and the last do, what else is there may be stale and is compared with the descriptor
+//! before it is believed. Classes are never stale: they are taken away when a span ends.
 //!
 //! Written under the page heap's lock, read without. A reader has an address that somebody handed to it after the span
-//! came into use, and that handing over orders the entry before the read; other addresses find nothing or a stale entry.
+//! came into use, and that handing over orders the entry before the read; other addresses find nothing or a stale
+//! entry.
 
 use super::metadata::Metadata;
 use super::span::{PAGE_SHIFT, Span, SpanRef};
@@ -80,8 +81,8 @@ impl PageMap {
         }
     }
 
-    /// `class_at` by way of the leaf that the last call found: where objects come from one GiB, the leaf's address is there before
-    /// the object's is, and one load less is waited for.
+    /// `class_at` by way of the leaf that the last call found: where objects come from one GiB, the leaf's address is
+    /// there before the object's is, and one load less is waited for.
     #[inline(always)]
     pub(super) fn class_near(&self, address: usize, hint: &LeafHint) -> usize {
         let page = address >> PAGE_SHIFT;
@@ -166,7 +167,8 @@ impl PageMap {
         }
     }
 
-    /// How many of `pages` from `start` on are given back to the system. This and the following: under the page heap's lock.
+    /// How many of `pages` from `start` on are given back to the system. This and the following: under the page heap's
+    /// lock.
     pub(super) fn count_released(&self, start: usize, pages: usize) -> usize {
         let mut count = 0;
         self.each_word(start, pages, |word, mask| count += (word.load(Ordering::Relaxed) & mask).count_ones() as usize);

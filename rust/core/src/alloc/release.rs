@@ -1,8 +1,9 @@
 //! Giving unused pages back to the system: an explicit step, a little at a time, at a rate that is bounded.
 //!
-//! Whoever calls it (a background thread, later) says what time it is and how much at most. The longest free runs go first, of those
-//! the ones that are free for longest. A piece leaves the free pages while the system call runs, without the page heap's
-//! lock, so that nobody waits for the kernel. `Pacer` is a token bucket that holds one second's worth.
+//! Whoever calls it (a background thread, later) says what time it is and how much at most. The longest free runs go
+//! first, of those the ones that are free for longest. A piece leaves the free pages while the system call runs,
+//! without the page heap's lock, so that nobody waits for the kernel. `Pacer` is a token bucket that holds one second's
+//! worth.
 
 use super::heap::Heap;
 use super::span::{PAGE_BYTES, PAGE_SHIFT};
@@ -43,9 +44,9 @@ impl Pacer {
 }
 
 impl Heap {
-    /// Gives unused memory back to the system: at most `max_bytes`, and not more than the configured rate allows at `now_ns`, a
-    /// monotonic time. First settles what threads without a cache freed and what central lists kept unused. Returns bytes
-    /// given back, whole pages. Blocks for the system calls; any thread, with or without the host's lock.
+    /// Gives unused memory back to the system: at most `max_bytes`, and not more than the configured rate allows at
+    /// `now_ns`, a monotonic time. First settles what threads without a cache freed and what central lists kept unused.
+    /// Returns bytes given back, whole pages. Blocks for the system calls; any thread, with or without the host's lock.
     pub fn release(&self, max_bytes: usize, now_ns: u64) -> usize {
         let mut pacer = self.pacer.lock().unwrap_or_else(|e| e.into_inner());
         self.tidy();
@@ -67,7 +68,8 @@ impl Heap {
         released
     }
 
-    /// Settles what threads without a cache freed, and gives spans what central lists had unused since the last call. Part of `release`.
+    /// Settles what threads without a cache freed, and gives spans what central lists had unused since the last call.
+    /// Part of `release`.
     pub fn tidy(&self) {
         self.centrals().for_each(|(_, central)| central.tidy());
     }

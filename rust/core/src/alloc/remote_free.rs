@@ -35,8 +35,9 @@ impl RemoteList {
             // SAFETY: the object is the caller's until the exchange below succeeds.
             unsafe { object.cast::<u64>().write(head & ADDRESS_MASK) };
             let count = (head >> ADDRESS_BITS).min(COUNT_MAX - 1) + 1;
-            // Release: pairs with the Acquire in `take_all`, for the link and for what the freeing thread last wrote to the
-            // object. Later pushes are read-modify-writes and so keep it paired. Relaxed on failure: only another try.
+            // Release: pairs with the Acquire in `take_all`, for the link and for what the freeing thread last wrote to
+            // the object. Later pushes are read-modify-writes and so keep it paired. Relaxed on failure: only another
+            // try.
             match self.head.compare_exchange_weak(
                 head,
                 address | count << ADDRESS_BITS,
@@ -51,8 +52,8 @@ impl RemoteList {
 
     /// Takes all there is, newest first.
     pub(super) fn take_all(&self) -> Taken {
-        // Relaxed: a list that looks empty is looked at again at the next turn. Not in a model: loom tries no other order around
-        // a load that is followed by another thread's load.
+        // Relaxed: a list that looks empty is looked at again at the next turn. Not in a model: loom tries no other
+        // order around a load that is followed by another thread's load.
         if cfg!(not(loom)) && self.head.load(Ordering::Relaxed) == 0 {
             return Taken { next: 0 };
         }

@@ -1,9 +1,9 @@
 //! Size classes: what requests are rounded up to, and how each class is cut from pages and moved in batches.
 //!
 //! 8 bytes; every 16 up to 128; then eight steps per doubling up to 32 KiB. So every class from 16 up keeps objects
-//! 16-aligned, and from 128 up the waste of a request, (class - request) / class, stays below an eighth. The tables are made
-//! at compile time from the constants below; two small ones take a size to its class, as in TCMalloc's
-//! `SizeMap` and Go's `sizeclasses.go`. Class 0 stands for what has no class: larger requests, and pages that hold none.
+//! 16-aligned, and from 128 up the waste of a request, (class - request) / class, stays below an eighth. The tables are
+//! made at compile time from the constants below; two small ones take a size to its class, as in TCMalloc's `SizeMap`
+//! and Go's `sizeclasses.go`. Class 0 stands for what has no class: larger requests, and pages that hold none.
 
 use super::span::{MAX_OBJECTS, PAGE_BYTES};
 
@@ -22,8 +22,8 @@ const MAX_SPAN_PAGES: usize = 16;
 const MIN_OBJECTS: usize = 4;
 /// A span's tail is at most this part of it.
 const TAIL_PART: usize = 16;
-/// Bytes moved between a cache and the central list at once, and the most objects: a consumer and a producer then pay two lock
-/// operations for 128 small objects. `benches/alloc.rs` would move both.
+/// Bytes moved between a cache and the central list at once, and the most objects: a consumer and a producer then pay
+/// two lock operations for 128 small objects. `benches/alloc.rs` would move both.
 const BATCH_BYTES: usize = 64 << 10;
 const MAX_BATCH: usize = 128;
 /// A cache keeps at most so many batches of a class.
@@ -71,7 +71,8 @@ impl SizeClass {
         }
     }
 
-    /// Which object of a span an offset in bytes lies in. Exact for every offset of a span (a test goes through them all).
+    /// Which object of a span an offset in bytes lies in. Exact for every offset of a span (a test goes through them
+    /// all).
     #[inline]
     pub fn index_of(&self, offset: usize) -> usize {
         ((offset as u64 * u64::from(self.reciprocal)) >> 32) as usize

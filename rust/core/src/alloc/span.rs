@@ -5,8 +5,9 @@
 //! unmapped while its heap lives and is used again for another span, so a stale reference reads a descriptor and never
 //! other memory; whoever may have one compares state and bounds under the page heap's lock.
 //!
-//! Who may touch what: `start`, `pages` and `state` are written under the page heap's lock, and not at all while the span
-//! is in use; links, bitmap and counts belong to the page heap's lock for free spans and to the class's lock for small ones.
+//! Who may touch what: `start`, `pages` and `state` are written under the page heap's lock, and not at all while the
+//! span is in use; links, bitmap and counts belong to the page heap's lock for free spans and to the class's lock for
+//! small ones.
 
 use super::size_class::{CLASS, SizeClass};
 use std::cell::Cell;
@@ -59,7 +60,8 @@ pub(super) struct Span {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct SpanRef(NonNull<Span>);
 
-// SAFETY: descriptors outlive every reference (the heap unmaps them last), and the locks named above keep accesses apart.
+// SAFETY: descriptors outlive every reference (the heap unmaps them last), and the locks named above keep accesses
+// apart.
 unsafe impl Send for SpanRef {}
 
 impl Deref for SpanRef {

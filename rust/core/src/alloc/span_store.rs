@@ -1,7 +1,7 @@
 //! The spans of a class, and the lock of the page heap they come from.
 //!
-//! A span with free objects is in the list, a full one in none. One that gets its first free object back goes to the front:
-//! spans that are nearly full are filled first, and the others get the time to become empty and leave.
+//! A span with free objects is in the list, a full one in none. One that gets its first free object back goes to the
+//! front: spans that are nearly full are filled first, and the others get the time to become empty and leave.
 
 use super::central::Store;
 use super::debug::{Misuse, Report};

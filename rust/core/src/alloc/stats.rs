@@ -1,5 +1,5 @@
-//! Statistics, by the names of Go's runtime/metrics. Exact when nobody uses the heap meanwhile; otherwise each number was
-//! true at some moment of the call.
+//! Statistics, by the names of Go's runtime/metrics. Exact when nobody uses the heap meanwhile; otherwise each number
+//! was true at some moment of the call.
 //!
 //! A cache counts what is allocated from it, what comes from and goes to the central list, and what it holds. What
 //! was freed to it follows: all that went in and was not brought by a refill.

@@ -7,6 +7,7 @@ mod thread_tests;
 
 use super::size_class::{CLASS, CLASSES, MAX_SMALL_BYTES};
 use super::{Cache, Config, Heap, PAGE_BYTES, Report};
+use proptest::prelude::ProptestConfig;
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -22,6 +23,12 @@ fn keep(report: &Report) {
 /// What the hook was told on this thread since the last call.
 fn reports() -> Vec<Report> {
     REPORTS.take()
+}
+
+/// So many random cases; two under miri, where a step takes a thousand times as long.
+fn cases(count: u32) -> ProptestConfig {
+    let cases = if cfg!(miri) { 2 } else { count };
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 fn heap(change: impl FnOnce(&mut Config)) -> Arc<Heap> {

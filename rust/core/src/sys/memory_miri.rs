@@ -1,5 +1,5 @@
-//! What stands for address space under miri, which knows neither protections nor advice: memory of Rust's allocator, zeroed
-//! when it is given back. Guards and commits always succeed and do nothing. Functions as in memory.rs.
+//! What stands for address space under miri, which knows neither protections nor advice: memory of Rust's allocator,
+//! zeroed when it is given back. Guards and commits always succeed and do nothing. Functions as in memory.rs.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;

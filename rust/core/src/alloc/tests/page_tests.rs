@@ -1,8 +1,9 @@
-//! The page heap: best fit, neighbours joined in every order, exact counts of what the system has, release and its rate.
+//! The page heap: best fit, neighbours joined in every order, exact counts of what the system has, release and its
+//! rate.
 
 use super::super::page_heap::PageHeap;
 use super::super::span::{PAGE_BYTES, SpanRef};
-use super::{assert_empty, cache, check_pages, heap};
+use super::{assert_empty, cache, cases, check_pages, heap};
 use proptest::prelude::*;
 
 fn pages() -> Box<PageHeap> {
@@ -116,7 +117,7 @@ fn objects_larger_than_a_region_and_reservations_that_follow() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 60 }, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(60))]
 
     /// Runs of pages never overlap, counts stay exact, all comes together at the end.
     #[test]

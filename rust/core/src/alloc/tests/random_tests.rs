@@ -1,8 +1,8 @@
-//! Random programs against a plain model: objects held at once never overlap and keep what was written into them, alignment is kept, and
-//! the statistics are the model's. Several caches, frees without one, refusals, debug mode.
+//! Random programs against a plain model: objects held at once never overlap and keep what was written into them,
+//! alignment is kept, and the statistics are the model's. Several caches, frees without one, refusals, debug mode.
 
 use super::super::size_class::{CLASS, CLASSES, class_of_aligned};
-use super::{assert_empty, cache, check_pages, heap, reports};
+use super::{assert_empty, cache, cases, check_pages, heap, reports};
 use crate::alloc::{Cache, DebugConfig, Heap, PAGE_BYTES};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -30,11 +30,15 @@ fn size() -> impl Strategy<Value = usize> {
     prop_oneof![6 => 0_usize..200, 3 => 0_usize..3000, 1 => 0_usize..100_000]
 }
 
+fn aligned((cache, bytes, shift): (usize, usize, i32)) -> Step {
+    Step::Alloc { cache, bytes, align: 1 << shift }
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let (cache, which) = (0..CACHES, any::<usize>());
     prop_oneof![
-        12 => (cache.clone(), size(), 0_u32..5).prop_map(|(cache, bytes, shift)| Step::Alloc { cache, bytes, align: 1 << shift }),
-        1 => (cache.clone(), size(), 0_u32..16).prop_map(|(cache, bytes, shift)| Step::Alloc { cache, bytes, align: 1 << shift }),
+        12 => (cache.clone(), size(), 0..5).prop_map(aligned),
+        1 => (cache.clone(), size(), 0..16).prop_map(aligned),
         1 => (cache.clone(), size()).prop_map(|(cache, bytes)| Step::Zeroed { cache, bytes }),
         1 => size().prop_map(|bytes| Step::Direct { bytes }),
         5 => (cache.clone(), which).prop_map(|(cache, which)| Step::Free { cache, which }),
@@ -238,7 +242,7 @@ impl Program {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 80 }, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(80))]
 
     #[test]
     fn random_programs_agree_with_the_model(

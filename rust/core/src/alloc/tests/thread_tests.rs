@@ -1,5 +1,5 @@
-//! Threads with caches pass objects around; some free without one, one releases and reads statistics all the while. Every
-//! object keeps its contents until its one free, and in the end nothing is left.
+//! Threads with caches pass objects around; some free without one, one releases and reads statistics all the while.
+//! Every object keeps its contents until its one free, and in the end nothing is left.
 
 use super::{assert_empty, cache, heap, reports};
 use crate::alloc::{Cache, DebugConfig, Heap};
