@@ -17,8 +17,8 @@
 use super::debug::Report;
 use super::heap::Heap;
 use super::page_map::{LeafHint, PageMap};
-use super::size_class::{CLASS, CLASSES, class_of, class_of_aligned};
-use crate::primitive::atomic::{AtomicU32, AtomicU64, Ordering};
+use super::size_class::{CLASS, CLASSES, MAX_CACHED, class_of, class_of_aligned};
+use crate::primitive::atomic::{AtomicU64, Ordering};
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -41,22 +41,25 @@ pub(super) struct Bin {
     head: Cell<*mut u8>,
     /// A null, and after it the objects, the newest last.
     slots: Cell<*mut *mut u8>,
-    /// Objects here.
-    pub(super) len: AtomicU32,
     /// Objects that may be here.
     max: Cell<u32>,
-    pub(super) allocs: AtomicU64,
+    /// Allocations ever, and in the low `LEN_BITS` how many objects are here: an allocation changes both with one store.
+    counts: AtomicU64,
     /// Objects from the central list, and to it.
     pub(super) refilled: AtomicU64,
     pub(super) flushed: AtomicU64,
     /// Allocations that found nothing here.
     pub(super) misses: AtomicU64,
     overages: Cell<u32>,
-    /// The low half of `allocs` when this bin was last looked at for room.
+    /// The low half of the allocations when this bin was last looked at for room.
     seen: Cell<u32>,
 }
 
-const _: () = assert!(size_of::<Bin>() == 64);
+/// Bits for the objects of a stack; the others count allocations, for five years at 10^8 a second.
+const LEN_BITS: u32 = 10;
+const LEN_MASK: u64 = (1 << LEN_BITS) - 1;
+
+const _: () = assert!(size_of::<Bin>() == 64 && (MAX_CACHED as u64) <= LEN_MASK);
 
 /// What a cache is, in the heap's own memory and never unmapped before it. All zero is an empty one.
 pub(super) struct CacheBody {
@@ -78,13 +81,20 @@ fn add(counter: &AtomicU64, n: u64) {
 
 impl Bin {
     #[inline(always)]
-    fn len(&self) -> u32 {
-        self.len.load(Ordering::Relaxed)
+    fn counts(&self) -> u64 {
+        self.counts.load(Ordering::Relaxed)
     }
 
+    /// Objects here.
     #[inline(always)]
-    fn set_len(&self, len: u32) {
-        self.len.store(len, Ordering::Relaxed);
+    pub(super) fn len(&self) -> u32 {
+        (self.counts() & LEN_MASK) as u32
+    }
+
+    /// Allocations ever, and objects here, as they were at one moment.
+    pub(super) fn allocs_and_len(&self) -> (u64, u64) {
+        let counts = self.counts();
+        (counts >> LEN_BITS, counts & LEN_MASK)
     }
 
     /// The first `count` slots for objects; they hold objects or null.
@@ -99,7 +109,7 @@ impl Bin {
 
     /// Sets how many of the slots hold objects.
     fn set_filled(&self, len: u32) {
-        self.set_len(len);
+        self.counts.store(self.counts() & !LEN_MASK | u64::from(len), Ordering::Relaxed);
         // SAFETY: `len` is at most `cached_max`; the null before the first is there for 0.
         self.head.set(unsafe { self.slots.get().add(len as usize).read() });
     }
@@ -195,11 +205,11 @@ impl Cache {
         if object.is_null() {
             return None;
         }
-        add(&bin.allocs, 1);
-        let len = bin.len() - 1;
-        bin.set_len(len);
+        // One more allocation, one object less.
+        let counts = bin.counts() + (1 << LEN_BITS) - 1;
+        bin.counts.store(counts, Ordering::Relaxed);
         // SAFETY: the slots hold a null, objects and this object; of these the last but one.
-        bin.head.set(unsafe { *bin.slots.get().add(len as usize) });
+        bin.head.set(unsafe { *bin.slots.get().add((counts & LEN_MASK) as usize) });
         Some(object)
     }
 
@@ -256,7 +266,7 @@ impl Cache {
             return false;
         }
         bin.head.set(object);
-        bin.set_len(len + 1);
+        add(&bin.counts, 1);
         // SAFETY: `len` is below `max`, which is at most the slots for objects, which come after a null.
         unsafe { bin.slots.get().add(len as usize + 1).write(object) };
         true
@@ -421,7 +431,7 @@ impl Cache {
     /// Whether the class was allocated from since this was last asked.
     fn was_used(&self, class: usize) -> bool {
         let bin = self.bin(class);
-        let allocs = bin.allocs.load(Ordering::Relaxed) as u32; // the low half is enough to see a change
+        let allocs = bin.allocs_and_len().0 as u32; // the low half is enough to see a change
         bin.seen.replace(allocs) != allocs
     }
 

@@ -28,6 +28,8 @@ const BATCH_BYTES: usize = 64 << 10;
 const MAX_BATCH: usize = 128;
 /// A cache keeps at most so many batches of a class.
 const CACHED_BATCHES: usize = 4;
+/// Objects of one class that a cache keeps at most.
+pub(super) const MAX_CACHED: usize = MAX_BATCH * CACHED_BATCHES;
 /// Requests up to here are looked up by eighths, larger ones by 128ths.
 const FINE_BYTES: usize = 1024;
 const COARSE_STEP: usize = 128;

@@ -145,12 +145,12 @@ impl Heap {
         self.each_cache(|body| {
             for (of, bin) in stats.classes.iter_mut().zip(&body.bins).skip(1) {
                 // Relaxed: exact when the owner is idle and was waited for, as the head of the file says.
-                let [allocs, refilled, flushed, misses] =
-                    [&bin.allocs, &bin.refilled, &bin.flushed, &bin.misses].map(|n| n.load(Ordering::Relaxed));
-                let len = bin.len.load(Ordering::Relaxed);
+                let [refilled, flushed, misses] =
+                    [&bin.refilled, &bin.flushed, &bin.misses].map(|n| n.load(Ordering::Relaxed));
+                let (allocs, len) = bin.allocs_and_len();
                 of.allocs += allocs;
                 // Wrapping: an owner at work may be between two of its counts.
-                of.frees = of.frees.wrapping_add((allocs + flushed + u64::from(len)).wrapping_sub(refilled));
+                of.frees = of.frees.wrapping_add((allocs + flushed + len).wrapping_sub(refilled));
                 of.cached_objects += len as usize;
                 stats.cache_hits += allocs.saturating_sub(misses);
                 stats.cache_refills += misses;
