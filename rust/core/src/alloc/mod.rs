@@ -25,46 +25,46 @@
 //! Sources: TCMalloc's design notes and `thread_cache.cc` (gperftools), Go's `mcache`, `mcentral`, `mheap`,
 //! `mpagealloc.go`.
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod bins;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod cache;
 #[cfg_attr(loom, allow(dead_code, reason = "the heap, which calls all of it, is in no model"))]
 mod central;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod debug;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod heap;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod metadata;
 #[cfg(all(test, loom))]
 mod model;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod page_heap;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod page_map;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod release;
 mod remote_free;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub mod size_class;
 mod slots;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod span;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod span_store;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 mod stats;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(model)))]
 mod tests;
 
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use cache::Cache;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use debug::{DebugConfig, Misuse, Report, fatal};
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use heap::{Config, ForkHold, Heap};
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use span::PAGE_BYTES;
-#[cfg(not(loom))]
+#[cfg(not(model))]
 pub use stats::{ClassStats, Stats};
