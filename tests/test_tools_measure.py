@@ -256,7 +256,8 @@ def test_memray_names_the_functions_of_goroutines(tmp_path):
     told = run_tool("memray", "stats", data)
     assert told.returncode == 0, told.stdout + told.stderr
     for name in ("first", "second", "third"):
-        assert re.search(rf"- {name}:.*p\.py:\d+ -> 20\.\d+MB", told.stdout), told.stdout
+        # An arena of 1 MiB may be asked for there, too.
+        assert re.search(rf"- {name}:.*p\.py:\d+ -> 2[0-2]\.\d+MB", told.stdout), told.stdout
     code = f"""{STACKS}
 BYTES = 100_000
 counted = stacks({str(data)!r}, {str(program)!r})

@@ -193,7 +193,7 @@ impl Machine {
         if count < INHERIT_MOST {
             p.inherited.store(count, Ordering::Relaxed);
             // The slice goes on: execute will count a tick, so take it back. Go does not count it either.
-            p.ticks.store(p.ticks.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
+            p.ticks.store(p.ticks.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
             return g;
         }
         p.inherited.store(0, Ordering::Relaxed);
