@@ -74,19 +74,41 @@ print("ok")
     check(HEADER + code, "ok")
 
 
-def test_signal_interrupts_the_call_of_main_away_from_its_thread():
-    """That is in another goroutine's call, whose it is to take the signals of the process."""
-    code = """
+#: Main leaves its thread to a goroutine's read, whose it is then to take the signals of the process.
+AWAY = """
 r, w = os.pipe()
 def read(): return libc.read(r, ctypes.create_string_buffer(1), 1)
 def call(task):
     with open(f"/proc/self/task/{task}/syscall") as lines: return lines.read().split()[:2]
-seen, where = [], []
-def handler(*_): seen.append(threading.get_native_id())
-signal.signal(signal.SIGINT, handler)
 reader = go(read)
 eventually(lambda: call(os.getpid()) == ["0", hex(r)])
 assert threading.get_native_id() != os.getpid()
+"""
+
+
+def test_signal_that_main_sends_itself_away_from_its_thread_is_handled_at_once():
+    code = """
+seen = []
+signal.signal(signal.SIGUSR1, lambda *_: seen.append(gort.current()))
+for sent in range(1, 1001):
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert len(seen) == sent, (len(seen), sent)
+assert set(seen) == {gort.current()}
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+os.kill(os.getpid(), signal.SIGUSR1)
+info = signal.sigwaitinfo([signal.SIGUSR1])
+assert (info.si_pid, info.si_uid, len(seen)) == (os.getpid(), os.getuid(), sent), info
+os.write(w, b"x")
+print("ok")
+"""
+    check(HEADER + AWAY + code, "ok")
+
+
+def test_signal_interrupts_the_call_of_main_away_from_its_thread():
+    code = """
+seen, where = [], []
+def handler(*_): seen.append(threading.get_native_id())
+signal.signal(signal.SIGINT, handler)
 def sends():
     eventually(lambda: call(where[0])[0] in ("35", "230"))
     os.kill(os.getpid(), signal.SIGINT)
@@ -97,7 +119,7 @@ sender.join(timeout=20)
 os.write(w, b"x")
 print("ok")
 """
-    check(HEADER + code, "ok")
+    check(HEADER + AWAY + code, "ok")
 
 
 @pytest.mark.parametrize("boundary", ["1", "0"])

@@ -158,6 +158,7 @@ hooks! {
         pthreads::pthread_getschedparam;
     Identity pthread_sigmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int =
         pthreads::pthread_sigmask;
+    Watched kill(pid: pid_t, signal: c_int) -> c_int = signals::kill;
     Identity sched_setaffinity(pid: pid_t, size: size_t, set: *const c_void) -> c_int = scheduling::sched_setaffinity;
     Identity sched_setscheduler(pid: pid_t, policy: c_int, param: *const sched_param) -> c_int =
         scheduling::sched_setscheduler;

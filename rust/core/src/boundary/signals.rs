@@ -9,7 +9,7 @@ use crate::primitive::atomic::Ordering;
 use crate::sched::current_machine;
 use crate::sys::signal::{Mask, OTHERS, set_mask};
 use crate::sys::{errno, thread};
-use libc::{c_int, c_void, sigaction as Action, siginfo_t};
+use libc::{c_int, c_void, pid_t, sigaction as Action, siginfo_t};
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicUsize};
@@ -40,8 +40,8 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
         return; // taken away between the signal and here
     }
     // SAFETY: the kernel's record.
-    if is_passed_on(signal, unsafe { (*info).si_code }) {
-        return;
+    if unsafe { (*info).si_errno } == POKE {
+        return; // it has interrupted a call
     }
     let m = current_machine();
     // SAFETY: this thread's M; handlers on one thread nest. The handler was given with the type its flags say.
@@ -58,23 +58,45 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
         if !m.is_null() {
             (*m).signal_depth.fetch_sub(1, Ordering::Relaxed);
         }
+        if (*info).si_code != libc::SI_TKILL {
+            interrupt_main(signal); // what is sent to a thread stays there
+        }
     }
 }
 
-/// A signal of the process comes to any thread that does not block it, though the main thread is asked first: each thread that
-/// changes its mask may be faster. Main may be elsewhere, too, and in a call that the signal is to interrupt. So it is passed on to
-/// where main runs, once: what is sent to a thread stays there.
-fn is_passed_on(signal: c_int, code: c_int) -> bool {
+/// `si_errno` of a signal that is sent to interrupt a call and for nothing else.
+const POKE: c_int = c_int::from_be_bytes(*b"gort");
+
+/// Where main runs, if that is known and main does not block `signal`.
+fn mains_thread(signal: c_int) -> Option<u32> {
     let bit = 1 << (signal - 1);
-    let is_sent_here = code == libc::SI_TKILL || OTHERS & bit == 0;
-    if is_sent_here || FLAGS[signal as usize].load(Ordering::Relaxed) & libc::SA_SIGINFO != 0 {
-        return false; // or somebody wants to know who sent it
+    if OTHERS & bit == 0 { None } else { super::runtime()?.mains_thread(bit) }
+}
+
+/// A signal of the process comes to any thread that does not block it, though the main thread is asked first: each thread that
+/// changes its mask may be faster. Main may be elsewhere, too, and in a call that the signal is to interrupt. That call is
+/// interrupted then, once the handler has run here: if main leaves its thread meanwhile, nothing is lost.
+fn interrupt_main(signal: c_int) {
+    if let Some(tid) = mains_thread(signal)
+        && tid != thread::tid()
+    {
+        let error = errno::get();
+        thread::send_signal(tid, signal, libc::SI_QUEUE, POKE);
+        errno::set(error);
     }
-    let Some(rt) = super::runtime() else { return false };
-    let error = errno::get();
-    let is_sent = rt.main_elsewhere(bit).is_some_and(|tid| thread::send_signal(tid, signal));
-    errno::set(error);
-    is_sent
+}
+
+/// `kill`. A signal that main sends to its own process is handled before the call returns, as it is where a main thread sends it,
+/// though main may run on another thread than the kernel asks first.
+pub(super) unsafe extern "C" fn kill(pid: pid_t, signal: c_int) -> c_int {
+    // SAFETY: as called.
+    unsafe {
+        let is_own = (1..SIGNALS as c_int).contains(&signal) && pid == libc::getpid();
+        if is_own && mains_thread(signal) == Some(thread::tid()) {
+            return thread::send_signal(thread::tid(), signal, libc::SI_USER, 0);
+        }
+        original::kill::call(pid, signal)
+    }
 }
 
 /// `sigaction`, with handlers kept here and shown as they were given.

@@ -229,14 +229,14 @@ impl Runtime {
         !main.is_null() && unsafe { (*main).status.load(Ordering::Acquire) == status::RUNNING }
     }
 
-    /// The OS thread that the main goroutine runs on, perhaps in a call, if it is not the calling one and main does not block
-    /// `signals`. Fit for a signal handler.
-    pub fn main_elsewhere(&self, signals: Mask) -> Option<u32> {
+    /// The OS thread that the main goroutine runs on, perhaps in a call, if main does not block `signals`. Fit for a signal
+    /// handler.
+    pub fn mains_thread(&self, signals: Mask) -> Option<u32> {
         if self.stopping.load(Ordering::Relaxed) || self.mask.load(Ordering::Relaxed) & signals != 0 {
             return None;
         }
         let tid = self.main_tid.load(Ordering::Relaxed); // a main that moves meanwhile is not in a call that lasts
-        (self.main_runs() && tid != thread::tid()).then_some(tid)
+        self.main_runs().then_some(tid)
     }
 
     /// A signal waits for the main goroutine and nobody comes to a scheduling point: preempts those that compute.

@@ -18,10 +18,20 @@ pub fn tid() -> u32 {
     unsafe { libc::syscall(libc::SYS_gettid) as u32 }
 }
 
-/// Sends a signal to the thread `tid` of this process. `false`: there is none. Fit for a signal handler.
-pub fn send_signal(tid: u32, signal: i32) -> bool {
-    // SAFETY: no pointers.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, signal) == 0 }
+/// Sends a signal to the thread `tid` of this process, with `si_code` and `si_errno` as given: a code of the system's own, such as
+/// SI_USER, to the calling thread only. Gives what the system call does. Fit for a signal handler.
+pub fn send_signal(tid: u32, signal: i32, si_code: i32, si_errno: i32) -> i32 {
+    // SAFETY: the record is filled in as the kernel's is: process and user id follow the three numbers (signal, errno, code) at the
+    // next multiple of 8.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        info.si_errno = si_errno;
+        info.si_code = si_code;
+        let sender = (&raw mut info).cast::<i32>().add(4);
+        sender.write(libc::getpid());
+        sender.cast::<libc::uid_t>().add(1).write(libc::getuid());
+        libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), tid, signal, &raw const info) as i32
+    }
 }
 
 /// The calling thread as C code knows it: its `pthread_t`.
