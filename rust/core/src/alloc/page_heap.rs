@@ -1,6 +1,6 @@
 //! The page heap: runs of 8 KiB pages, best fit, neighbours joined when they become free.
 //!
-//! Address space is reserved inaccessible, a GiB at a time, and committed from its start as it is asked for. Committed
+//! Address space is reserved inaccessible, twice as much each time up to a GiB, and committed from its start as it is asked for. Committed
 //! pages are in spans, free or in use; two free spans never touch. Free spans are of two kinds, each in bins of its
 //! own: dirty ones, of whose pages some may be in memory, and clean ones, all of whose pages the system has (back, or
 //! not yet given). Which pages it has is noted page by page, so that what is joined and cut keeps exact counts. All of
@@ -13,8 +13,13 @@ use super::span::{PAGE_BYTES, PAGE_SHIFT, Span, SpanRef, State};
 use crate::sys::memory;
 use std::ptr::{self, NonNull};
 
-/// Address space reserved at a time; half, and half of that, where the system refuses (RLIMIT_AS).
+/// Address space reserved at first, and at most at a time: little of it is little in the eyes of tools that count what is mapped, and
+/// of limits on that. Half, and half of that, where the system refuses (RLIMIT_AS) or would have too little left.
+const FIRST_REGION_BYTES: usize = 2 << 20;
 const REGION_BYTES: usize = if cfg!(miri) { 16 << 20 } else { 1 << 30 };
+/// What has to be left of that for others, whose memory may be asked for by the MiB: CPython 3.11 ends the process when it cannot make one
+/// more MemoryError.
+const HEADROOM_BYTES: usize = 8 << 20;
 /// Committed at a time: a system call per MiB of growth.
 const COMMIT_BYTES: usize = 1 << 20;
 
@@ -107,6 +112,7 @@ impl PageHeap {
             Some(span) => span,
             None => {
                 self.grow(wanted)?;
+                self.ensure_spares(2)?; // one is the new memory's
                 self.find(wanted)?
             }
         };
@@ -322,12 +328,15 @@ impl PageHeap {
     /// A new region of at least `bytes`. What is left of the one before stays reserved, and costs nothing.
     fn reserve<'a>(&mut self, bytes: usize) -> Option<&'a mut Region> {
         let align = memory::page_bytes().max(PAGE_BYTES);
-        let mut size = REGION_BYTES.max(bytes.checked_add(align)?);
+        let last = self.regions().next().map_or(FIRST_REGION_BYTES / 2, |region| region.reserved_bytes);
+        let mut size = (last * 2).min(REGION_BYTES).max(bytes.checked_add(align)?);
         let start = loop {
-            match memory::reserve_inaccessible(size) {
-                Ok(start) => break start,
-                Err(_) if size / 2 >= bytes + align => size /= 2,
-                Err(_) => return None,
+            let reserved =
+                if memory::is_left(size + HEADROOM_BYTES) { memory::reserve_inaccessible(size).ok() } else { None };
+            match reserved {
+                Some(start) => break start,
+                None if size / 2 >= bytes + align => size /= 2,
+                None => return None,
             }
         };
         let first = start.next_multiple_of(align);

@@ -50,11 +50,25 @@ impl Heap {
     pub fn release(&self, max_bytes: usize, now_ns: u64) -> usize {
         let mut pacer = self.pacer.lock().unwrap_or_else(|e| e.into_inner());
         self.tidy();
+        let most = max_bytes.min(usize::try_from(pacer.allowed(now_ns)).unwrap_or(usize::MAX));
+        let released = self.release_pages(most);
+        pacer.tokens -= released as u64;
+        released
+    }
+
+    /// Gives all unused memory back to the system at once. Otherwise as `release`.
+    pub fn release_all(&self) -> usize {
+        let _pacer = self.pacer.lock().unwrap_or_else(|e| e.into_inner());
+        self.tidy();
+        self.tidy(); // the first call only notes what is not used
+        self.release_pages(usize::MAX)
+    }
+
+    fn release_pages(&self, most: usize) -> usize {
         // A page of the system that is larger than ours holds others of ours as well.
         if memory::page_bytes() > PAGE_BYTES {
             return 0;
         }
-        let most = max_bytes.min(usize::try_from(pacer.allowed(now_ns)).unwrap_or(usize::MAX));
         let mut released = 0;
         while most - released >= PAGE_BYTES {
             let pages = (most - released).min(PIECE_BYTES) >> PAGE_SHIFT;
@@ -64,7 +78,6 @@ impl Heap {
             released += span.bytes();
             self.pages.lock_counted().give_released(span);
         }
-        pacer.tokens -= released as u64;
         released
     }
 
