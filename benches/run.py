@@ -110,7 +110,9 @@ def reached(works: list[dict[str, Any]], found: dict[str, Any], tag: str) -> lis
         entries = found[work["name"]]
         ours = entries.get("gort", {})
         for name, bounds in work.get("reach", {}).items():
-            bound = bounds.get(tag, bounds["default"])
+            bound = bounds.get(tag, bounds.get("default"))
+            if bound is None:
+                continue
             other, _, figure = name.partition(".")  # "threads.p99_ms": that figure over threads'
             title, key, factor, more = OWN.get(
                 other, (f"{other} {figure}".strip(), figure or "median", 1.0, False)

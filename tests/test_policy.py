@@ -407,7 +407,7 @@ def test_a_reserved_goroutine_is_woken_at_once_by_a_channel_too():
             gort.go(hog).join()
             ch.send(None)
             g.join()
-            assert max(seen) < 100_000, seen
+            assert max(seen) < 500_000, seen  # a slice is some millions
         gort.run(main)
         """,
         GORT_SLICE="100",

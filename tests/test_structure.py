@@ -22,6 +22,7 @@ ORDER = (
     "_core",
     "_async",
     "boundary",
+    "memory",
     "threads",
     "chan",
     "policy",

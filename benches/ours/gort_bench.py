@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import perf_counter_ns as now
@@ -222,7 +223,8 @@ def skynet(n: int) -> int:
     return elapsed
 
 
-def parked(n: int) -> harness.Figures:
+def crowd(n: int, settle: Callable[[], object]) -> tuple[int, int, float]:
+    """Park n goroutines three calls deep, release them: ns in all, ns to release, bytes each."""
     gate, ready, done = gort.Chan(), gort.Chan(), gort.Chan(n)
 
     def three() -> int:
@@ -249,16 +251,34 @@ def parked(n: int) -> harness.Figures:
     base = n // 10
     start = now()
     fill(base)
+    settle()
     low = harness.memory_bytes()
     fill(n - base)
+    settle()
     high = harness.memory_bytes()
+    wake = now()
     gate.close()
     total = 0
     for _ in range(n):
         total += done.recv()
-    elapsed = now() - start
+    end = now()
     harness.check(total, 2 * n)
-    return elapsed, harness.slope(low, high, n - base)
+    return end - start, end - wake, harness.slope(low, high, n - base)
+
+
+def parked(n: int) -> harness.Figures:
+    elapsed, _, size = crowd(n, gort.gosched)
+    return elapsed, size
+
+
+def wake(n: int) -> harness.Figures:
+    _, elapsed, size = crowd(n, gort.gosched)
+    return elapsed, size
+
+
+def trimmed(n: int) -> harness.Figures:
+    _, elapsed, size = crowd(n, gort.memory.trim)
+    return elapsed, size
 
 
 def blocking(n: int) -> harness.Figures:
@@ -312,6 +332,8 @@ WORKLOADS = {
     "sieve": sieve,
     "skynet": skynet,
     "parked": parked,
+    "wake": wake,
+    "trimmed": trimmed,
     "blocking": blocking,
     "ticker": ticker,
     "import": import_,

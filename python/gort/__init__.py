@@ -20,7 +20,7 @@ from gort._supported import threads_wanted as _threads_wanted
 if _problem := _complaint():
     raise ImportError(_problem)
 
-from gort import boundary, chan, policy, runtime, sync, threads, time
+from gort import boundary, chan, memory, policy, runtime, sync, threads, time
 from gort._async import wait
 from gort._core import (
     Case,
@@ -100,6 +100,7 @@ __all__ = [
     "gosched_when",
     "lock_os_thread",
     "locked_os_thread",
+    "memory",
     "no_preempt",
     "num_goroutine",
     "once_func",

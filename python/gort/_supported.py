@@ -22,6 +22,7 @@ ENVIRONMENT = (
     "GORT_PY_INCLUDE",  # read when gort is built, harmless afterwards
     "GORT_SCHEDTRACE",
     "GORT_SEED",
+    "GORT_SHRINK",
     "GORT_SLICE",
     "GORT_STACK",
     "GORT_THREADS",

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -345,7 +346,8 @@ func two(gate chan int) int { return three(gate) + 1 }
 //go:noinline
 func one(gate chan int) int { return two(gate) + 1 }
 
-func parked(n int) (int64, float64) {
+// Nanoseconds in all and to release them, and bytes of each.
+func crowd(n int, settle func()) (int64, int64, float64) {
 	gate, ready, done := make(chan int), make(chan int), make(chan int, n)
 	body := func() {
 		ready <- 1
@@ -363,19 +365,22 @@ func parked(n int) (int64, float64) {
 	base := n / 10
 	start = time.Now()
 	fill(base)
+	settle()
 	low := memory()
 	fill(n - base)
+	settle()
 	high := memory()
+	wake := time.Now()
 	close(gate)
 	sum := 0
 	for i := 0; i < n; i++ {
 		sum += <-done
 	}
-	elapsed := since()
+	elapsed, woken := since(), time.Since(wake).Nanoseconds()
 	if sum != 2*n {
 		fail("parked: goroutines lost")
 	}
-	return elapsed, float64(high-low) / float64(n-base)
+	return elapsed, woken, float64(high-low) / float64(n-base)
 }
 
 func main() {
@@ -388,7 +393,7 @@ func main() {
 		for name := range works {
 			fmt.Print(name, " ")
 		}
-		fmt.Println("parked blocking ticker")
+		fmt.Println("parked wake trimmed blocking ticker")
 		return
 	}
 	if len(os.Args) == 2 && os.Args[1] == "--version" {
@@ -407,8 +412,15 @@ func main() {
 	if err != nil || n < 10 {
 		fail("N must be a number of at least 10")
 	}
-	if name == "parked" {
-		elapsed, size := parked(n)
+	if name == "parked" || name == "wake" || name == "trimmed" {
+		settle := func() {}
+		if name == "trimmed" {
+			settle = debug.FreeOSMemory
+		}
+		elapsed, woken, size := crowd(n, settle)
+		if name != "parked" {
+			elapsed = woken
+		}
 		fmt.Printf("{\"workload\": %q, \"n\": %d, \"ns_per_op\": %.2f, \"bytes\": %.1f}\n",
 			name, n, float64(elapsed)/float64(n), size)
 		return

@@ -325,3 +325,42 @@ fn test_forced_guard_the_kernel_has_not_is_an_error() {
     }
     assert!(run_child("test_forced_guard_the_kernel_has_not_is_an_error", "install").success());
 }
+
+/// Major and minor number of the kernel.
+fn kernel() -> (u32, u32) {
+    let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux");
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+#[test]
+fn test_emptied_slots_give_up_pages_and_tables_and_get_their_guards_again() {
+    if !is_child() {
+        let end = run_child("test_emptied_slots_give_up_pages_and_tables_and_get_their_guards_again", "install");
+        assert!(end.success(), "{end}");
+        return;
+    }
+    // A kernel without the advice has no such guards to take, nor stacks with them.
+    let depot = StackDepot::new(256 << 10, GuardMode::Install).expect("a depot");
+    let Ok(first) = depot.allocate() else { return };
+    let mut stacks: Vec<Stack> = (1..4096).map(|_| depot.allocate().expect("memory")).collect();
+    stacks.push(first);
+    stacks.iter().for_each(|stack| write(stack.top() - 8));
+    let full = used_bytes("VmPTE:");
+    let mut slots: Vec<(usize, usize)> = stacks.iter().enumerate().map(|(i, stack)| (stack.slot_start(), i)).collect();
+    let mut bared = 0;
+    // SAFETY: this test's stacks, which it does not read before it writes them again.
+    unsafe { depot.empty_slots(&mut slots, |_| bared += 1) };
+    assert_eq!(bared, stacks.len(), "eight slots fill a table, a slab has 64, and begins with one");
+    let freed = full - used_bytes("VmPTE:");
+    assert!(kernel() < (6, 14) || freed > 500 << 12, "512 tables of 4 KiB: {freed}");
+    for stack in &stacks {
+        assert!(depot.guard_again(stack));
+        // SAFETY: the end of a stack of this test's.
+        assert_eq!(unsafe { std::ptr::with_exposed_provenance::<u8>(stack.top() - 8).read() }, 0, "a new page");
+        assert!(is_readable(stack.base()));
+        for guarded in [stack.slot_start(), stack.base() - 1] {
+            assert!(!is_readable(guarded));
+        }
+    }
+}

@@ -12,6 +12,7 @@
 #include <Python.h>
 #if PY_VERSION_HEX < 0x030D0000
 #include <internal/pycore_runtime.h>
+#include <internal/pycore_frame.h>
 #include <internal/pycore_interp.h>
 #endif
 #include <dlfcn.h>
@@ -151,7 +152,7 @@ static void *take_arena(void *context, size_t bytes) {
 
 static void give_arena(void *context, void *start, size_t bytes) {
     if (((uintptr_t)start & 4095) != 0)
-        return; /* a root chunk: part of a stack */
+        return; /* a root chunk: part of an object of the runtime's */
     if (bytes == CHUNK_BYTES && kept_count < KEPT_CHUNKS)
         kept[kept_count++] = start;
     else
@@ -211,29 +212,118 @@ void gort_forget_states(void) {
     }
 }
 
-/* Makes the `chunk_bytes` at `top` the first data-stack chunk of a state that has none. Never page-aligned: the chunks that
+/* Makes the `chunk_bytes` at `place` the first data-stack chunk of a state that has none. Never page-aligned: the chunks that
  * CPython took itself are, and give_arena tells them by that when CPython gives back all that a deleted state has. */
-void gort_give_chunk(PyThreadState *t, uintptr_t top, size_t chunk_bytes) {
-    if ((top & 4095) == 0 || t->datastack_chunk != NULL)
+void gort_give_chunk(PyThreadState *t, uintptr_t place, size_t chunk_bytes) {
+    if (t->datastack_chunk != NULL)
         return;
-    _PyStackChunk *chunk = (_PyStackChunk *)top;
+    size_t shift = (place & 4095) == 0 ? 16 : 0;
+    place += shift;
+    chunk_bytes -= shift;
+    _PyStackChunk *chunk = (_PyStackChunk *)place;
     chunk->previous = NULL;
     chunk->size = chunk_bytes;
     chunk->top = 0;
     t->datastack_chunk = chunk;
     t->datastack_top = &chunk->data[1];
-    t->datastack_limit = (PyObject **)(top + chunk_bytes);
+    t->datastack_limit = (PyObject **)(place + chunk_bytes);
 }
 
-/* The state of a goroutine on the stack [base, top). Its first data-stack chunk is the `chunk_bytes` above `top`. */
-PyThreadState *gort_new_thread(uintptr_t base, uintptr_t top, size_t chunk_bytes) {
+/* Bytes of its first data-stack chunk that a state uses; SIZE_MAX: it has gone on in another one. */
+size_t gort_chunk_used(PyThreadState *t) {
+    _PyStackChunk *chunk = t->datastack_chunk;
+    if (chunk == NULL || chunk->previous != NULL || ((uintptr_t)chunk & 4095) == 0)
+        return SIZE_MAX;
+    return (size_t)((char *)t->datastack_top - (char *)chunk);
+}
+
+/* The interpreter's frames of a parked goroutine, as far as they, and what leads to them, may lie on its C stack: that of each
+ * entry into the evaluator since 3.12, before that the evaluator's own record. Who looks at the state (tracebacks, the collector of
+ * 3.14, py-spy) follows these pointers and reads what is there. */
+#if PY_VERSION_HEX >= 0x030D0000
+/* The second word in 3.13 to 3.15; gort_knows_frames looks whether it is. */
+#define PREVIOUS(frame) ((void **)(frame) + 1)
+/* f_frame of a frame object: behind the head and f_back. */
+#define FRAME_OF(object) (*(void **)((char *)(object) + sizeof(PyObject) + sizeof(void *)))
+#else
+#define PREVIOUS(frame) ((void **)&((_PyInterpreterFrame *)(frame))->previous)
+#endif
+
+#if PY_VERSION_HEX >= 0x030D0000
+/* Whether a frame would lie where frames of `t` do: on this stack above `here`, or in the newest chunk. */
+static int is_of(PyThreadState *t, void *frame, uintptr_t here) {
+    uintptr_t at = (uintptr_t)frame, chunk = (uintptr_t)t->datastack_chunk;
+    return at - here < (64 << 10) || (chunk != 0 && at - chunk < t->datastack_chunk->size);
+}
+
+/* Walks the caller's own frames both ways, by frame objects and by PREVIOUS: 1 if they agree, 0 if not, -1 if there are none. */
+static int compare_frames(void) {
+    PyThreadState *t = PyThreadState_Get();
+    PyFrameObject *object = PyThreadState_GetFrame(t);
+    if (object == NULL)
+        return -1;
+    uintptr_t here = (uintptr_t)&object;
+    void *frame = t->current_frame;
+    int right = FRAME_OF(object) == frame;
+    while (right && object != NULL) {
+        PyFrameObject *back = PyFrame_GetBack(object);
+        Py_DECREF(object);
+        void *expected = back == NULL ? NULL : FRAME_OF(back);
+        object = back;
+        frame = *PREVIOUS(frame);
+        /* Frames without an object lie between: of entries into the evaluator, on this stack, and of calls of classes. */
+        for (int i = 0; i < 3 && frame != expected && is_of(t, frame, here); i++)
+            frame = *PREVIOUS(frame);
+        right = frame == expected;
+    }
+    Py_XDECREF(object);
+    return right;
+}
+#endif
+
+/* Whether PREVIOUS is right, as far as it could be seen yet. GIL held. */
+int gort_knows_frames(void) {
+#if PY_VERSION_HEX >= 0x030D0000
+    static int known = -1;
+    if (known < 0)
+        known = compare_frames();
+    return known == 1;
+#else
+    return 1; /* finished releases, whose own headers say where it is */
+#endif
+}
+
+/* A pointer into the `bytes` that were at `from` points to where they are now. */
+static void follow(void **pointer, uintptr_t from, size_t bytes, uintptr_t to) {
+    if ((uintptr_t)*pointer - from < bytes)
+        *pointer = (void *)((uintptr_t)*pointer - from + to);
+}
+
+/* The bytes of a parked goroutine's C stack that were at `from` are at `to` now; both are readable. */
+void gort_stack_moved(PyThreadState *t, uintptr_t from, size_t bytes, uintptr_t to) {
+#if PY_VERSION_HEX >= 0x030D0000
+    void **frame = (void **)&t->current_frame;
+#else
+    follow((void **)&t->cframe, from, bytes, to);
+    void **frame = (void **)&t->cframe->current_frame;
+#endif
+    for (;;) {
+        follow(frame, from, bytes, to);
+        if (*frame == NULL)
+            return;
+        frame = PREVIOUS(*frame);
+    }
+}
+
+/* The state of a goroutine on the stack [base, top). Its first data-stack chunk is the `chunk_bytes` at `chunk`. */
+PyThreadState *gort_new_thread(uintptr_t base, uintptr_t top, uintptr_t chunk, size_t chunk_bytes) {
     PyThreadState *t = PyThreadState_New(PyInterpreterState_Get());
     if (t == NULL) {
         PyErr_Clear();
         return NULL;
     }
     mark_as_ours(t);
-    gort_give_chunk(t, top, chunk_bytes);
+    gort_give_chunk(t, chunk, chunk_bytes);
 #if PY_VERSION_HEX >= 0x030E0000
     static int (*protect)(PyThreadState *, void *, size_t);
     static int looked;

@@ -9,7 +9,7 @@
 use gort_core::boundary;
 use pyo3::ffi;
 use std::ffi::{CStr, c_int, c_void};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 /// Libraries that belong to the C run time: their frames hold nothing of a thread while they call back.
 const C_RUN_TIME: [&str; 9] =
@@ -75,6 +75,22 @@ impl Foreign {
 /// # Safety
 /// On the goroutine's stack, of which `[sp, top)` is in use.
 pub(crate) unsafe fn is_movable(sp: usize, top: usize) -> bool {
+    let foreign = foreign_now();
+    // SAFETY: the caller's promise.
+    !unsafe { looks_foreign(&foreign, sp, top) } || !walk(&foreign, top)
+}
+
+/// Whether a stack whose `[sp, top)` is in use, of a goroutine that is parked, shows no sign of foreign frames.
+///
+/// # Safety
+/// It is mapped, and nobody runs on it.
+pub(crate) unsafe fn is_plain(sp: usize, top: usize) -> bool {
+    // SAFETY: the caller's promise.
+    !unsafe { looks_foreign(&foreign_now(), sp, top) }
+}
+
+/// What is known of foreign code, of all libraries that are loaded.
+fn foreign_now() -> MutexGuard<'static, Foreign> {
     let mut foreign = FOREIGN.lock().unwrap_or_else(|e| e.into_inner());
     // SAFETY: the callbacks match their arguments.
     unsafe {
@@ -90,13 +106,18 @@ pub(crate) unsafe fn is_movable(sp: usize, top: usize) -> bool {
             *foreign = Foreign { loads, ranges };
         }
     }
-    let (Some(&(low, _)), Some(&(_, high))) = (foreign.ranges.first(), foreign.ranges.last()) else { return true };
-    let looks_foreign = (sp..top).step_by(size_of::<usize>()).any(|at| {
+    foreign
+}
+
+/// # Safety
+/// `[sp, top)` is mapped stack.
+unsafe fn looks_foreign(foreign: &Foreign, sp: usize, top: usize) -> bool {
+    let (Some(&(low, _)), Some(&(_, high))) = (foreign.ranges.first(), foreign.ranges.last()) else { return false };
+    (sp..top).step_by(size_of::<usize>()).any(|at| {
         // SAFETY: inside the stack. Volatile: dead words are read as well.
         let word = unsafe { std::ptr::with_exposed_provenance::<usize>(at).read_volatile() };
         (low..high).contains(&word) && foreign.has(word)
-    });
-    !looks_foreign || !walk(&foreign, top)
+    })
 }
 
 /// A walk over the caller's frames up to `top`.

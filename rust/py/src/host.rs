@@ -51,8 +51,11 @@ unsafe fn take_gil(t: *mut ffi::PyThreadState) {
 }
 
 unsafe extern "C" {
-    fn gort_new_thread(base: usize, top: usize, chunk_bytes: usize) -> *mut ffi::PyThreadState;
-    fn gort_give_chunk(t: *mut ffi::PyThreadState, top: usize, chunk_bytes: usize);
+    fn gort_new_thread(base: usize, top: usize, chunk: usize, chunk_bytes: usize) -> *mut ffi::PyThreadState;
+    fn gort_give_chunk(t: *mut ffi::PyThreadState, chunk: usize, chunk_bytes: usize);
+    fn gort_stack_moved(t: *mut ffi::PyThreadState, from: usize, bytes: usize, to: usize);
+    pub(crate) fn gort_knows_frames() -> i32;
+    fn gort_chunk_used(t: *mut ffi::PyThreadState) -> usize;
     fn gort_new_home() -> *mut ffi::PyThreadState;
     pub(crate) fn gort_forget_states();
     pub(crate) fn gort_keep_chunks();
@@ -85,9 +88,8 @@ unsafe extern "C" {
     pub(crate) fn gort_raise(value: *mut ffi::PyObject);
 }
 
-/// Bytes of a goroutine's first data-stack chunk, which lies above its stack: about eight small frames. Deeper code goes on
-/// in CPython's own 16 KiB.
-const ROOT_CHUNK_BYTES: usize = 960;
+/// Bytes of a goroutine's first data-stack chunk: from three small frames to eight. Deeper code goes on in CPython's own 16 KiB.
+const ROOT_CHUNK_BYTES: (usize, usize) = (384, 960);
 
 /// The same for a thread that is a goroutine, below whose code lie four frames of `threading`'s.
 const THREAD_CHUNK_BYTES: usize = 1472;
@@ -95,18 +97,33 @@ const THREAD_CHUNK_BYTES: usize = 1472;
 /// Thread states made here, for telling plain threads' from ours. GIL held at every change.
 pub(crate) static OUR_STATES: AtomicIsize = AtomicIsize::new(0);
 
-unsafe fn new_thread(base: usize, top: usize) -> HostThread {
+unsafe fn new_thread(base: usize, top: usize, header: usize, bytes: usize) -> HostThread {
     // SAFETY: GIL held by the core's contract.
-    let state = unsafe { gort_new_thread(base, top, ROOT_CHUNK_BYTES) };
+    let state = unsafe { gort_new_thread(base, top, header, bytes) };
     if !state.is_null() {
         OUR_STATES.fetch_add(1, Ordering::Relaxed);
     }
     state.cast()
 }
 
-unsafe fn give_header(thread: HostThread, top: usize) {
+unsafe fn give_header(thread: HostThread, header: usize, bytes: usize) {
     // SAFETY: the state of a thread that has not begun, by the core's contract; the GIL is held.
-    unsafe { gort_give_chunk(thread.cast(), top, THREAD_CHUNK_BYTES) }
+    unsafe { gort_give_chunk(thread.cast(), header, bytes) }
+}
+
+unsafe fn header_used(thread: HostThread) -> usize {
+    // SAFETY: the state of a parked goroutine; the GIL is held.
+    unsafe { gort_chunk_used(thread.cast()) }
+}
+
+unsafe fn may_move_stack(_thread: HostThread, sp: usize, top: usize) -> bool {
+    // SAFETY: a parked goroutine's stack, by the core's contract; the GIL is held.
+    unsafe { gort_knows_frames() != 0 && frames::is_plain(sp, top) }
+}
+
+unsafe fn stack_moved(thread: HostThread, from: usize, bytes: usize, to: usize) {
+    // SAFETY: both are readable, by the core's contract; the GIL is held.
+    unsafe { gort_stack_moved(thread.cast(), from, bytes, to) }
 }
 
 unsafe fn delete_thread(thread: HostThread) {
@@ -304,6 +321,7 @@ pub(crate) static HOST: Host = Host {
     header_bytes: ROOT_CHUNK_BYTES,
     thread_header_bytes: THREAD_CHUNK_BYTES,
     give_header,
+    header_used,
     new_thread,
     delete_thread,
     new_home,
@@ -324,6 +342,8 @@ pub(crate) static HOST: Host = Host {
     hurry,
     end_hurry,
     is_movable: frames::is_movable,
+    may_move_stack,
+    stack_moved,
     run: task::run,
     start_failed: task::start_failed,
     signals_pending,

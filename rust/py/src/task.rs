@@ -132,7 +132,11 @@ unsafe fn place(g: *mut Goroutine, obj: *mut GoObject, asked: Place) {
     // SAFETY: GIL held; both are the caller's, and the running goroutine is alive.
     unsafe {
         let parent = sched::caller();
-        if !parent.is_null() && (*parent).entity.is_inherited() {
+        let inherits = !parent.is_null() && (*parent).entity.is_inherited();
+        if inherits || asked.priority.is_some() || !asked.group.is_null() {
+            (*runtime_or_null()).use_entities();
+        }
+        if inherits {
             (*g).entity.priority = (*parent).entity.priority;
             if !(*parent).task.is_null() && (*parent).body.is_none() {
                 (*obj).group = ffi::Py_XNewRef((*(*parent).task.cast::<GoObject>()).group);

@@ -106,10 +106,10 @@ pub(super) fn is_main(g: *mut Goroutine) -> bool {
 pub(super) unsafe fn table_of<'a>(g: *mut Goroutine) -> &'a mut Table {
     // SAFETY: the caller's promise; null or made here.
     unsafe {
-        if (*g).locals.is_null() {
-            (*g).locals = Box::into_raw(Box::new(Table::default())).cast();
+        if (*(*g).bundle).locals.is_null() {
+            (*(*g).bundle).locals = Box::into_raw(Box::new(Table::default())).cast();
         }
-        &mut *(*g).locals.cast::<Table>()
+        &mut *(*(*g).bundle).locals.cast::<Table>()
     }
 }
 
@@ -118,7 +118,7 @@ pub(super) unsafe extern "C" fn pthread_getspecific(key: pthread_key_t) -> *mut 
     // SAFETY: the table is this goroutine's; the original as called.
     unsafe {
         let Some((g, has_thread)) = running() else { return original::pthread_getspecific::call(key) };
-        let table = (*g).locals.cast::<Table>().as_mut();
+        let table = (*(*g).bundle).locals.cast::<Table>().as_mut();
         match table.and_then(|table| table.find(key)) {
             Some(entry) => entry.value,
             None if has_thread => original::pthread_getspecific::call(key),
@@ -194,7 +194,7 @@ pub(super) unsafe fn drop_table(g: *mut Goroutine) {
         // Destructors find the values of all keys but their own, and may set more.
         for at in 0.. {
             // SAFETY: the table is this goroutine's, and is not borrowed while a destructor runs.
-            let table = unsafe { &mut *(*g).locals.cast::<Table>() };
+            let table = unsafe { &mut *(*(*g).bundle).locals.cast::<Table>() };
             let Some(entry) = table.entries.get_mut(at) else { break };
             let key = entry.key;
             if entry.value.is_null() || !entry.is_of(key) {
@@ -213,5 +213,5 @@ pub(super) unsafe fn drop_table(g: *mut Goroutine) {
         }
     }
     // SAFETY: made by `table_of`; nobody else has it.
-    unsafe { drop(Box::from_raw(std::mem::replace(&mut (*g).locals, ptr::null_mut()).cast::<Table>())) };
+    unsafe { drop(Box::from_raw(std::mem::replace(&mut (*(*g).bundle).locals, ptr::null_mut()).cast::<Table>())) };
 }

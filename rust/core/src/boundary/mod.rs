@@ -88,7 +88,7 @@ fn runtime() -> Option<&'static Runtime> {
 unsafe fn at_end(g: *mut Goroutine) {
     // SAFETY: the caller's promise.
     unsafe {
-        if !(*g).locals.is_null() {
+        if !(*(*g).bundle).locals.is_null() {
             keys::drop_table(g);
         }
         if (*(*g).bundle).wired != 0 {

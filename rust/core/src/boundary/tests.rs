@@ -30,7 +30,7 @@ struct State {
 static ATTACHED: AtomicUsize = AtomicUsize::new(0);
 static DETACHED: AtomicUsize = AtomicUsize::new(0);
 
-unsafe fn new_thread(_base: usize, _top: usize) -> HostThread {
+unsafe fn new_thread(_base: usize, _top: usize, _header: usize, _bytes: usize) -> HostThread {
     ptr::from_mut(Box::leak(Box::new(State { attached: AtomicBool::new(true) }))).cast()
 }
 

@@ -307,7 +307,8 @@ pub(super) unsafe extern "C" fn before_exit(result: usize) -> usize {
                     ((*m).rt.host.detach)(host);
                 }
                 end(g, ptr::with_exposed_provenance_mut(result));
-                // Its state stays in the host's list, as a thread's does that ends so, with frames in the stack's header.
+                // Its state stays in the host's list, as a thread's does that ends so, with frames in its header and on its
+                // stack.
                 (*(*g).bundle).stack = None;
                 sched::machine::exit_for_good(g);
             }

@@ -1,16 +1,48 @@
 //! Send and receive that wait.
 //!
-//! Wait, node and slot are on the waiter's own stack. Others reach them through the node only, so the waiter reads the
-//! slot back through the pointer the node has, after it was woken. Nothing with a destructor of its own lives over the
+//! Wait, node and slot lie beside the waiter's stack if it is a goroutine. Others reach them through the node only, and the waiter
+//! reads the slot back after it was woken. Nothing with a destructor of its own lives over the
 //! park: a host may end the thread there.
 
 use super::{Chan, RecvError, SendError, ready};
 use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortGuard;
 use crate::sched::{self, Runtime};
-use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
 
 use super::state::State;
+
+/// A wait in the queue of a channel.
+struct Standing<T> {
+    wait: Wait,
+    node: Node,
+    slot: Option<T>,
+}
+
+/// Which queue of a channel.
+#[derive(Clone, Copy)]
+enum Side {
+    Sender,
+    Receiver,
+}
+
+impl Side {
+    #[inline(always)]
+    fn queue<T>(self, state: &mut State<T>) -> &mut WaitQueue {
+        match self {
+            Self::Sender => &mut state.senders,
+            Self::Receiver => &mut state.receivers,
+        }
+    }
+
+    #[inline(always)]
+    fn reason(self) -> Reason {
+        match self {
+            Self::Sender => Reason::ChanSend,
+            Self::Receiver => Reason::ChanReceive,
+        }
+    }
+}
 
 impl<T> Chan<T> {
     /// Sends; parks until a receiver or room takes the value, at the latest until `deadline_ns`.
@@ -26,13 +58,7 @@ impl<T> Chan<T> {
                 return other.map(ready);
             }
         };
-        let slot = UnsafeCell::new(Some(value));
-        let outcome = self.wait_in(rt, state, |s| &mut s.senders, &slot, Reason::ChanSend, deadline_ns);
-        match (outcome, slot.into_inner()) {
-            (Outcome::Delivered, _) | (_, None) => Ok(()),
-            (Outcome::Closed, Some(value)) => Err(SendError::Closed(value)),
-            (other, Some(value)) => Err(SendError::Ended(value, other)),
-        }
+        self.send_later(rt, state, value, deadline_ns)
     }
 
     /// Receives; parks until there is a value or the channel is closed, at the latest until `deadline_ns`.
@@ -46,40 +72,103 @@ impl<T> Chan<T> {
             ready(readied);
             return value.ok_or(RecvError::Closed);
         }
-        let slot = UnsafeCell::new(None);
-        let outcome = self.wait_in(rt, state, |s| &mut s.receivers, &slot, Reason::ChanReceive, deadline_ns);
-        match (outcome, slot.into_inner()) {
+        self.recv_later(rt, state, deadline_ns)
+    }
+
+    // The parts that wait have frames of their own: those of the parts that do not would lie below them for as long.
+
+    #[inline(never)]
+    fn send_later(
+        &self,
+        rt: &'static Runtime,
+        state: ShortGuard<'_, State<T>>,
+        value: T,
+        deadline_ns: Option<u64>,
+    ) -> Result<(), SendError<T>> {
+        match self.wait_in(rt, state, Side::Sender, Some(value), deadline_ns) {
+            (Outcome::Delivered, _) | (_, None) => Ok(()),
+            (Outcome::Closed, Some(value)) => Err(SendError::Closed(value)),
+            (other, Some(value)) => Err(SendError::Ended(value, other)),
+        }
+    }
+
+    #[inline(never)]
+    fn recv_later(
+        &self,
+        rt: &'static Runtime,
+        state: ShortGuard<'_, State<T>>,
+        deadline_ns: Option<u64>,
+    ) -> Result<T, RecvError> {
+        match self.wait_in(rt, state, Side::Receiver, None, deadline_ns) {
             (_, Some(value)) => Ok(value),
             (Outcome::Closed | Outcome::Delivered, None) => Err(RecvError::Closed),
             (other, None) => Err(RecvError::Ended(other)),
         }
     }
 
-    /// Joins a queue of `state`, releases the lock and parks. On return the wait is over and stands in no queue.
+    /// Joins a queue of `state`, releases the lock and parks. On return the wait is over and stands in no queue. Gives what is in the
+    /// slot then, where there was `value`.
     #[inline(always)]
     fn wait_in(
         &self,
         rt: &'static Runtime,
-        mut state: ShortGuard<'_, State<T>>,
-        queue: impl Fn(&mut State<T>) -> &mut WaitQueue,
-        slot: &UnsafeCell<Option<T>>,
-        reason: Reason,
+        state: ShortGuard<'_, State<T>>,
+        side: Side,
+        value: Option<T>,
         deadline_ns: Option<u64>,
-    ) -> Outcome {
-        let mut wait = Wait::new();
-        wait.is_durable = self.bubble != 0;
-        sched::announce(&mut wait);
-        let mut node = Node::new(&raw mut wait, slot.get().cast());
-        let place = &raw mut node;
-        // SAFETY: the node stays on this stack until it is unlinked, by the claimer or below.
-        unsafe { queue(&mut state).push_back(place) };
-        drop(state);
-        // SAFETY: announced above, while nobody could find it; no lock is held.
-        let outcome = unsafe { sched::block(rt, &mut wait, reason, deadline_ns) };
-        if !matches!(outcome, Outcome::Delivered | Outcome::Closed) {
-            // SAFETY: the node is live, and linked here if anywhere.
-            unsafe { queue(&mut self.state.lock()).remove(place) };
+    ) -> (Outcome, Option<T>) {
+        let place = sched::place_to_wait::<Standing<T>>();
+        if place.is_null() {
+            return self.wait_on_thread(rt, state, side, value, deadline_ns);
         }
-        outcome
+        // SAFETY: the place is this goroutine's to the end of the call.
+        unsafe { self.wait_at(place, rt, state, side, value, deadline_ns) }
+    }
+
+    /// Out of line: its place would be a part of every goroutine's stack.
+    #[cold]
+    #[inline(never)]
+    fn wait_on_thread(
+        &self,
+        rt: &'static Runtime,
+        state: ShortGuard<'_, State<T>>,
+        side: Side,
+        value: Option<T>,
+        deadline_ns: Option<u64>,
+    ) -> (Outcome, Option<T>) {
+        let mut local = MaybeUninit::uninit();
+        // SAFETY: room for one, to the end of the call.
+        unsafe { self.wait_at(local.as_mut_ptr(), rt, state, side, value, deadline_ns) }
+    }
+
+    /// # Safety
+    /// `place` is the caller's to the end of the call.
+    #[inline(always)]
+    unsafe fn wait_at(
+        &self,
+        place: *mut Standing<T>,
+        rt: &'static Runtime,
+        mut state: ShortGuard<'_, State<T>>,
+        side: Side,
+        value: Option<T>,
+        deadline_ns: Option<u64>,
+    ) -> (Outcome, Option<T>) {
+        // SAFETY: the caller's promise; the slot is read once. The node stays in place until it is unlinked, by the claimer or below.
+        // Announced while nobody could find it; no lock is held over the park.
+        unsafe {
+            let (wait, node, slot) = (&raw mut (*place).wait, &raw mut (*place).node, &raw mut (*place).slot);
+            slot.write(value);
+            wait.write(Wait::new());
+            (*wait).is_durable = self.bubble != 0;
+            sched::announce(&mut *wait);
+            node.write(Node::new(wait, slot.cast()));
+            side.queue(&mut state).push_back(node);
+            drop(state);
+            let outcome = sched::block(rt, &mut *wait, side.reason(), deadline_ns);
+            if !matches!(outcome, Outcome::Delivered | Outcome::Closed) {
+                side.queue(&mut self.state.lock()).remove(node);
+            }
+            (outcome, slot.read())
+        }
     }
 }

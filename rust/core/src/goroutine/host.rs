@@ -21,16 +21,18 @@ pub enum Standing {
 pub struct Host {
     /// One lock serialises all goroutine code (the GIL): see `primitive::exclusive`.
     pub exclusive: bool,
-    /// Bytes directly above the top of each goroutine's stack that are the host's as long as the state of `new_thread`
-    /// lives: the page is touched anyway. A multiple of 64, of a KiB at most: the colours count on the rest.
-    pub header_bytes: usize,
-    /// The same for a goroutine that is a thread of the host's, as long as its stack is in use; two KiB at most, for its code
-    /// touches a second page in any case.
+    /// Bytes beside each bundle that are the host's as long as the state of `new_thread` lives, a multiple of 64: the least and
+    /// the most it can use. How many it gets follows what others use (`sched::shrink`).
+    pub header_bytes: (usize, usize),
+    /// The same for a goroutine that is a thread of the host's.
     pub thread_header_bytes: usize,
-    /// Gives the state of such a thread, which nobody attached yet, the header above `top`. Host attached.
-    pub give_header: unsafe fn(thread: HostThread, top: usize),
-    /// A thread state for a goroutine on the stack `[base, top)`; null when memory is refused. Host attached.
-    pub new_thread: unsafe fn(base: usize, top: usize) -> HostThread,
+    /// Gives the state of such a thread, which nobody attached yet, its header. Host attached.
+    pub give_header: unsafe fn(thread: HostThread, header: usize, bytes: usize),
+    /// Bytes of its header that a goroutine with this state, which is parked, uses; `usize::MAX` if it needs more than it has.
+    /// Host attached.
+    pub header_used: unsafe fn(HostThread) -> usize,
+    /// A thread state for a goroutine on the stack `[base, top)`, with its header; null when memory is refused. Host attached.
+    pub new_thread: unsafe fn(base: usize, top: usize, header: usize, bytes: usize) -> HostThread,
     /// Deletes a state that is not current. Host attached on another state.
     pub delete_thread: unsafe fn(HostThread),
     /// The home state of the calling OS thread, made detached; null when refused. No state is current.
@@ -73,6 +75,11 @@ pub struct Host {
     /// Whether the calling goroutine, on whose stack `[sp, top)` is in use, may go on on another OS thread: nothing there
     /// belongs to this one. Host attached.
     pub is_movable: unsafe fn(sp: usize, top: usize) -> bool,
+    /// Whether the bytes of a parked goroutine's stack `[sp, top)` may lie elsewhere until it runs: nobody but its own frames and
+    /// `stack_moved` knows their addresses. Host attached.
+    pub may_move_stack: unsafe fn(thread: HostThread, sp: usize, top: usize) -> bool,
+    /// Those that were at `from` are at `to` now, both readable: whoever looks at the state finds them there. Host attached.
+    pub stack_moved: unsafe fn(thread: HostThread, from: usize, bytes: usize, to: usize),
     /// Runs the goroutine's function on its own stack; returns `true` when its thread state may serve another goroutine.
     pub run: unsafe extern "C-unwind" fn(*mut Goroutine) -> bool,
     /// The goroutine could not start: no memory for its stack or state. Host attached; must not park.
@@ -96,14 +103,17 @@ pub struct Host {
     pub return_thread: unsafe fn(*mut u8),
 }
 
-unsafe fn null_new_thread(_base: usize, _top: usize) -> HostThread {
+unsafe fn null_new_thread(_base: usize, _top: usize, _header: usize, _bytes: usize) -> HostThread {
     ptr::dangling_mut()
 }
 unsafe fn null_home() -> HostThread {
     ptr::dangling_mut()
 }
 unsafe fn null_thread(_thread: HostThread) {}
-unsafe fn null_header(_thread: HostThread, _top: usize) {}
+unsafe fn null_header(_thread: HostThread, _header: usize, _bytes: usize) {}
+unsafe fn null_used(_thread: HostThread) -> usize {
+    0
+}
 unsafe fn null_switch(_from: HostThread, _to: HostThread) {}
 unsafe fn null_is_detached(_thread: HostThread) -> bool {
     false
@@ -121,6 +131,10 @@ unsafe fn null_restore_recursion(_thread: HostThread, _taken: i32) {}
 unsafe fn null_movable(_sp: usize, _top: usize) -> bool {
     true
 }
+unsafe fn null_may_move(_thread: HostThread, _sp: usize, _top: usize) -> bool {
+    true
+}
+unsafe fn null_stack_moved(_thread: HostThread, _from: usize, _bytes: usize, _to: usize) {}
 unsafe fn null_fail(_g: *mut Goroutine) {}
 unsafe fn null_moved() {}
 unsafe fn null_ends(_take: bool) -> bool {
@@ -157,9 +171,10 @@ unsafe extern "C-unwind" fn null_run(g: *mut Goroutine) -> bool {
 pub const fn null_host() -> Host {
     Host {
         exclusive: false,
-        header_bytes: 0,
+        header_bytes: (0, 0),
         thread_header_bytes: 0,
         give_header: null_header,
+        header_used: null_used,
         new_thread: null_new_thread,
         delete_thread: null_thread,
         new_home: null_home,
@@ -180,6 +195,8 @@ pub const fn null_host() -> Host {
         hurry: null_thread,
         end_hurry: null_moved,
         is_movable: null_movable,
+        may_move_stack: null_may_move,
+        stack_moved: null_stack_moved,
         run: null_run,
         start_failed: null_fail,
         signals_pending: null_false,

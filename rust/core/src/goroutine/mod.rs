@@ -27,6 +27,10 @@ use crate::stack::Stack;
 use crate::sys::scheduling::Scheduling;
 use crate::sys::signal::Mask;
 use host::HostThread;
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+#[cfg(not(model))]
+use std::mem::offset_of;
 use waiter::Wait;
 
 /// The soft guard of one stack. Touched by the thread that runs on the stack, and by its signal handler.
@@ -60,6 +64,8 @@ pub struct Bundle {
     pub away_on: *mut u8,
     /// The size its stack was asked for with, at most 1 GiB; 0 for the runtime's own.
     pub stack_bytes: u32,
+    /// Bytes of the object that it and the host's header are.
+    pub block_bytes: u32,
     /// A thread of the host's (`boundary::threads`): its state is whatever is current when it parks.
     pub is_thread: bool,
     /// That, before its first run.
@@ -76,7 +82,44 @@ pub struct Bundle {
     pub bound: bool,
     /// Set at a goroutine's end when the host's state may not serve another goroutine.
     pub spoiled: bool,
+    /// What C code keeps for its goroutine (`boundary::keys`), or null.
+    pub locals: *mut u8,
+    /// The longest time its goroutine kept the host's lock while an M waited for it to preempt it, ns; 0: never for long.
+    pub kept_lock_ns: AtomicU64,
+    /// While it is not 0 its goroutine is not preempted.
+    pub no_preempt: u32,
+    /// How often its goroutine went on on another M than before.
+    pub migrations: u32,
+    /// Whether its pages are wanted: see [`Rest`]. Not `Awake` until the goroutine runs again.
+    pub rest: Rest,
+    /// Where the used part of its stack is kept while `rest` says `Saved`.
+    pub saved: *mut u8,
+    /// What one wait needs that others reach: see [`Bundle::place`].
+    pub place: Place,
 }
+
+/// How long a goroutine has been parked, as `sched::shrink` sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rest {
+    /// It has run since the last look.
+    #[default]
+    Awake,
+    /// It was parked then.
+    Parked,
+    /// Pages below its stack pointer are given back.
+    Trimmed,
+    /// So are those of its stack, whose bytes are in `saved`.
+    Saved,
+    /// So are the stack's guards and page table.
+    Bared,
+}
+
+/// Bytes for a wait, a node and a slot for a value of two words.
+const PLACE_BYTES: usize = 144;
+
+/// Memory for what a wait needs; [`Bundle::place`].
+#[repr(C, align(16))]
+pub struct Place(UnsafeCell<MaybeUninit<[u8; PLACE_BYTES]>>);
 
 impl Bundle {
     /// A bundle whose goroutine runs on the stack of the calling thread, which reaches up to `top`, and has its identity.
@@ -92,6 +135,7 @@ impl Bundle {
             movable_at: [0; 4],
             away_on: std::ptr::null_mut(),
             stack_bytes: 0,
+            block_bytes: 0,
             is_thread: false,
             starts_detached: false,
             wired: 0,
@@ -100,11 +144,34 @@ impl Bundle {
             scheduling_before: None,
             bound: false,
             spoiled: false,
+            locals: std::ptr::null_mut(),
+            kept_lock_ns: AtomicU64::new(0),
+            no_preempt: 0,
+            migrations: 0,
+            rest: Rest::Awake,
+            saved: std::ptr::null_mut(),
+            place: Place(UnsafeCell::new(MaybeUninit::uninit())),
         }
     }
 
     /// Mark in `visible_host`: the state may be deleted at any moment.
     pub const MAY_BE_GONE: usize = 1;
+
+    /// Room for a `T` beside the stack, so that a goroutine that waits there may have its stack saved (`sched::shrink`); null if
+    /// it is too large. One wait at a time uses it.
+    pub fn place<T>(&self) -> *mut T {
+        if size_of::<T>() <= PLACE_BYTES && align_of::<T>() <= 16 {
+            self.place.0.get().cast()
+        } else {
+            std::ptr::null_mut()
+        }
+    }
+
+    /// Whether that room holds what is at `address`.
+    pub fn holds<T>(&self, address: *const T) -> bool {
+        let start = self.place.0.get().addr();
+        (start..start + PLACE_BYTES).contains(&address.addr())
+    }
 
     /// What sysmon is shown of the state.
     #[inline]
@@ -134,12 +201,20 @@ pub struct InBubble {
     pub blocked: Blocked,
 }
 
-/// A goroutine descriptor.
+/// A goroutine descriptor: two cache lines. One that is started and ends without waiting touches the first only.
+#[repr(C, align(64))]
 pub struct Goroutine {
     /// See [`status`].
     pub status: AtomicU32,
     /// Why it is parked: a [`waiter::Reason`].
     pub reason: AtomicU8,
+    /// [`Goroutine::ASKED_TO_END`] once a cancellation is asked for and not yet delivered; [`Goroutine::ENDS_SOON`] once the
+    /// host was told to raise it, which it has done by now, or not; else 0.
+    pub cancel_requested: AtomicU32,
+    /// Virtual bytes of the stack it asked for; 0 takes the runtime's.
+    pub stack_bytes: u32,
+    /// The bubble it is in.
+    pub bubble: InBubble,
     /// Unique for the life of the process; 1 is the main goroutine.
     pub id: u64,
     /// Null until the first run and after the end.
@@ -147,32 +222,21 @@ pub struct Goroutine {
     /// The host's object for this goroutine.
     pub task: *mut u8,
     /// The M it last ran on, null before its first run; for the main goroutine always M 0, with [`Goroutine::AWAY`] set
-    /// after it ran elsewhere. An M that this is not asks before it runs this goroutine (`sched::mail`).
+    /// after it ran elsewhere. An M that this is not asks before it runs this goroutine (`sched::mail`). In the free list, which
+    /// is next.
     pub home: *mut u8,
     /// What it runs; `None`: the host's `run`.
     pub body: Option<unsafe extern "C-unwind" fn(*mut Goroutine) -> bool>,
-    /// What C code keeps for it (`boundary::keys`), or null.
-    pub locals: *mut u8,
-    /// Virtual bytes of the stack it asked for; 0 takes the runtime's.
-    pub stack_bytes: u32,
     /// The wait it is blocked in, for cancellation; null while it runs.
     pub wait: AtomicPtr<Wait>,
-    /// [`Goroutine::ASKED_TO_END`] once a cancellation is asked for and not yet delivered; [`Goroutine::ENDS_SOON`] once the
-    /// host was told to raise it, which it has done by now, or not; else 0.
-    pub cancel_requested: AtomicU32,
-    /// The longest time it kept the host's lock while an M waited for it to preempt it, ns; 0: never for long.
-    pub kept_lock_ns: AtomicU64,
-    /// While it is not 0 the goroutine is not preempted.
-    pub no_preempt: AtomicU32,
-    /// The bubble it is in.
-    pub bubble: InBubble,
-    /// How it stands with the policies.
-    pub entity: SchedEntity,
-    /// The runtime, for threads that are no M.
+    /// The runtime, for threads that are no M. The same for good.
     pub runtime: *const u8,
-    /// Link of the free list.
-    pub next_free: *mut Goroutine,
+    /// How it stands with the policies. As new while nobody uses those.
+    pub entity: SchedEntity,
 }
+
+#[cfg(not(model))]
+const _: () = assert!(size_of::<Goroutine>() == 128 && offset_of!(Goroutine, wait) == 64);
 
 impl Goroutine {
     /// Value of `cancel_requested`.

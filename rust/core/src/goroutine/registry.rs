@@ -6,7 +6,7 @@ use crate::primitive::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Orderi
 use crate::primitive::exclusive::{ShortLock, add_u64};
 use std::ptr;
 
-/// Descriptors per slab: 256 of about 100 bytes, one allocation; two in a model, which knows only so many atomics.
+/// Descriptors per slab: 256 of 128 bytes, one allocation; two in a model, which knows only so many atomics.
 const SLAB: usize = if cfg!(model) { 2 } else { 256 };
 
 struct FreeList(*mut Goroutine);
@@ -53,7 +53,7 @@ impl Registry {
         let mut free = self.free.lock();
         while free.0.is_null() {
             drop(free);
-            if !self.grow(&room) {
+            if !self.grow(runtime, &room) {
                 return ptr::null_mut();
             }
             free = self.free.lock();
@@ -61,19 +61,15 @@ impl Registry {
         let g = free.0;
         // SAFETY: a descriptor on the free list belongs to the list, and now to this caller.
         unsafe {
-            free.0 = (*g).next_free;
+            free.0 = (*g).home.cast();
             drop(free);
             (*g).id = add_u64(&self.next_id, 1);
             (*g).task = task;
-            (*g).runtime = runtime;
             (*g).bundle = ptr::null_mut();
             (*g).home = ptr::null_mut();
             (*g).stack_bytes = 0;
             (*g).body = None;
             (*g).cancel_requested.store(0, Ordering::Relaxed);
-            (*g).no_preempt.store(0, Ordering::Relaxed);
-            (*g).kept_lock_ns.store(0, Ordering::Relaxed);
-            (*g).entity = SchedEntity::new();
             (*g).status.store(status::RUNNABLE, Ordering::Relaxed);
         }
         add_u64(&self.live, 1);
@@ -91,7 +87,7 @@ impl Registry {
         unsafe {
             (*g).task = ptr::null_mut();
             (*g).status.store(status::FREE, Ordering::Relaxed);
-            (*g).next_free = free.0;
+            (*g).home = free.0.cast();
         }
         free.0 = g;
         drop(free);
@@ -121,6 +117,19 @@ impl Registry {
         }
     }
 
+    /// How many slabs there are.
+    pub fn slab_count(&self) -> usize {
+        self.slabs.lock().unwrap_or_else(|e| e.into_inner()).len()
+    }
+
+    /// Calls `f` for each descriptor of the slab of this number, in use or not; `false`: there are not so many slabs.
+    pub fn each_of_slab(&self, slab: usize, mut f: impl FnMut(&Goroutine)) -> bool {
+        let slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(slab) = slabs.get(slab) else { return false };
+        slab.iter().for_each(&mut f);
+        true
+    }
+
     /// In a forked child: there is no goroutine but `survivor`, which may be null. Descriptors of the others stay where they
     /// are and serve nobody again: who knew them still does. The host's lock is held, and there is one thread.
     pub fn keep_only(&self, survivor: *mut Goroutine) {
@@ -133,7 +142,7 @@ impl Registry {
 
     /// More descriptors; `false`: there is no memory, or no room.
     #[cold]
-    fn grow(&self, room: impl Fn(usize) -> bool) -> bool {
+    fn grow(&self, runtime: *const u8, room: impl Fn(usize) -> bool) -> bool {
         let mut slab = Vec::new();
         let mut slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
         let refused = slab.try_reserve_exact(SLAB).is_err() || slabs.try_reserve(1).is_err();
@@ -143,21 +152,17 @@ impl Registry {
         slab.extend((0..SLAB).map(|_| Goroutine {
             status: AtomicU32::new(status::FREE),
             reason: AtomicU8::new(0),
+            cancel_requested: AtomicU32::new(0),
+            stack_bytes: 0,
+            bubble: InBubble::default(),
             id: 0,
             bundle: ptr::null_mut(),
             task: ptr::null_mut(),
             home: ptr::null_mut(),
-            stack_bytes: 0,
             body: None,
-            locals: ptr::null_mut(),
             wait: AtomicPtr::new(ptr::null_mut()),
-            cancel_requested: AtomicU32::new(0),
-            no_preempt: AtomicU32::new(0),
-            kept_lock_ns: AtomicU64::new(0),
-            bubble: InBubble::default(),
+            runtime,
             entity: SchedEntity::new(),
-            runtime: ptr::null(),
-            next_free: ptr::null_mut(),
         }));
         slabs.push(slab.into_boxed_slice());
         let last = slabs.len() - 1;
@@ -167,7 +172,7 @@ impl Registry {
             // SAFETY: `i` is inside the slab just made, which nobody else knows yet.
             unsafe {
                 let g = first.add(i);
-                (*g).next_free = free.0;
+                (*g).home = free.0.cast();
                 free.0 = g;
             }
         }

@@ -1,5 +1,6 @@
 //! What the scheduler's policies keep of a goroutine.
 
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr;
 
 /// How a goroutine stands with the policies (`sched::policy`), who alone touch it, under their lock; before it is queued for
@@ -21,8 +22,10 @@ pub struct SchedEntity {
     pub virtual_ns: u64,
     /// Its group (one count of it), or null.
     pub group: *const u8,
-    /// What is measured while anything of this is in use.
-    pub account: Account,
+    /// It is ready since then, ns; 0: it is not, or nobody looked at the clock.
+    pub ready_since_ns: u64,
+    /// What is measured while anything of this is in use: null before, and where memory was refused.
+    account: *mut Account,
 }
 
 /// What was measured of a goroutine.
@@ -36,12 +39,8 @@ pub struct Account {
     pub wait_ns: u64,
     /// The longest of those, ns.
     pub longest_wait_ns: u64,
-    /// How often it went on on another M than before. Always counted.
-    pub m_migrations: u64,
     /// How often it went on with another P than before.
     pub p_migrations: u64,
-    /// It is ready since then, ns; 0: it is not, or nobody looked at the clock.
-    pub ready_since_ns: u64,
     /// The P it ran with last.
     pub last_processor: u32,
 }
@@ -58,8 +57,35 @@ impl SchedEntity {
             used_ns: 0,
             virtual_ns: 0,
             group: ptr::null(),
-            account: Account::default(),
+            ready_since_ns: 0,
+            account: ptr::null_mut(),
         }
+    }
+
+    /// What was measured so far.
+    pub fn account(&self) -> Account {
+        // SAFETY: null or made by `measure`, and this entity's.
+        unsafe { self.account.as_ref() }.copied().unwrap_or_default()
+    }
+
+    /// What is measured, made if there is none yet; `None`: memory is refused.
+    pub fn measure(&mut self) -> Option<&mut Account> {
+        if self.account.is_null() {
+            let layout = Layout::new::<Account>();
+            // SAFETY: a type that has a size; zero bytes are an account.
+            self.account = unsafe { alloc_zeroed(layout) }.cast();
+        }
+        // SAFETY: as in `account`.
+        unsafe { self.account.as_mut() }
+    }
+
+    /// As new; its group is its user's to leave.
+    pub fn reset(&mut self) {
+        if !self.account.is_null() {
+            // SAFETY: made by `measure` with this layout.
+            unsafe { dealloc(self.account.cast(), Layout::new::<Account>()) };
+        }
+        *self = Self::new();
     }
 
     /// Whether those it starts stand otherwise than a new one.

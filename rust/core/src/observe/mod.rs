@@ -43,7 +43,9 @@ fn dump_some(rt: &Runtime, is_listed: impl Fn(&Goroutine) -> bool) -> String {
             let durable = if g.bubble.blocked == Blocked::Durably { " (durable)" } else { "" };
             let _ = write!(text, "{durable}, synctest bubble {}", g.bubble.id);
         }
-        let kept_ms = g.kept_lock_ns.load(Ordering::Relaxed) / 1_000_000;
+        // SAFETY: null, or alive as long as the goroutine is; a moment's view.
+        let kept_ms =
+            unsafe { g.bundle.as_ref() }.map_or(0, |bundle| bundle.kept_lock_ns.load(Ordering::Relaxed)) / 1_000_000;
         if kept_ms != 0 {
             let _ = write!(text, ", kept the interpreter's lock for {kept_ms} ms in a call");
         }

@@ -16,6 +16,10 @@ pub struct Config {
     pub max_idle_bundles: usize,
     /// How long a goroutine may compute while others wait for its P, ns (Go's 10 ms).
     pub slice_ns: u64,
+    /// From one look at who is parked, and may give the memory of its stack back, to the next, ns; 0: never.
+    pub shrink_ns: u64,
+    /// Fewer goroutines than this are not looked at: all of them have less than a MiB.
+    pub shrink_least: u64,
     /// In which order those that are ready go on at first.
     pub policy: Policy,
     /// How often sysmon prints a line about the scheduler, ns; 0 for never.
@@ -34,6 +38,8 @@ impl Default for Config {
             max_machines: 10_000,
             max_idle_bundles: 4096,
             slice_ns: 10_000_000,
+            shrink_ns: 1_000_000_000,
+            shrink_least: 128,
             policy: Policy::Fifo,
             schedtrace_ns: 0,
             seed: 0,

@@ -279,7 +279,7 @@ impl Machine {
                     }
                     continue;
                 }
-                if self.release_and_recheck() {
+                if rt.shrink_idly() || self.release_and_recheck() {
                     continue;
                 }
                 if !self.sleep_without_work() {

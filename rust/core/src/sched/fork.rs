@@ -21,9 +21,9 @@ use super::machine::{Action, Machine};
 use super::outside::NewOutside;
 use super::processor::Processor;
 use super::runtime::{Errand, LASTING_REQUESTS, Runtime};
-use super::{bubble, current_machine, park};
+use super::{bubble, current_machine, memory, park};
 use crate::goroutine::host::{HostThread, Standing};
-use crate::goroutine::{Bundle, Goroutine, waiter};
+use crate::goroutine::{Goroutine, waiter};
 use crate::netpoll;
 use crate::primitive::MutexGuard;
 use crate::primitive::atomic::{AtomicU32, Ordering};
@@ -42,6 +42,8 @@ pub struct Held {
     _states: MutexGuard<'static, ()>,
     idle: MutexGuard<'static, IdleLists>,
     inject: MutexGuard<'static, Fifo<Goroutine>>,
+    /// Let go of first: what is left of others goes back there.
+    memory: Option<memory::Held<'static>>,
 }
 
 impl Runtime {
@@ -55,6 +57,7 @@ impl Runtime {
             _states: self.state_delete.lock().unwrap_or_else(|e| e.into_inner()),
             idle: self.idle.lock().unwrap_or_else(|e| e.into_inner()),
             inject: self.inject.hold(),
+            memory: Some(self.memory.hold()),
         }
     }
 
@@ -76,6 +79,7 @@ impl Runtime {
     /// Host attached, in a child just forked, before anything else of the runtime is used there.
     pub unsafe fn in_child(&'static self, held: &mut Held) -> *mut Goroutine {
         waiter::begin_epoch();
+        held.memory = None;
         let m = current_machine();
         // SAFETY: this thread's M, which runs the caller; everybody else who could touch any of this is gone.
         unsafe {
@@ -87,6 +91,7 @@ impl Runtime {
             self.policies.forget(self, survivor);
             held.bubbles.forget(survivor);
             park::forget_threads();
+            self.forget_saved();
             self.registry.keep_only(survivor);
             self.main.store(survivor, Ordering::Relaxed);
             self.main_tid.store(thread::tid(), Ordering::Relaxed);
@@ -115,7 +120,7 @@ impl Runtime {
             }
             self.idle_processors.store(held.idle.processors.len(), Ordering::Relaxed);
             let bundles = std::mem::take(&mut self.bundles.lock().0);
-            bundles.into_iter().for_each(|bundle| self.keep_stack(bundle));
+            bundles.into_iter().for_each(|bundle| self.give_bundle(bundle)); // their states are nobody's any more
             let mut may_move = (self.host.forked)(survivor);
             if let Some(p) = mine {
                 (*m).survive(p, survivor);
@@ -127,16 +132,6 @@ impl Runtime {
             self.main_may_move.store(may_move, Ordering::Relaxed);
             FORKED.store(ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
             survivor
-        }
-    }
-
-    /// What is left of an idle bundle: its state belongs to nobody any more.
-    unsafe fn keep_stack(&self, bundle: *mut Bundle) {
-        // SAFETY: an idle bundle is its owner's, the pool's or an M's, and nothing runs on its stack, where it lies.
-        unsafe {
-            if let Some(stack) = bundle.read().stack {
-                self.stacks.free(stack);
-            }
         }
     }
 }
@@ -171,8 +166,7 @@ impl Machine {
         // SAFETY: the running goroutine's own; the spare bundle is this M's.
         unsafe {
             if !spare.is_null() {
-                // The size of a spare one is the runtime's own: only such are kept.
-                self.rt.keep_stack(spare);
+                self.rt.give_bundle(spare);
             }
             (*g).home = ptr::from_mut(self).cast();
             (*(*g).bundle).away_on = ptr::null_mut();

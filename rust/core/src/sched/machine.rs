@@ -2,7 +2,7 @@
 
 use super::moving::ThreadLocals;
 use super::pin::unlock_at_end;
-use super::policy::{Meter, leave_group};
+use super::policy::{self, Meter};
 use super::processor::Processor;
 use super::runtime::Runtime;
 use crate::context::{self, Context};
@@ -262,7 +262,7 @@ impl Machine {
     unsafe fn give_back(&self, g: *mut Goroutine) {
         // SAFETY: the caller's promise.
         unsafe {
-            leave_group(g);
+            policy::leave(g, &self.rt.policies);
             if (*g).bubble.id != 0 {
                 self.rt.bubbles.leave(g);
             }
@@ -289,6 +289,7 @@ impl Machine {
                 (*g).home = ptr::from_mut(self).cast();
             }
             let bundle = (*g).bundle;
+            self.rt.rouse(bundle);
             self.block((*bundle).mask);
             if (*bundle).bound {
                 (*bundle).bound = false;
@@ -344,7 +345,10 @@ impl Machine {
                 return false;
             }
             (*bundle).mask = self.rt.mask.load(Ordering::Relaxed);
-            (*bundle).movable_at = [0; 4]; // the last goroutine's
+            (*bundle).movable_at = [0; 4]; // the last goroutine's, as these
+            (*bundle).migrations = 0;
+            (*bundle).kept_lock_ns.store(0, Ordering::Relaxed);
+            (*bundle).no_preempt = 0;
             (*g).bundle = bundle;
             true
         }
@@ -405,7 +409,7 @@ pub(super) unsafe extern "C-unwind" fn goroutine_main(value: usize) -> ! {
             let bundle = (*g).bundle;
             (*bundle).spoiled = !reusable;
             unlock_at_end(&mut *bundle);
-            if (!(*g).locals.is_null() || (*bundle).wired != 0)
+            if (!(*bundle).locals.is_null() || (*bundle).wired != 0)
                 && let Some(at_end) = rt.at_end.get()
             {
                 at_end(g);

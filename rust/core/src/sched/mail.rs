@@ -55,6 +55,7 @@ impl Machine {
                 self.send_home(g, owner);
                 return false;
             }
+            self.rt.rouse(bundle); // its stack is looked at
             self.adopt_stack(bundle, &*last);
             if is_main && !is_home {
                 bundle.away_on = here.cast();
@@ -63,7 +64,7 @@ impl Machine {
                 bundle.away_on = ptr::null_mut();
                 (*g).home = here.cast();
             }
-            (*g).entity.account.m_migrations += 1;
+            bundle.migrations += 1;
             true
         }
     }

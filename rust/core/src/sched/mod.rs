@@ -25,6 +25,7 @@ pub mod blocking;
 pub mod bubble;
 #[cfg(all(test, not(model)))]
 mod bubble_tests;
+mod bundles;
 pub mod config;
 pub mod find_work;
 pub mod fork;
@@ -33,6 +34,7 @@ pub mod inject_queue;
 pub mod local_queue;
 pub mod machine;
 mod mail;
+pub mod memory;
 #[cfg(all(test, loom))]
 mod model;
 mod moving;
@@ -54,6 +56,7 @@ mod queue_tests;
 mod retire;
 pub mod runtime;
 mod schedtrace;
+pub mod shrink;
 mod shuffle;
 #[cfg(all(test, shuttle))]
 mod shuttled;
@@ -69,7 +72,10 @@ mod timers_tests;
 pub use bubble::{bubble_now_ns, current_bubble, now_ns};
 pub use machine::current_machine;
 pub use net::{wait_io, yield_to_acceptor};
-pub use park::{announce, block, current_goroutine, gosched, ready_wait, retract, sleep_for_ever, sleep_until};
+pub use park::{
+    announce, block, current_goroutine, gosched, place_to_wait, ready_wait, retract, sleep_for_ever, sleep_until,
+    with_place,
+};
 pub use pin::{lock_os_thread, unlock_os_thread};
 pub use preempt::preempted;
 pub use runtime::Runtime;

@@ -8,6 +8,7 @@ use crate::goroutine::status::{self, Wake};
 use crate::goroutine::waiter::{Outcome, Reason, Wait, Who};
 use crate::primitive::atomic::Ordering;
 use crate::sys::{clock, futex};
+use std::mem::MaybeUninit;
 use std::ptr;
 
 pub use super::spawn::running as current_goroutine;
@@ -23,6 +24,31 @@ pub fn announce(wait: &mut Wait) {
         // SAFETY: the running goroutine's own descriptor. Release: pairs with the Acquire in `status::wake`.
         unsafe { (*g).status.store(status::PARKING, Ordering::Release) };
     }
+}
+
+/// A place for a wait of the calling goroutine's and what others reach through it, beside its stack, so that this can be saved
+/// while it waits (`shrink`). One wait at a time, over which the caller does nothing else that waits. Null on a plain thread, and
+/// where a `T` is too large.
+#[inline(always)]
+pub fn place_to_wait<T>() -> *mut T {
+    let g = current_goroutine();
+    // SAFETY: the running goroutine's own bundle.
+    if g.is_null() { ptr::null_mut() } else { unsafe { (*(*g).bundle).place() } }
+}
+
+/// Calls `wait` with such a place, or one on the caller's stack.
+#[inline(always)]
+pub fn with_place<T, R>(wait: impl FnOnce(*mut T) -> R) -> R {
+    let place: *mut T = place_to_wait();
+    if place.is_null() { with_local_place(wait) } else { wait(place) }
+}
+
+/// Out of line: the place would be a part of every goroutine's stack.
+#[cold]
+#[inline(never)]
+fn with_local_place<T, R>(wait: impl FnOnce(*mut T) -> R) -> R {
+    let mut local = MaybeUninit::uninit();
+    wait(local.as_mut_ptr())
 }
 
 /// Takes an announcement back: the operation needed no waiting, and nobody could have found the wait.
@@ -41,17 +67,33 @@ pub fn retract(wait: &Wait) {
 /// by the caller before `wait` goes out of scope.
 #[inline]
 pub unsafe fn block(rt: &'static Runtime, wait: &mut Wait, reason: Reason, deadline_ns: Option<u64>) -> Outcome {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise; the running goroutine is its own.
     unsafe {
         match wait.who {
-            Who::Goroutine(g) => block_goroutine(rt, g, wait, reason, deadline_ns),
+            Who::Goroutine(g) => {
+                (*g).reason.store(reason as u8, Ordering::Relaxed);
+                (*g).wait.store(wait, Ordering::Release); // pairs with the Acquire in `end_wait`
+                // In the caller's own frame, since what lies below it while it waits is kept for long.
+                let is_simple = deadline_ns.is_none()
+                    && !rt.stopping.load(Ordering::Acquire) // pairs with the Release in `stop`
+                    && (*g).cancel_requested.load(Ordering::Relaxed) == 0
+                    && (*g).bubble.id == 0;
+                if is_simple {
+                    leave(Action::Park);
+                    (*g).wait.store(ptr::null_mut(), Ordering::Release);
+                    (*g).reason.store(0, Ordering::Relaxed);
+                } else {
+                    block_goroutine(rt, g, wait, reason, deadline_ns);
+                }
+            }
             Who::Thread(_) => block_thread(rt, wait, deadline_ns),
         }
     }
     wait.outcome()
 }
 
-#[inline]
+/// The rest of `block`, for a goroutine with a deadline or something else to be seen to.
+#[inline(never)]
 unsafe fn block_goroutine(
     rt: &'static Runtime,
     g: *mut Goroutine,
@@ -61,8 +103,6 @@ unsafe fn block_goroutine(
 ) {
     // SAFETY: `g` is the running goroutine; `wait` outlives the park.
     unsafe {
-        (*g).reason.store(reason as u8, Ordering::Relaxed);
-        (*g).wait.store(wait, Ordering::Release); // pairs with the Acquire in `end_wait`
         if rt.stopping.load(Ordering::Acquire) && ptr::eq(g, rt.main.load(Ordering::Relaxed)) {
             // Pairs with the Release in `stop`. Nobody else runs any more: it would never wake.
             let _ = wait.claim(Outcome::Stopped);
@@ -249,16 +289,20 @@ pub(super) fn give_way(action: Action) {
 
 /// Waits for nothing; ends by cancellation or, on the main goroutine, by a signal or because nothing else runs any more.
 pub fn sleep_for_ever(rt: &'static Runtime) -> Outcome {
-    let mut wait = Wait::new();
-    announce(&mut wait);
-    // SAFETY: announced just now; the wait has no nodes.
-    unsafe { block(rt, &mut wait, Reason::SelectNoCases, None) }
+    sleep(rt, Reason::SelectNoCases, None)
 }
 
 /// Sleeps until `deadline_ns`; ends early by cancellation or, on the main goroutine, a signal.
 pub fn sleep_until(rt: &'static Runtime, deadline_ns: u64) -> Outcome {
-    let mut wait = Wait::new();
-    announce(&mut wait);
-    // SAFETY: announced just now; the wait has no nodes.
-    unsafe { block(rt, &mut wait, Reason::Sleep, Some(deadline_ns)) }
+    sleep(rt, Reason::Sleep, Some(deadline_ns))
+}
+
+#[inline]
+fn sleep(rt: &'static Runtime, reason: Reason, deadline_ns: Option<u64>) -> Outcome {
+    // SAFETY: the place is this caller's until `block` returns. Announced just before it; the wait has no nodes.
+    with_place(|place: *mut Wait| unsafe {
+        place.write(Wait::new());
+        announce(&mut *place);
+        block(rt, &mut *place, reason, deadline_ns)
+    })
 }

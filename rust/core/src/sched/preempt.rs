@@ -86,12 +86,12 @@ impl Machine {
         unsafe {
             let g = victim.current;
             if !g.is_null() && waited_ns >= KEPT_LONG_NS {
-                (*g).kept_lock_ns.fetch_max(waited_ns, Ordering::Relaxed); // for dumps
+                (*(*g).bundle).kept_lock_ns.fetch_max(waited_ns, Ordering::Relaxed); // for dumps
             }
             if g.is_null() || (*(*g).bundle).is_thread {
                 return false; // a thread's state is whatever its code made it
             }
-            (*g).no_preempt.load(Ordering::Relaxed) != 0 || (self.rt.host.interrupt)((*(*g).bundle).host)
+            (*(*g).bundle).no_preempt != 0 || (self.rt.host.interrupt)((*(*g).bundle).host)
         }
     }
 }
@@ -190,7 +190,7 @@ pub fn preempted() -> bool {
     let (m, g) = (current_machine(), current_goroutine());
     // SAFETY: this thread's M and its goroutine.
     unsafe {
-        if m.is_null() || g.is_null() || (*g).no_preempt.load(Ordering::Relaxed) != 0 {
+        if m.is_null() || g.is_null() || (*(*g).bundle).no_preempt != 0 {
             return false;
         }
         let rt = (*m).rt;

@@ -2,6 +2,7 @@
 
 use super::local_queue::LocalQueue;
 use super::machine::Machine;
+use super::memory::CacheCell;
 use crate::goroutine::Goroutine;
 use crate::goroutine::waiter::{Outcome, Wait};
 use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -64,6 +65,9 @@ pub struct Processor {
     pub(super) inherited: AtomicU32,
     /// Timers of goroutines that parked here, and those set here.
     timers: ShortLock<TimerHeap>,
+    /// Memory that whoever has this P takes and gives without a lock.
+    #[cfg_attr(model, allow(dead_code, reason = "a model knows no heap"))]
+    pub(super) cache: CacheCell,
     /// The earliest deadline in `timers`, or `NEVER`; read by anyone.
     pub next_when: AtomicU64,
 }
@@ -82,6 +86,7 @@ impl Processor {
             local_pops: AtomicU64::new(0),
             inherited: AtomicU32::new(0),
             timers: ShortLock::new(TimerHeap::new()),
+            cache: CacheCell::default(),
             next_when: AtomicU64::new(NEVER),
         }
     }

@@ -5,10 +5,12 @@ use super::config::Config;
 use super::idle::IdleLists;
 use super::inject_queue::InjectQueue;
 use super::machine::Machine;
+use super::memory::Memory;
 use super::outside::NewOutside;
 use super::policy::Policies;
 use super::processor::Processor;
 use super::processors::{MOST, Processors};
+use super::shrink::Shrinker;
 use crate::goroutine::host::Host;
 use crate::goroutine::registry::Registry;
 use crate::goroutine::waiter::Outcome;
@@ -40,6 +42,8 @@ pub const REQUEST_SHUFFLE: u32 = 32;
 pub const REQUEST_PROCESSORS: u32 = 64;
 /// Whoever is ready goes through the lists of `sched::policy`. Stays until those are not needed any more.
 pub const REQUEST_POLICY: u32 = 128;
+/// A look at parked goroutines is due: see `sched::shrink`.
+pub const REQUEST_SHRINK: u32 = 256;
 /// Those that are no work for an M that has none.
 pub(super) const QUIET_REQUESTS: u32 = REQUEST_SHUFFLE | REQUEST_PROCESSORS | REQUEST_POLICY;
 /// Those that stay, and ask for nothing.
@@ -80,6 +84,10 @@ pub struct Runtime {
     pub registry: Registry,
     /// Who waits for descriptors.
     pub net: NetPoll,
+    /// Where the runtime's own objects lie.
+    pub(super) memory: Memory,
+    /// Who gives memory back while he is parked.
+    pub(super) shrinker: Shrinker,
     /// Stack slots.
     pub stacks: StackDepot,
     pub(super) other_stacks: Mutex<Vec<(u32, &'static StackDepot)>>,
@@ -166,6 +174,8 @@ impl Runtime {
         let rt: &'static Runtime = Box::leak(Box::new(Runtime {
             host,
             registry: Registry::new(),
+            memory: Memory::new()?,
+            shrinker: Shrinker::new(host.header_bytes.1),
             stacks,
             other_stacks: Mutex::new(Vec::new()),
             inject: InjectQueue::new(),
@@ -259,7 +269,7 @@ impl Runtime {
 
     /// The P whose queue this thread may use, or null.
     #[inline]
-    fn usable_processor(&self) -> *const Processor {
+    pub(super) fn usable_processor(&self) -> *const Processor {
         let m = super::current_machine();
         if m.is_null() {
             return ptr::null();
@@ -344,6 +354,9 @@ impl Runtime {
         }
         if requests & REQUEST_PROCESSORS != 0 {
             self.serve_retired();
+        }
+        if requests & REQUEST_SHRINK != 0 {
+            self.shrink_next();
         }
         let main = self.main.load(Ordering::Acquire); // pairs with the Release in `adopt_main`
         if main.is_null() {

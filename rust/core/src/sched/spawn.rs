@@ -1,6 +1,6 @@
-//! New goroutines, bundles and Ms.
+//! New goroutines and Ms.
 
-use super::machine::{Machine, goroutine_main, run_machine};
+use super::machine::{Machine, run_machine};
 use super::moving::ThreadLocals;
 use super::net::{ASLEEP, NOTIFIED};
 use super::runtime::{REQUEST_STOP, Runtime};
@@ -9,34 +9,8 @@ use crate::context;
 use crate::goroutine::host::HostThread;
 use crate::goroutine::{Bundle, Goroutine, status, waiter};
 use crate::primitive::atomic::Ordering;
-use crate::stack::{Stack, StackDepot};
 use crate::sys::{signal, thread};
-use std::io;
 use std::ptr;
-
-/// Bundles start a cache line.
-const BUNDLE_ALIGN: usize = 64;
-
-/// Where the bundle of a stack lies: at its high end. The host's header comes below it and the usable stack below that:
-/// one page holds all of them and is touched anyway, and its goroutine's switch finds it in the TLB.
-fn bundle_place(stack: &Stack) -> usize {
-    stack.top() - size_of::<Bundle>().next_multiple_of(BUNDLE_ALIGN)
-}
-
-/// Writes the bundle of a stack to its place; what runs on it begins at `top`.
-///
-/// # Safety
-/// The stack is mapped, nobody's and of 48 KiB at least; `top` is at its bundle's place or below, and aligned to 16.
-unsafe fn place_bundle(stack: Stack, top: usize, host: HostThread, stack_bytes: u32) -> *mut Bundle {
-    let bundle: *mut Bundle = ptr::with_exposed_provenance_mut(bundle_place(&stack));
-    // SAFETY: the caller's promise; the place is aligned to BUNDLE_ALIGN, as the stack's top is to its colour's step.
-    unsafe {
-        let context = context::init(top, goroutine_main);
-        let identity = host.addr();
-        bundle.write(Bundle { stack: Some(stack), context, identity, stack_bytes, ..Bundle::on_thread(host, top) });
-    }
-    bundle
-}
 
 impl Runtime {
     /// A new goroutine for `task`, queued to run; null, and `prepare` not called, when memory is refused. Never blocks; no system
@@ -78,52 +52,6 @@ impl Runtime {
         }
     }
 
-    /// A bundle with a stack of `stack_bytes` (0: the runtime's size, from the pool if one is there); null when memory is
-    /// refused. Host attached.
-    pub(super) fn take_bundle(&self, stack_bytes: u32) -> *mut Bundle {
-        if stack_bytes == 0
-            && let Some(bundle) = self.bundles.lock().0.pop()
-        {
-            return bundle;
-        }
-        match self.depot(stack_bytes).and_then(StackDepot::allocate) {
-            Ok(stack) => self.make_bundle(stack, stack_bytes),
-            Err(_) => ptr::null_mut(),
-        }
-    }
-
-    /// Where stacks of that size come from and go back to.
-    fn depot(&self, stack_bytes: u32) -> io::Result<&StackDepot> {
-        if stack_bytes == 0 {
-            return Ok(&self.stacks);
-        }
-        let mut depots = self.other_stacks.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(&(_, depot)) = depots.iter().find(|(size, _)| *size == stack_bytes) {
-            return Ok(depot);
-        }
-        let mut depot = StackDepot::new(stack_bytes as usize, self.stacks.mode())?;
-        if self.host.counts_calls {
-            depot = depot.with_soft_guards();
-        }
-        let depot: &'static StackDepot = Box::leak(Box::new(depot));
-        depots.push((stack_bytes, depot));
-        Ok(depot)
-    }
-
-    /// A bundle of the host's state on an unused stack; null when memory is refused. Host attached.
-    fn make_bundle(&self, stack: Stack, stack_bytes: u32) -> *mut Bundle {
-        let top = bundle_place(&stack) - self.host.header_bytes;
-        // SAFETY: host attached by the caller's contract; the stack is unused, and of 48 KiB at least.
-        unsafe {
-            let host = (self.host.new_thread)(stack.base(), top);
-            if host.is_null() {
-                self.free_stack(stack, stack_bytes);
-                return ptr::null_mut();
-            }
-            place_bundle(stack, top, host, stack_bytes)
-        }
-    }
-
     /// A new goroutine that runs `body` on a stack of its own of `stack_bytes` and brings the host state `state`, which it
     /// attaches itself. It blocks the signals that the caller does. `false`: memory is refused. Host attached.
     ///
@@ -138,17 +66,17 @@ impl Runtime {
         stack_bytes: usize,
     ) -> bool {
         let stack_bytes = stack_bytes as u32; // at most 1 GiB
-        let Ok(stack) = self.depot(stack_bytes).and_then(StackDepot::allocate) else { return false };
         let g = self.take_descriptor(task);
         if g.is_null() {
-            self.free_stack(stack, stack_bytes);
             return false;
         }
-        let top = bundle_place(&stack) - self.host.thread_header_bytes;
-        // SAFETY: the stack is unused; goroutine and bundle are nobody else's yet, and the state nobody's: its thread has not begun.
+        // SAFETY: goroutine and bundle are nobody else's yet, and the state nobody's: its thread has not begun.
         unsafe {
-            (self.host.give_header)(state, top);
-            let bundle = place_bundle(stack, top, state, stack_bytes);
+            let bundle = self.make_threads_bundle(state, stack_bytes);
+            if bundle.is_null() {
+                self.registry.give_back(g);
+                return false;
+            }
             (*bundle).identity = identity;
             (*bundle).mask = signal::mask();
             (*bundle).is_thread = true;
@@ -159,41 +87,6 @@ impl Runtime {
             self.launch(g);
         }
         true
-    }
-
-    fn free_stack(&self, stack: Stack, stack_bytes: u32) {
-        // The depot was there when the stack came from it.
-        if let Ok(depot) = self.depot(stack_bytes) {
-            depot.retire(stack);
-        }
-    }
-
-    pub(super) fn keep_bundle(&self, bundle: *mut Bundle) {
-        self.bundles.lock().0.push(bundle);
-    }
-
-    /// Whether enough bundles lie idle that an ending goroutine should give its memory back.
-    pub fn should_retire(&self) -> bool {
-        self.bundles.lock().0.len() >= self.config.max_idle_bundles
-    }
-
-    /// Deletes a bundle whose state was cleared and is not current.
-    ///
-    /// # Safety
-    /// The caller owns it; host attached on another state.
-    pub(super) unsafe fn destroy_bundle(&self, bundle: *mut Bundle) {
-        // SAFETY: the caller's promise; `place_bundle` wrote it, and it is read before its stack goes. sysmon may still
-        // look at the state, hence the lock.
-        unsafe {
-            let bundle = bundle.read();
-            if !bundle.host.is_null() {
-                let _guard = self.state_delete.lock().unwrap_or_else(|e| e.into_inner());
-                (self.host.delete_thread)(bundle.host);
-            }
-            if let Some(stack) = bundle.stack {
-                self.free_stack(stack, bundle.stack_bytes);
-            }
-        }
     }
 
     /// Makes the calling thread, which runs the host's main program, M 0 and its program the main goroutine.

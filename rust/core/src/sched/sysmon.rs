@@ -280,7 +280,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
     let (mut pause_ns, mut quiet) = (MIN_PAUSE_NS, 0u32);
     let (mut asleep_rounds, mut asked_at_ticks) = (0u32, u64::MAX);
     let mut net = NetWatch::default();
-    let (mut last_ask_ns, mut signal_since_ns, mut retired_ns) = (0, u64::MAX, 0);
+    let (mut last_ask_ns, mut signal_since_ns, mut retired_ns, mut released_ns) = (0, u64::MAX, 0, 0);
     while !rt.stopping.load(Ordering::Acquire) {
         rt.block_as_main();
         pause_ns = schedtrace.print_if_due(rt, clock::now_ns(), pause_ns);
@@ -294,6 +294,8 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
         }
         rt.watch_net(now, &mut net);
         rt.retire_one(now, &mut retired_ns);
+        rt.ask_to_shrink();
+        rt.release_some(now, &mut released_ns);
         // SAFETY: any thread may ask.
         if rt.host.exclusive && unsafe { (rt.host.signals_pending)() } {
             rt.requests.fetch_or(REQUEST_SIGNAL, Ordering::AcqRel);

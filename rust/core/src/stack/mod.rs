@@ -37,6 +37,8 @@ const RELEASE_BATCH: usize = 256;
 /// Slots after which slabs that follow get the top page of every slot at once: a goroutine touches it in any case, and a
 /// page fault costs more than its share of the call. A slab is then at most a 16th of what is there, used or not.
 const POPULATE_AFTER: usize = 16 * SLAB_SLOTS;
+/// What one page table of the lowest level maps, with pages of 4 KiB.
+const TABLE_BYTES: usize = 2 << 20;
 /// What the system must have left besides when it gives stacks. Hosts ask for memory by the MiB (CPython's arenas); without
 /// any, 3.11 ends the process when it cannot make one more MemoryError.
 const HEADROOM_BYTES: usize = 8 << 20;
@@ -86,6 +88,11 @@ pub struct Stack {
 }
 
 impl Stack {
+    /// Where its slot begins, for `StackDepot::release_slots`.
+    pub fn slot_start(&self) -> usize {
+        self.slot_start.get()
+    }
+
     /// Lowest usable address, above the guard.
     pub fn base(&self) -> usize {
         self.slot_start.get() + self.base as usize
@@ -260,12 +267,74 @@ impl StackDepot {
         }
         let mut slots = std::mem::take(&mut state.retired);
         drop(state);
+        // SAFETY: in no list and in nobody's hands.
+        unsafe { self.release_slots(&mut slots) };
+        self.state.lock().unwrap_or_else(|e| e.into_inner()).free.append(&mut slots);
+    }
+
+    /// Gives the pages of all stacks that wait for a batch to fill back to the system.
+    pub fn release_retired(&self) {
+        let mut slots = std::mem::take(&mut self.state.lock().unwrap_or_else(|e| e.into_inner()).retired);
+        // SAFETY: in no list and in nobody's hands.
+        unsafe { self.release_slots(&mut slots) };
+        self.state.lock().unwrap_or_else(|e| e.into_inner()).free.append(&mut slots);
+    }
+
+    /// Gives the pages of slots, by where they begin, back to the system, those of neighbours together; guards stay.
+    ///
+    /// # Safety
+    /// They are of this depot, and nobody needs what is in them.
+    unsafe fn release_slots(&self, slots: &mut [usize]) {
         slots.sort_unstable();
         for run in slots.chunk_by(|a, b| a + self.slot_bytes == *b) {
-            // SAFETY: the slots of the run are neighbours, in no list and in nobody's hands; guards stay.
+            // SAFETY: the caller's promise, of neighbours.
             unsafe { memory::release_pages(run[0], run.len() * self.slot_bytes) };
         }
-        self.state.lock().unwrap_or_else(|e| e.into_inner()).free.append(&mut slots);
+    }
+
+    /// The same for slots that stay somebody's, given with who that is, and will not be used for long. Where they fill whole page
+    /// tables their guards go, too, which are entries there, and the kernel gives the tables back (Linux 6.14). Calls `bared` for
+    /// the owner of each such slot: it needs `guard_again` before it is used.
+    ///
+    /// # Safety
+    /// As for `release_slots`.
+    pub unsafe fn empty_slots<T>(&self, slots: &mut [(usize, T)], mut bared: impl FnMut(&T)) {
+        slots.sort_unstable_by_key(|&(slot, _)| slot);
+        for run in slots.chunk_by(|a, b| a.0 + self.slot_bytes == b.0) {
+            let (start, end) = (run[0].0, run[0].0 + run.len() * self.slot_bytes);
+            let whole = start.next_multiple_of(TABLE_BYTES)..end / TABLE_BYTES * TABLE_BYTES;
+            // SAFETY: the caller's promise, of neighbours.
+            unsafe {
+                if self.mode == GuardMode::Install
+                    && !whole.is_empty()
+                    && memory::guard_remove(whole.start, whole.len())
+                {
+                    let slots =
+                        run.iter().filter(|&&(slot, _)| whole.contains(&slot) && slot + self.slot_bytes <= whole.end);
+                    slots.for_each(|(_, owner)| bared(owner));
+                }
+                memory::release_pages(start, end - start);
+            }
+        }
+    }
+
+    /// Makes the low end of a slot fault again whose guards `empty_slots` took. `false`: the system has no memory for a page table;
+    /// then the first touch of the stack fails as well.
+    pub fn guard_again(&self, stack: &Stack) -> bool {
+        // SAFETY: a part of the caller's stack, not in use.
+        unsafe { self.guard(stack.slot_start.get(), self.guard_bytes + self.soft_bytes) }
+    }
+
+    /// Gives the whole pages of a stack below `end` back to the system; guards stay.
+    ///
+    /// # Safety
+    /// Nobody needs what is in them.
+    pub unsafe fn release_below(&self, stack: &Stack, end: usize) {
+        let end = end / self.page_bytes * self.page_bytes;
+        if end > stack.base() {
+            // SAFETY: the caller's promise.
+            unsafe { memory::release_pages(stack.base(), end - stack.base()) };
+        }
     }
 
     /// Makes one inaccessible slot usable.
@@ -299,13 +368,15 @@ impl StackDepot {
     }
 
     fn grow_by(&self, state: &mut DepotState, slots: usize) -> io::Result<()> {
-        // One slot more than is used, so that the slab can start at a multiple of the stride.
-        let bytes = (slots + 1) * self.slot_bytes;
+        // More than is used, so that the slab can start at a multiple of the stride, and of what a page table is for.
+        let align =
+            if slots * self.slot_bytes >= TABLE_BYTES { self.slot_bytes.max(TABLE_BYTES) } else { self.slot_bytes };
+        let bytes = slots * self.slot_bytes + align;
         match reserve_with_headroom(memory::reserve, bytes) {
-            Ok(start) => self.guard_slab(state, start.next_multiple_of(self.slot_bytes), slots),
+            Ok(start) => self.guard_slab(state, start.next_multiple_of(align), slots),
             Err(_) => {
                 let start = reserve_with_headroom(memory::reserve_inaccessible, bytes)?;
-                let start = start.next_multiple_of(self.slot_bytes);
+                let start = start.next_multiple_of(align);
                 state.cold.extend((0..slots).rev().map(|i| start + i * self.slot_bytes));
                 Ok(())
             }

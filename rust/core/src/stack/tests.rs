@@ -100,3 +100,17 @@ fn retired_stacks_of_a_batch_read_as_zero_and_leave_those_in_use_alone() {
     assert!(again.iter().all(|stack| kept.iter().all(|(other, _)| stack.base() != other.base())));
     assert!(kept.iter().all(|(stack, value)| holds(stack, *value)));
 }
+
+#[test]
+fn released_below_keeps_what_is_in_use() {
+    let depot = StackDepot::new(SLOT_BYTES, GuardMode::detect()).expect("a depot");
+    let stack = depot.allocate().expect("memory");
+    write(&stack, 5);
+    // SAFETY: this test's; below the top word nothing is needed.
+    unsafe { depot.release_below(&stack, stack.top() - 8) };
+    let read = |at: usize| {
+        // SAFETY: inside the stack.
+        unsafe { std::ptr::with_exposed_provenance::<usize>(at).read() }
+    };
+    assert_eq!((read(stack.base()), read(stack.top() - 8)), (0, 5));
+}

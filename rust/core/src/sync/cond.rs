@@ -4,7 +4,7 @@
 //! unlocking may itself park (it runs the host's code) the waiter cannot be announced as parking yet; it joins with a
 //! [`Ticket`], and a signal that comes before it parks only marks the ticket.
 
-use super::Claimed;
+use super::{Claimed, Standing};
 use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue, Who};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::{self, Runtime};
@@ -53,20 +53,19 @@ impl NotifyList {
         deadline_ns: Option<u64>,
         unlock: impl FnOnce(),
     ) -> Outcome {
-        let mut wait = Wait::new();
-        let mut node = Node::new(&raw mut wait, ptr::null_mut());
-        node.amount = PARKED;
-        sched::announce(&mut wait);
-        // SAFETY: the node stays on this stack until it is unlinked, by the claimer or below.
-        unsafe { self.waiters.lock().push_back(&raw mut node) };
-        unlock();
-        // SAFETY: announced above; no lock is held.
-        let outcome = unsafe { sched::block(rt, &mut wait, reason, deadline_ns) };
-        if outcome != Outcome::Delivered {
-            // SAFETY: the node is live, and linked here if anywhere.
-            unsafe { self.waiters.lock().remove(&raw mut node) };
-        }
-        outcome
+        // SAFETY: the place is this caller's to the end of the call; the node stays there until it is unlinked, by the claimer or
+        // below. No lock is held over the park.
+        sched::with_place(|place: *mut Standing| unsafe {
+            let (wait, node) = Standing::begin(place, PARKED);
+            sched::announce(&mut *wait);
+            self.waiters.lock().push_back(node);
+            unlock();
+            let outcome = sched::block(rt, &mut *wait, reason, deadline_ns);
+            if outcome != Outcome::Delivered {
+                self.waiters.lock().remove(node);
+            }
+            outcome
+        })
     }
 
     /// Joins the list without parking; `wait_with` or `leave` must follow.

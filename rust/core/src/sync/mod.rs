@@ -43,26 +43,49 @@ fn wait_in<S>(
     enter: impl FnOnce(&mut S, &mut Wait) -> bool,
     queue: impl Fn(&mut S) -> &mut WaitQueue,
 ) -> Outcome {
-    let mut wait = Wait::new();
-    let mut node = Node::new(&raw mut wait, ptr::null_mut());
-    node.amount = amount;
-    sched::announce(&mut wait);
-    let mut state = lock.lock();
-    if enter(&mut state, &mut wait) {
+    // SAFETY: the place is this caller's to the end of the call. The node stays there until it is unlinked, by the claimer or below. No
+    // lock is held over the park.
+    sched::with_place(|place: *mut Standing| unsafe {
+        let (wait, node) = Standing::begin(place, amount);
+        sched::announce(&mut *wait);
+        let mut state = lock.lock();
+        if enter(&mut state, &mut *wait) {
+            drop(state);
+            sched::retract(&*wait);
+            return Outcome::Delivered;
+        }
+        queue(&mut state).push_back(node);
         drop(state);
-        sched::retract(&wait);
-        return Outcome::Delivered;
+        let outcome = sched::block(rt, &mut *wait, reason, deadline_ns);
+        if outcome != Outcome::Delivered {
+            queue(&mut lock.lock()).remove(node);
+        }
+        outcome
+    })
+}
+
+/// A wait in one queue.
+struct Standing {
+    wait: Wait,
+    node: Node,
+}
+
+impl Standing {
+    /// Makes one in a place of `sched::with_place`.
+    ///
+    /// # Safety
+    /// There is room for one.
+    #[inline]
+    unsafe fn begin(place: *mut Self, amount: u64) -> (*mut Wait, *mut Node) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (wait, node) = (&raw mut (*place).wait, &raw mut (*place).node);
+            wait.write(Wait::new());
+            node.write(Node::new(wait, ptr::null_mut()));
+            (*node).amount = amount;
+            (wait, node)
+        }
     }
-    // SAFETY: the node stays on this stack until it is unlinked, by the claimer or below.
-    unsafe { queue(&mut state).push_back(&raw mut node) };
-    drop(state);
-    // SAFETY: announced above; no lock is held.
-    let outcome = unsafe { sched::block(rt, &mut wait, reason, deadline_ns) };
-    if outcome != Outcome::Delivered {
-        // SAFETY: the node is live, and linked here if anywhere.
-        unsafe { queue(&mut lock.lock()).remove(&raw mut node) };
-    }
-    outcome
 }
 
 /// Waiters claimed under a lock, to be readied once it is released. They chain up through their own nodes, so that

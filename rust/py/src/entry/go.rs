@@ -223,9 +223,9 @@ unsafe extern "C-unwind" fn no_preempt(_m: Object, change: Object) -> Object {
         if g.is_null() {
             return boolean(true);
         }
-        let count = (*g).no_preempt.load(Ordering::Relaxed).checked_add_signed(change as i32);
+        let count = (*(*g).bundle).no_preempt.checked_add_signed(change as i32);
         if let Some(count) = count {
-            (*g).no_preempt.store(count, Ordering::Relaxed); // read with the GIL held
+            (*(*g).bundle).no_preempt = count;
         }
         boolean(count.is_some())
     }

@@ -8,6 +8,7 @@ pub(crate) mod bubble;
 pub(crate) mod chan;
 pub(crate) mod cond;
 pub(crate) mod go;
+pub(crate) mod memory;
 pub(crate) mod policy;
 pub(crate) mod select;
 pub(crate) mod sync;
@@ -66,6 +67,7 @@ fn runtime_slow() -> Option<&'static Runtime> {
                 // SAFETY: GIL held; once for each process.
                 unsafe {
                     host::gort_keep_chunks();
+                    host::gort_knows_frames(); // now that there are some to look at
                     host::gort_when_interrupted(go::preempted);
                 }
                 boundary::install(new);
@@ -133,6 +135,11 @@ fn read_config() -> Option<Config> {
         && number("GORT_STACK", STACK_BYTES.0, STACK_BYTES.1, &mut config.stack_bytes);
     let (mut seed, mut slice_ms) = (0, config.slice_ns as usize / 1_000_000);
     let ok = ok && number("GORT_SEED", 0, usize::MAX, &mut seed) && number("GORT_SLICE", 1, 100, &mut slice_ms);
+    let mut shrink_ms = config.shrink_ns as usize / 1_000_000;
+    let ok = ok && number("GORT_SHRINK", 0, 1_000_000, &mut shrink_ms);
+    if shrink_ms != config.shrink_ns as usize / 1_000_000 {
+        (config.shrink_ns, config.shrink_least) = (shrink_ms as u64 * 1_000_000, 0);
+    }
     let mut schedtrace_ms = 0;
     let ok = ok && number("GORT_SCHEDTRACE", 0, 1_000_000, &mut schedtrace_ms);
     let ok = ok && policy::read_first(&mut config.policy);

@@ -133,7 +133,7 @@ pub(super) unsafe extern "C" fn get_group(slf: Object, _: *mut std::ffi::c_void)
 pub(super) unsafe extern "C-unwind" fn goroutine_stats(slf: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
     // SAFETY: METH_NOARGS with the GIL.
-    let account = unsafe {
+    let (account, migrations) = unsafe {
         let g = (*slf.cast::<GoObject>()).goroutine();
         if g.is_null() {
             return none();
@@ -145,7 +145,7 @@ pub(super) unsafe extern "C-unwind" fn goroutine_stats(slf: Object, _: Object) -
         (c"runs", account.runs),
         (c"wait_ns", account.wait_ns),
         (c"longest_wait_ns", account.longest_wait_ns),
-        (c"m_migrations", account.m_migrations),
+        (c"m_migrations", migrations.into()),
         (c"p_migrations", account.p_migrations),
     ])
 }

@@ -82,7 +82,7 @@ impl Tree {
     unsafe fn admit(&mut self, g: *mut Goroutine, credit_ns: u64) {
         // SAFETY: the caller's to queue.
         let entity = unsafe { &mut (*g).entity };
-        let credit_ns = if entity.account.runs == 0 { 0 } else { credit_ns };
+        let credit_ns = if entity.account().runs == 0 { 0 } else { credit_ns };
         entity.virtual_ns = entity.virtual_ns.max(self.floor_ns.saturating_sub(credit_ns));
         self.push(entity.virtual_ns, Who::Goroutine(g));
     }

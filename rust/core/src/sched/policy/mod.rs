@@ -74,6 +74,8 @@ pub struct Policies {
     watches_wakes: AtomicBool,
     /// How often this was put to use: what began before is not charged.
     era: AtomicU32,
+    /// Whether the entity of any goroutine may be other than new.
+    was_used: AtomicBool,
 }
 
 /// What a goroutine of `priority` gets beside one of priority 0, which gets `WEIGHT`: 1.25 times as much for each step, as
@@ -126,8 +128,8 @@ impl State {
         // SAFETY: the caller's promise.
         unsafe {
             let entity = &mut (*g).entity;
-            if entity.account.ready_since_ns == 0 {
-                entity.account.ready_since_ns = now_ns;
+            if entity.ready_since_ns == 0 {
+                entity.ready_since_ns = now_ns;
             }
             if entity.is_reserved {
                 self.reserved.push_back(g);
@@ -221,6 +223,7 @@ impl Policies {
             waiting: AtomicUsize::new(0),
             watches_wakes: AtomicBool::new(false),
             era: AtomicU32::new(0),
+            was_used: AtomicBool::new(false),
         }
     }
 
@@ -259,6 +262,7 @@ impl Policies {
     fn tell(&self, rt: &Runtime, state: &State) -> bool {
         let is_needed = state.is_needed();
         if is_needed {
+            self.was_used.store(true, Ordering::Relaxed); // before the request
             let before = rt.requests.fetch_or(REQUEST_POLICY, Ordering::AcqRel);
             self.era.fetch_add(u32::from(before & REQUEST_POLICY == 0), Ordering::Relaxed); // under the lock
         } else {
@@ -328,6 +332,7 @@ impl Runtime {
     /// # Safety
     /// A live goroutine of this runtime.
     pub unsafe fn set_priority(&self, g: *mut Goroutine, priority: i8) {
+        self.use_entities();
         let mut state = self.policies.lock();
         // SAFETY: the caller's promise, under the lock.
         unsafe {
@@ -354,14 +359,19 @@ impl Runtime {
         self.policies.publish(self, state);
     }
 
-    /// What was measured of `g`.
+    /// What was measured of `g`, and how often it went on on another M than before, which is always counted.
     ///
     /// # Safety
-    /// A live goroutine of this runtime.
-    pub unsafe fn account(&self, g: *const Goroutine) -> Account {
+    /// A live goroutine of this runtime; host attached.
+    pub unsafe fn account(&self, g: *const Goroutine) -> (Account, u32) {
         let _state = self.policies.lock();
         // SAFETY: the caller's promise, under the lock.
-        unsafe { (*g).entity.account }
+        unsafe { ((*g).entity.account(), (*g).bundle.as_ref().map_or(0, |bundle| bundle.migrations)) }
+    }
+
+    /// A goroutine is about to stand otherwise with the policies than a new one, for the first time perhaps.
+    pub fn use_entities(&self) {
+        self.policies.was_used.store(true, Ordering::Relaxed); // with the host's lock, or before others are told
     }
 
     /// A group of `weight` whose goroutines may compute for `quota_ns` of each `PERIOD_NS`; 0: as long as they like.
@@ -445,12 +455,16 @@ pub unsafe fn join_group(g: *mut Goroutine, group: *const Group) {
 /// # Safety
 /// `g` is the caller's; host attached.
 #[inline]
-pub(super) unsafe fn leave_group(g: *mut Goroutine) {
+pub(super) unsafe fn leave(g: *mut Goroutine, policies: &Policies) {
+    if !policies.was_used.load(Ordering::Relaxed) {
+        return; // the entity is as new, and in a cache line that is not looked at then
+    }
     // SAFETY: the count is the goroutine's.
     unsafe {
         let group = std::mem::replace(&mut (*g).entity.group, ptr::null());
         if !group.is_null() {
             Arc::decrement_strong_count(group.cast::<Group>());
         }
+        (*g).entity.reset();
     }
 }

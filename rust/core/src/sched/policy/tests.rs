@@ -233,7 +233,7 @@ fn shares(fair: &mut Fair, all: &[*mut Goroutine], rounds: usize) -> Vec<u64> {
         all.iter().for_each(|&g| fair.push(g, false));
         for _ in 0..rounds {
             let g = fair.pop().expect("all are ready");
-            (*g).entity.account.runs += 1;
+            (*g).entity.measure().expect("memory").runs += 1;
             fair.charge(&mut (*g).entity, SLICE_NS);
             got[all.iter().position(|&other| std::ptr::eq(other, g)).expect("one of them")] += 1;
             fair.push(g, false);
@@ -273,7 +273,7 @@ fn one_that_slept_goes_before_those_who_computed_but_not_for_long() {
     shares(&mut fair, &[hog], 100);
     // SAFETY: this test's.
     unsafe {
-        (*sleeper).entity.account.runs = 1;
+        (*sleeper).entity.measure().expect("memory").runs = 1;
         assert!(fair.outranks(&(*sleeper).entity, &(*hog).entity, 0));
         fair.push(sleeper, false);
         assert!(std::ptr::eq(fair.pop().expect("two"), sleeper));
@@ -292,7 +292,7 @@ fn one_that_was_preempted_keeps_what_it_is_behind() {
     shares(&mut fair, &[hog], 10);
     // SAFETY: this test's.
     unsafe {
-        (*other).entity.account.runs = 1;
+        (*other).entity.measure().expect("memory").runs = 1;
         let mut turns = 0;
         fair.push(other, true);
         while std::ptr::eq(fair.pop().expect("two"), other) {

@@ -56,15 +56,16 @@ impl Machine {
             let entity = &mut (*g).entity;
             let slice_ns = if std::mem::take(&mut entity.is_on_turn) { state.slice_ns / 4 } else { state.slice_ns };
             let slice_ns = group_of(entity).map_or(slice_ns, |group| group.state().allowance_ns(slice_ns, now));
-            let account = &mut entity.account;
-            let since = std::mem::take(&mut account.ready_since_ns);
+            let since = std::mem::take(&mut entity.ready_since_ns);
             let waited = if since == 0 { 0 } else { now.saturating_sub(since) };
-            account.wait_ns += waited;
-            account.longest_wait_ns = account.longest_wait_ns.max(waited);
-            let p = (*self.p()).id as u32;
-            account.p_migrations += u64::from(account.runs != 0 && p != account.last_processor);
-            account.last_processor = p;
-            account.runs += 1;
+            if let Some(account) = entity.measure() {
+                account.wait_ns += waited;
+                account.longest_wait_ns = account.longest_wait_ns.max(waited);
+                let p = (*self.p()).id as u32;
+                account.p_migrations += u64::from(account.runs != 0 && p != account.last_processor);
+                account.last_processor = p;
+                account.runs += 1;
+            }
             self.slice_ns.store(slice_ns, Ordering::Relaxed); // a hint for sysmon
         }
         drop(state);
@@ -87,7 +88,9 @@ impl Machine {
         // SAFETY: the caller's promise.
         unsafe {
             let entity = &mut (*self.previous).entity;
-            entity.account.run_ns += used;
+            if let Some(account) = entity.measure() {
+                account.run_ns += used;
+            }
             match &mut state.order {
                 Order::Fifo(_) => {}
                 Order::Mlfq(mlfq) => mlfq.charge(entity, used, self.action == Action::Park),
@@ -113,7 +116,7 @@ impl Runtime {
         let state = self.policies.lock();
         // SAFETY: the caller's promise.
         unsafe {
-            (*g).entity.account.ready_since_ns = now;
+            (*g).entity.ready_since_ns = now;
             if self.policies.watches_wakes() {
                 self.interrupt_for(g, state, now);
             }

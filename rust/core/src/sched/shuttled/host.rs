@@ -37,7 +37,7 @@ std::thread_local! {
 
 pub(super) static HOST: Host = Host {
     exclusive: true,
-    new_thread: |_, _| new_state(),
+    new_thread: |_, _, _, _| new_state(),
     delete_thread,
     new_home: || new_state(),
     end_home,

@@ -1,0 +1,61 @@
+//! What the runtime's memory is used for: what `gort.memory` is made of. Nothing here parks.
+
+use super::{boolean, counts, methods, none, plain, runtime};
+use pyo3::ffi;
+use std::ptr;
+
+type Object = *mut ffi::PyObject;
+
+/// One step of `gort.memory.trim`: the parked goroutines of one slab of descriptors. False: there is no slab of this number.
+unsafe extern "C-unwind" fn trim_step(_m: Object, slab: Object) -> Object {
+    let Some(rt) = runtime() else { return ptr::null_mut() };
+    // SAFETY: METH_O with the GIL.
+    unsafe {
+        let slab = ffi::PyLong_AsSize_t(slab);
+        if slab == usize::MAX && !ffi::PyErr_Occurred().is_null() {
+            return ptr::null_mut();
+        }
+        boolean(rt.shrink_slab(slab, true))
+    }
+}
+
+/// The last step: what the heap has in pages that nobody uses.
+unsafe extern "C-unwind" fn release(_m: Object, _: Object) -> Object {
+    let Some(rt) = runtime() else { return ptr::null_mut() };
+    rt.release_memory();
+    none()
+}
+
+unsafe extern "C-unwind" fn stats(_m: Object, _: Object) -> Object {
+    let Some(rt) = runtime() else { return ptr::null_mut() };
+    let (heap, stacks) = (rt.heap().stats(), rt.shrink_stats());
+    counts(&[
+        (c"stacks_saved", stacks.saved),
+        (c"stacks_saved_bytes", stacks.saved_bytes),
+        (c"stack_saves", stacks.saves),
+        (c"stack_restores", stacks.restores),
+        (c"heap_allocs_objects", heap.allocs_objects),
+        (c"heap_allocs_bytes", heap.allocs_bytes),
+        (c"heap_frees_objects", heap.frees_objects),
+        (c"heap_frees_bytes", heap.frees_bytes),
+        (c"heap_objects_bytes", heap.objects_bytes),
+        (c"heap_unused_bytes", heap.unused_bytes),
+        (c"heap_free_bytes", heap.free_bytes),
+        (c"heap_released_bytes", heap.released_bytes),
+        (c"metadata_bytes", heap.metadata_bytes),
+        (c"cache_hits", heap.cache_hits),
+        (c"cache_refills", heap.cache_refills),
+        (c"lock_operations", heap.lock_ops),
+    ])
+}
+
+/// Adds the functions to the module.
+pub(crate) unsafe fn register(module: Object) -> bool {
+    let table = vec![
+        plain(c"_memory_trim_step", trim_step, ffi::METH_O, c"_memory_trim_step($module, slab, /)\n--\n\n"),
+        plain(c"_memory_release", release, ffi::METH_NOARGS, c"_memory_release($module, /)\n--\n\n"),
+        plain(c"_memory_stats", stats, ffi::METH_NOARGS, c"_memory_stats($module, /)\n--\n\n"),
+    ];
+    // SAFETY: during the module's init, with the GIL; the table is leaked.
+    unsafe { ffi::PyModule_AddFunctions(module, methods(table)) == 0 }
+}
