@@ -83,7 +83,7 @@ impl<T> Chan<T> {
     /// Whether it belongs to a bubble that the caller is not in: then it is not the caller's to use.
     #[inline]
     pub fn is_foreign(&self) -> bool {
-        self.bubble != 0 && self.bubble != sched::current_bubble()
+        sched::is_foreign(self.bubble)
     }
 
     /// Room of the buffer.

@@ -350,6 +350,13 @@ pub fn current_bubble() -> u32 {
     if g.is_null() { 0 } else { unsafe { (*g).bubble.id } }
 }
 
+/// Whether something made in bubble `bubble` (0: in none) belongs to one that the caller is not in: then it is not the caller's
+/// to use.
+#[inline]
+pub fn is_foreign(bubble: u32) -> bool {
+    bubble != 0 && bubble != current_bubble()
+}
+
 /// The time as the calling goroutine has it, ns: of its bubble, or of the monotonic clock.
 #[inline]
 pub fn now_ns() -> u64 {

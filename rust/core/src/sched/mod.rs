@@ -69,7 +69,7 @@ pub mod timers;
 #[cfg(all(test, not(model)))]
 mod timers_tests;
 
-pub use bubble::{bubble_now_ns, current_bubble, now_ns};
+pub use bubble::{bubble_now_ns, current_bubble, is_foreign, now_ns};
 pub use machine::current_machine;
 pub use net::{wait_io, yield_to_acceptor};
 pub use park::{

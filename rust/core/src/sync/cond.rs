@@ -144,7 +144,7 @@ impl NotifyList {
                 _ => 0,
             }
         };
-        bubble != 0 && bubble != sched::current_bubble()
+        sched::is_foreign(bubble)
     }
 
     /// Wakes the one that waits longest; returns whether there was one.

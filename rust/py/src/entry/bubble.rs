@@ -1,9 +1,8 @@
 //! Bubbles: what `gort.testing.synctest` is made of.
 
-use super::{arguments, boolean, fast, methods, none, plain, runtime};
+use super::{arguments, boolean, fast, go, methods, none, plain, runtime};
 use crate::error;
-use crate::task::{self, GoObject, Place};
-use gort_core::goroutine::Goroutine;
+use crate::task::{self, Place};
 use gort_core::goroutine::waiter::Outcome;
 use gort_core::observe;
 use gort_core::sched::bubble::{Driven, NoWait};
@@ -46,7 +45,7 @@ unsafe extern "C-unwind" fn end(_m: Object, id: Object) -> Object {
 }
 
 /// `_bubble_go(bubble, fn, args, kwargs)`, checked by `gort.testing`.
-unsafe extern "C-unwind" fn go(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kwnames: Object) -> Object {
+unsafe extern "C-unwind" fn start(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kwnames: Object) -> Object {
     // SAFETY: a vectorcall with the GIL.
     unsafe {
         let names = [c"bubble", c"fn", c"args", c"kwargs"];
@@ -55,11 +54,7 @@ unsafe extern "C-unwind" fn go(_m: Object, args: *const Object, nargs: ffi::Py_s
         };
         let Some((rt, id)) = bubble(id) else { return ptr::null_mut() };
         let obj = task::new_object(function, call_args, kwargs);
-        if !obj.is_null() && !rt.in_bubble(id, || task::start(rt, obj, 0, Place::default())) {
-            ffi::Py_DECREF(obj.cast());
-            return ffi::PyErr_NoMemory();
-        }
-        obj.cast()
+        rt.in_bubble(id, || go::started(rt, obj, 0, Place::default()))
     }
 }
 
@@ -95,15 +90,10 @@ unsafe extern "C-unwind" fn wait(_m: Object, _: Object) -> Object {
 
 /// Goroutines of the bubble, those that are threads left out, and a dump of all.
 unsafe extern "C-unwind" fn members(_m: Object, id: Object) -> Object {
-    // SAFETY: METH_O with the GIL; tasks of live goroutines are alive.
+    // SAFETY: METH_O with the GIL.
     unsafe {
         let Some((rt, id)) = bubble(id) else { return ptr::null_mut() };
-        let list = ffi::PyList_New(0);
-        rt.registry.for_each(|g: &Goroutine| {
-            if !list.is_null() && g.bubble.id == id && !g.task.is_null() && g.body.is_none() {
-                ffi::PyList_Append(list, g.task.cast::<GoObject>().cast());
-            }
-        });
+        let list = go::list_of(rt, |g| g.bubble.id == id);
         let text = observe::dump_bubble(rt, id);
         let text = ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as _);
         super::chan::tuple([list, text])
@@ -121,7 +111,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         plain(c"_bubble_new", new, ffi::METH_NOARGS, c"_bubble_new()\n--\n\nThe number of a new bubble."),
         fast(
             c"_bubble_go",
-            go,
+            start,
             c"_bubble_go(bubble, fn, args, kwargs)\n--\n\nStarts a goroutine in the bubble; kwargs is a dict.",
         ),
         plain(

@@ -5,9 +5,10 @@ use crate::doc;
 use crate::error;
 use crate::host;
 use crate::task::{self, CANCEL_ASKED, CANCELLED, DONE, GO_TYPE, GoObject, JOINED, LOCKED, Place, RESERVED};
+use gort_core::goroutine::Goroutine;
 use gort_core::goroutine::waiter::{Outcome, Reason};
-use gort_core::sched;
 use gort_core::sched::processors::MOST;
+use gort_core::sched::{self, Runtime};
 use pyo3::ffi;
 use std::ptr;
 use std::sync::atomic::Ordering;
@@ -47,12 +48,23 @@ unsafe extern "C-unwind" fn go(_m: Object, args: *const Object, nargs: ffi::Py_s
         let obj = task::new_object(*args, tuple, kwargs);
         ffi::Py_XDECREF(tuple);
         ffi::Py_XDECREF(kwargs);
-        if !obj.is_null() && !task::start(rt, obj, 0, Place::default()) {
+        started(rt, obj, 0, Place::default())
+    }
+}
+
+/// `obj`, which is new, once its goroutine is queued; null with an exception set when memory is refused, or was for `obj`.
+///
+/// # Safety
+/// As for `task::start`; null is allowed, with an exception set.
+pub(super) unsafe fn started(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: u32, place: Place) -> Object {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !obj.is_null() && !task::start(rt, obj, stack_bytes, place) {
             ffi::Py_DECREF(obj.cast());
             return ffi::PyErr_NoMemory();
         }
-        obj.cast()
     }
+    obj.cast()
 }
 
 /// Whether an argument is true; one that is absent is not. `None`: an exception is set.
@@ -126,12 +138,8 @@ unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::P
                 (*obj).name = name;
             }
             (*obj).set(if is_locked { LOCKED } else { 0 } | if is_reserved { RESERVED } else { 0 });
-            if !task::start(rt, obj, stack_bytes, place) {
-                ffi::Py_DECREF(obj.cast());
-                return ffi::PyErr_NoMemory();
-            }
         }
-        obj.cast()
+        started(rt, obj, stack_bytes, place)
     }
 }
 
@@ -283,12 +291,23 @@ unsafe extern "C-unwind" fn num_goroutine(_m: Object, _: Object) -> Object {
 
 unsafe extern "C-unwind" fn goroutines(_m: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
-    // SAFETY: GIL held; tasks of live goroutines are alive.
+    // SAFETY: GIL held.
+    unsafe { list_of(rt, |_| true) }
+}
+
+/// A list of the Goroutine objects that `is_wanted`: without the main goroutine and those that are threads, which have none.
+/// Null with an exception set when memory is refused.
+///
+/// # Safety
+/// GIL held.
+pub(super) unsafe fn list_of(rt: &Runtime, is_wanted: impl Fn(&Goroutine) -> bool) -> Object {
+    // SAFETY: the caller's promise; tasks of live goroutines are alive.
     unsafe {
-        let list = ffi::PyList_New(0);
+        let mut list = ffi::PyList_New(0);
         rt.registry.for_each(|g| {
-            if !list.is_null() && !g.task.is_null() && g.body.is_none() {
-                ffi::PyList_Append(list, g.task.cast());
+            let is_ours = !g.task.is_null() && g.body.is_none() && is_wanted(g);
+            if is_ours && !list.is_null() && ffi::PyList_Append(list, g.task.cast()) < 0 {
+                ffi::Py_DECREF(std::mem::replace(&mut list, ptr::null_mut()));
             }
         });
         list
@@ -326,7 +345,7 @@ unsafe extern "C-unwind" fn usable_cpus(_m: Object, _: Object) -> Object {
 ///
 /// # Safety
 /// GIL held, on the main goroutine.
-unsafe fn outlive_all(rt: &'static sched::Runtime) {
+unsafe fn outlive_all(rt: &'static Runtime) {
     loop {
         let outcome = sched::sleep_for_ever(rt);
         if outcome == Outcome::Deadlock && rt.registry.live() == 1 {

@@ -346,7 +346,7 @@ unsafe fn is_foreign(obj: *mut TimerObject, verb: &str) -> bool {
             (true, true) => 0,
         }
     };
-    let foreign = bubble != 0 && bubble != sched::current_bubble();
+    let foreign = sched::is_foreign(bubble);
     if foreign {
         let text = format!("{verb} of synctest timer from outside bubble");
         // SAFETY: GIL held.
