@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from textwrap import dedent
+from textwrap import dedent, indent
 
 import pytest
 from children import check, shared_library
@@ -16,7 +16,14 @@ REFUSES = """
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
-volatile int refuses_threads, refuses_epoll, refuses_stacks, refused;
+volatile int refuses_threads, refuses_epoll, refuses_stacks, refuses_growth, refused;
+extern void *__libc_malloc(size_t), *__libc_realloc(void *, size_t);
+static int is_too_much(size_t bytes)
+{
+    return refuses_growth && bytes >= 20000 ? refused++, errno = ENOMEM, 1 : 0;
+}
+void *malloc(size_t bytes) { return is_too_much(bytes) ? 0 : __libc_malloc(bytes); }
+void *realloc(void *at, size_t bytes) { return is_too_much(bytes) ? 0 : __libc_realloc(at, bytes); }
 int pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *x)
 {
     if (refuses_threads) { refused++; return EAGAIN; }
@@ -111,6 +118,59 @@ def test_refused_stacks_are_memory_errors_of_those_that_asked(refusing):
             word("refuses_stacks").value = 0
             assert gort.spawn(lambda: 5, stack_size=1 << 24).join() == 5
         gort.run(main)
+        """
+    )
+
+
+#: Many sleep and are queued with growth refused, and as many more as there is memory for. What ends has its own lists.
+CROWD = """
+COUNT = 6000
+def body(i):
+    for _ in gate: pass
+    for _ in range(3):
+        gort.sleep(0.1)
+        gort.gosched()
+    done[0] += 1
+    for _ in last: pass
+    return i
+def start(i):
+    return gort.spawn(body, (i,), priority=i % 5 - 2, group=groups[i % 3])
+def until(count):
+    while done[0] < count: gort.sleep(0.001)
+def main():
+    global gate, last, done
+    gate, last, done, gs = gort.Chan(), gort.Chan(), [0], [None] * COUNT * 20
+    for i in range(COUNT): gs[i] = start(i)
+    while any(g.status == "runnable" for g in gs[:COUNT]): gort.gosched()
+    word("refuses_growth").value = 1
+    gate.close()
+    until(COUNT)
+    for made in range(COUNT, len(gs)):
+        try: gs[made] = start(made)
+        except MemoryError: break
+    else: raise AssertionError("none refused")
+    until(made)
+    assert word("refused").value > 0
+    word("refuses_growth").value = 0
+    last.close()
+    for i in range(made): assert gs[i].join() == i
+"""
+
+
+@pytest.mark.parametrize("policy", ["fifo", "mlfq", "fair"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_who_was_started_can_sleep_and_be_queued_when_memory_is_refused(refusing, policy, grouped):
+    """There is room for each in every list since its start: nobody asks for memory in the middle of things."""
+    groups = '[None, gort.Group("a"), gort.Group("b", quota=0.5)]' if grouped else "[None] * 3"
+    refusing(f"groups = {groups}{CROWD}gort.run(main)", GORT_POLICY=policy)
+
+
+def test_who_was_started_in_a_bubble_can_sleep_there_when_memory_is_refused(refusing):
+    refusing(
+        f"""
+        from gort.testing import synctest
+        groups = [None] * 3{indent(CROWD, " " * 8)}
+        gort.run(synctest.run, main)
         """
     )
 

@@ -16,7 +16,7 @@
 use super::Runtime;
 use super::park::{announce, block, ready_behind, ready_wait, retract};
 use super::processor::{Due, due_of};
-use super::spawn::running;
+use super::spawn::{caller, running};
 use crate::goroutine::waiter::{Listens, Outcome, Reason, Wait};
 use crate::goroutine::{Blocked, Goroutine, InBubble};
 use crate::primitive::atomic::Ordering;
@@ -310,6 +310,15 @@ impl Bubbles {
     pub(super) unsafe fn note_woken(&self, g: *mut Goroutine) {
         // SAFETY: the caller's promise; the place is touched under the lock.
         unsafe { self.with((*g).bubble.id, |bubble| bubble.uncount(&mut (*g).bubble)) };
+    }
+
+    /// Whether there is memory for the timer of a wait of one more goroutine that is of the starter's bubble, if that is in one.
+    #[cold]
+    pub(super) fn has_room_for_member(&self) -> bool {
+        let starter = caller();
+        // SAFETY: the running goroutine's own descriptor.
+        let id = if starter.is_null() { 0 } else { unsafe { (*starter).bubble.id } };
+        self.with(id, |bubble| bubble.timers.keep_room(bubble.members + 1)).unwrap_or(true)
     }
 
     /// Whether there is memory for one more timer of the bubble.

@@ -102,9 +102,10 @@ impl Runtime {
         self.bundles.lock().0.push(bundle);
     }
 
-    /// Whether enough bundles lie idle that an ending goroutine should give its memory back.
+    /// Whether enough bundles lie idle that an ending goroutine should give its memory back, or there is no room for one more.
     pub fn should_retire(&self) -> bool {
-        self.bundles.lock().0.len() >= self.config.max_idle_bundles
+        let bundles = &mut self.bundles.lock().0;
+        bundles.len() >= self.config.max_idle_bundles || bundles.try_reserve(1).is_err()
     }
 
     /// Deletes a bundle whose state was cleared and is not current.

@@ -35,6 +35,12 @@ impl<T> Fifo<T> {
         self.len() == 0
     }
 
+    /// Makes room for `count` in all, before and behind. `false`: memory is refused.
+    pub fn make_room(&mut self, count: usize) -> bool {
+        let parts = [&mut self.first, &mut self.behind];
+        parts.into_iter().all(|part| part.try_reserve(count.saturating_sub(part.len())).is_ok())
+    }
+
     /// Appends; `is_behind`: it used up its slice.
     pub fn push(&mut self, item: *mut T, is_behind: bool) {
         if is_behind { self.behind.push_back(item) } else { self.first.push_back(item) }
@@ -43,6 +49,12 @@ impl<T> Fifo<T> {
     /// Who is next but for the turns of those behind.
     pub fn front(&self) -> Option<*mut T> {
         self.first.front().or_else(|| self.behind.front()).copied()
+    }
+
+    /// Drops everything; the room stays.
+    pub fn clear(&mut self) {
+        self.first.clear();
+        self.behind.clear();
     }
 
     /// Takes everything, each with whether it stands behind; those last.
@@ -104,17 +116,13 @@ impl<T> InjectQueue<T> {
 
     /// Drops everything that `hold` gave.
     pub fn forget(&self, items: &mut Fifo<T>) {
-        items.drain().for_each(drop); // the room stays
+        items.clear();
         self.len.store(0, Ordering::Relaxed);
     }
 
     /// Makes room for `count` in all, so that pushes ask for no memory. `false`: it is refused.
     pub fn make_room(&self, count: usize) -> bool {
-        self.with(|q| {
-            [&mut q.first, &mut q.behind]
-                .into_iter()
-                .all(|part| part.try_reserve(count.saturating_sub(part.len())).is_ok())
-        })
+        self.with(|q| q.make_room(count))
     }
 
     /// Appends.
@@ -137,9 +145,11 @@ impl<T> InjectQueue<T> {
         self.with(|q| items.drain().for_each(|(item, is_behind)| q.push(item, is_behind)));
     }
 
-    /// Takes everything.
-    pub fn take_all(&self) -> Fifo<T> {
-        if self.is_empty() { Fifo::default() } else { self.with(std::mem::take) }
+    /// Takes everything, each with whether it stands behind; those last. The room stays.
+    pub fn take_each(&self, mut f: impl FnMut(*mut T, bool)) {
+        if !self.is_empty() {
+            self.with(|q| q.drain().for_each(|(item, is_behind)| f(item, is_behind)));
+        }
     }
 
     /// Takes the first.

@@ -91,9 +91,14 @@ impl Processor {
         }
     }
 
-    /// Whether there is memory for one more timer.
+    /// Whether there is memory for one more timer with an event.
     pub fn has_room_for_timer(&self) -> bool {
         self.timers.lock().make_room()
+    }
+
+    /// Keeps room for the timers of `count` waits. `false`: memory is refused.
+    pub(super) fn keep_room(&self, count: usize) -> bool {
+        self.timers.lock().keep_room(count)
     }
 
     /// Adds a timer.

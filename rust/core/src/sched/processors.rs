@@ -20,7 +20,8 @@ pub struct Processors {
     slots: *mut MaybeUninit<Processor>,
     made: AtomicUsize,
     in_use: AtomicUsize,
-    changing: Mutex<()>,
+    /// Held while their number changes: for how many waits each keeps room.
+    changing: Mutex<usize>,
 }
 
 // SAFETY: a P may be used by any thread as its fields say; slots are written once, before `made` publishes them.
@@ -32,19 +33,31 @@ impl Processors {
     /// `count` Ps, 1 to `MOST`.
     pub(super) fn new(count: usize) -> Self {
         let slots = Box::leak(Box::<[Processor]>::new_uninit_slice(MOST)).as_mut_ptr();
-        let all = Self { slots, made: AtomicUsize::new(0), in_use: AtomicUsize::new(0), changing: Mutex::new(()) };
-        all.make(count);
-        all.in_use.store(count, Ordering::Relaxed); // nobody else knows them yet
+        let all = Self { slots, made: AtomicUsize::new(0), in_use: AtomicUsize::new(0), changing: Mutex::new(0) };
+        all.in_use.store(all.make(count, 0), Ordering::Relaxed); // nobody else knows them yet
         all
     }
 
-    /// Makes those up to `count` that are not there yet. One caller at a time.
-    fn make(&self, count: usize) {
+    /// Makes those up to `count` that are not there yet, with room for `waits`; fewer where memory is refused. Returns how many
+    /// of `count` there are. One caller at a time.
+    fn make(&self, count: usize, waits: usize) -> usize {
         for id in self.made.load(Ordering::Relaxed)..count {
+            let p = Processor::new(id);
+            if !p.keep_room(waits) {
+                return id;
+            }
             // SAFETY: within the slots, which nobody sees before `made` says so.
-            unsafe { self.slots.add(id).write(MaybeUninit::new(Processor::new(id))) };
+            unsafe { self.slots.add(id).write(MaybeUninit::new(p)) };
             self.made.store(id + 1, Ordering::Release); // pairs with the Acquire in `deref`
         }
+        count
+    }
+
+    /// Keeps room for the timers of `waits` on each. `false`: memory is refused.
+    pub(super) fn keep_room(&self, waits: usize) -> bool {
+        let mut kept = self.changing.lock().unwrap_or_else(|e| e.into_inner());
+        *kept = waits.max(*kept);
+        self.iter().all(|p| p.keep_room(waits))
     }
 
     /// How many may run goroutines: GOMAXPROCS.
@@ -65,11 +78,11 @@ impl Deref for Processors {
 }
 
 impl Runtime {
-    /// Lets `count` Ps, 1 to `MOST`, run goroutines; returns how many it were.
+    /// Lets `count` Ps, 1 to `MOST`, run goroutines, or as many as there is memory for; returns how many it were.
     pub fn set_processors(&'static self, count: usize) -> usize {
         let all = &self.processors;
-        let _changing = all.changing.lock().unwrap_or_else(|e| e.into_inner());
-        all.make(count);
+        let changing = all.changing.lock().unwrap_or_else(|e| e.into_inner());
+        let count = all.make(count, *changing);
         let (before, gone) = {
             let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
             let before = all.in_use.swap(count, Ordering::Relaxed); // under the idle lock

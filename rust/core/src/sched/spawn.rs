@@ -4,7 +4,7 @@ use super::machine::{Machine, run_machine};
 use super::moving::ThreadLocals;
 use super::net::{ASLEEP, NOTIFIED};
 use super::runtime::{REQUEST_STOP, Runtime};
-use super::{current_machine, idle};
+use super::{bubble, current_machine, idle};
 use crate::context;
 use crate::goroutine::host::HostThread;
 use crate::goroutine::{Bundle, Goroutine, status, waiter};
@@ -26,11 +26,14 @@ impl Runtime {
         g
     }
 
-    /// A new descriptor, null when memory is refused. The global queue shall not ask in the middle of things: where there would
-    /// be more goroutines than ever, it makes room for them.
+    /// A new descriptor, null when memory is refused. Queues and heaps shall not ask in the middle of things: where there would
+    /// be more goroutines than ever, they make room for them.
     #[inline]
     fn take_descriptor(&self, task: *mut u8) -> *mut Goroutine {
-        self.registry.take(task, ptr::from_ref(self).cast(), |count| self.inject.make_room(count))
+        if bubble::is_any() && !self.bubbles.has_room_for_member() {
+            return ptr::null_mut();
+        }
+        self.registry.take(task, ptr::from_ref(self).cast(), |count| self.make_room(count))
     }
 
     /// Queues a new goroutine to run.

@@ -22,6 +22,13 @@ impl Runtime {
         }
     }
 
+    /// Makes room for `count` goroutines in all, wherever they may be queued or timed. `false`: memory is refused.
+    pub(super) fn make_room(&self, count: usize) -> bool {
+        // A group has a timer as well.
+        let all = self.policies.make_room(count, 0);
+        self.inject.make_room(count) && all.is_some_and(|all| self.processors.keep_room(all))
+    }
+
     /// Whether `start_timer` would find memory for one more, that of the caller's bubble if it is in one. Host attached.
     pub fn has_room_for_timer(&self) -> bool {
         match super::current_bubble() {

@@ -10,6 +10,10 @@ const ARITY: usize = 4;
 pub struct TimerHeap {
     heap: Vec<*mut Timer>,
     seq: u64,
+    /// Queued timers with an event.
+    events: usize,
+    /// For how many others there is always room: whoever sets those cannot be refused.
+    kept: usize,
 }
 
 // SAFETY: the heap's owner keeps it behind a lock; queued timers are alive by the contract of `push`.
@@ -38,9 +42,29 @@ impl TimerHeap {
         self.heap.first().map(|&t| unsafe { (*t).when_ns })
     }
 
-    /// Makes room for one more. `false`: memory is refused.
+    /// Makes room for one more with an event. `false`: memory is refused.
     pub fn make_room(&mut self) -> bool {
-        self.heap.try_reserve(1).is_ok()
+        self.reserve(self.events + 1 + self.kept)
+    }
+
+    /// Keeps room for `count` without one, from now on, whatever else is set. `false`: memory is refused.
+    pub fn keep_room(&mut self, count: usize) -> bool {
+        let kept = self.kept.max(count);
+        let is_there = self.reserve(self.events + kept);
+        if is_there {
+            self.kept = kept;
+        }
+        is_there
+    }
+
+    fn reserve(&mut self, count: usize) -> bool {
+        self.heap.try_reserve(count.saturating_sub(self.heap.len())).is_ok()
+    }
+
+    /// How many can be queued before memory is asked for.
+    #[cfg(all(test, not(model)))]
+    pub(crate) fn room(&self) -> usize {
+        self.heap.capacity()
     }
 
     /// Adds.
@@ -53,6 +77,7 @@ impl TimerHeap {
         unsafe {
             (*timer).seq = self.seq;
             (*timer).index = self.heap.len() as u32;
+            self.events += usize::from((*timer).is_event);
         }
         self.heap.push(timer);
         self.up(self.heap.len() - 1);
@@ -70,6 +95,8 @@ impl TimerHeap {
         }
         let i = index as usize;
         self.heap.swap_remove(i);
+        // SAFETY: the caller's promise.
+        self.events -= usize::from(unsafe { (*timer).is_event });
         if i < self.heap.len() {
             // SAFETY: a queued timer.
             unsafe { (*self.heap[i]).index = index };
@@ -106,6 +133,7 @@ impl TimerHeap {
     /// # Safety
     /// The memory of all timers is still there.
     pub unsafe fn forget(&mut self) {
+        self.events = 0;
         for timer in self.heap.drain(..) {
             // SAFETY: the caller's promise. The others are not written to: their stacks stay shared with the parent.
             unsafe {
@@ -121,6 +149,7 @@ impl TimerHeap {
     /// # Safety
     /// All timers are alive; host attached, where its code may run.
     pub unsafe fn abandon(&mut self) {
+        self.events = 0;
         while let Some(timer) = self.heap.pop() {
             // SAFETY: the caller's promise; one that says so is the first field of an `EventTimer`.
             unsafe {

@@ -1,6 +1,6 @@
 //! The heap against a sorted list, under every operation in any order.
 
-use super::{Event, EventTimer, TimerHeap};
+use super::{Event, EventTimer, Timer, TimerHeap};
 use proptest::prelude::*;
 use std::ptr;
 
@@ -94,5 +94,35 @@ proptest! {
             prop_assert_eq!(heap.len(), model.queued.len());
             prop_assert_eq!(heap.peek_when(), model.queued.iter().map(|e| e.0).min());
         }
+    }
+}
+
+#[test]
+fn who_has_room_kept_sets_timers_without_asking_for_memory() {
+    const WAITS: usize = 100;
+    let mut heap = TimerHeap::new();
+    let mut waits: Vec<Timer> = (0..WAITS).map(|_| Timer::new()).collect();
+    let mut events: Vec<EventTimer> = (0..WAITS).map(|_| EventTimer::new(&SILENT, 0)).collect();
+    assert!(heap.keep_room(WAITS));
+    let set_all = |heap: &mut TimerHeap, events: &mut [EventTimer]| {
+        for event in events {
+            assert!(heap.make_room());
+            // SAFETY: in place until it is taken out below.
+            unsafe { heap.push(&raw mut event.timer) };
+        }
+    };
+    set_all(&mut heap, &mut events);
+    for _ in 0..2 {
+        let room = heap.room();
+        // SAFETY: as above.
+        waits.iter_mut().for_each(|wait| unsafe { heap.push(wait) });
+        assert_eq!(heap.room(), room, "events have used up the room of waits");
+        // SAFETY: as above.
+        waits.iter_mut().for_each(|wait| assert!(unsafe { heap.remove(wait) }));
+        let (gone, left) = events.split_at_mut(WAITS / 2);
+        // SAFETY: as above.
+        gone.iter_mut().for_each(|event| assert!(unsafe { heap.remove(&raw mut event.timer) }));
+        set_all(&mut heap, gone);
+        assert_eq!(heap.len(), gone.len() + left.len());
     }
 }

@@ -161,7 +161,10 @@ unsafe extern "C" fn group_new(tp: *mut ffi::PyTypeObject, args: Object, kwargs:
         if ffi::PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &raw mut weight, &raw mut quota_ns) == 0 {
             return ptr::null_mut();
         }
-        alloc(tp, rt.new_group(weight.max(1), quota_ns))
+        match rt.new_group(weight.max(1), quota_ns) {
+            Some(group) => alloc(tp, group),
+            None => ffi::PyErr_NoMemory(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! Source: Linux, kernel/sched/fair.c (CFS bandwidth), without its slack and bursts.
 
 use super::fair::{Tree, WEIGHT};
-use crate::goroutine::Goroutine;
+use super::nodes::List;
 use crate::sched::Runtime;
 use crate::sys::clock;
 use crate::timer::{Event, EventTimer};
@@ -27,7 +27,7 @@ pub(super) struct State {
     pub(super) is_throttled: bool,
     throttled_since_ns: u64,
     /// Those that are ready and wait for the next period; the fair policy keeps them in `tree`.
-    pub(super) aside: Vec<*mut Goroutine>,
+    pub(super) aside: List,
     /// Those that are ready, under the fair policy.
     pub(super) tree: Tree,
     pub(super) virtual_ns: u64,
@@ -87,8 +87,8 @@ impl Group {
                 period_began_ns: now,
                 is_throttled: false,
                 throttled_since_ns: 0,
-                aside: Vec::new(),
-                tree: Tree::default(),
+                aside: List::new(),
+                tree: Tree::new(),
                 virtual_ns: 0,
                 is_in_root: false,
                 account: GroupAccount::default(),
@@ -200,8 +200,9 @@ impl State {
         }
     }
 
+    /// In a forked child: nobody is ready. The nodes of its lists are not given back.
     pub(super) fn forget(&mut self) {
-        self.aside.clear();
+        self.aside = List::new();
         self.tree.forget();
         (self.is_throttled, self.is_in_root) = (false, false);
         self.left_ns = self.quota_ns as i64;

@@ -6,8 +6,8 @@
 //! Source: Arpaci-Dusseau, Operating Systems: Three Easy Pieces, chapter 8.
 
 use super::LEAST_PRIORITY;
+use super::nodes::{List, Nodes};
 use crate::goroutine::{Goroutine, SchedEntity};
-use std::collections::VecDeque;
 
 /// How far a goroutine sinks at most.
 const MOST_SUNK: u8 = 7;
@@ -17,13 +17,10 @@ const BOOST_NS: u64 = 500_000_000;
 /// How often the one that has waited longest goes first, ns.
 const TURN_NS: u64 = 100_000_000;
 
-struct Queued {
-    since_ns: u64,
-    g: *mut Goroutine,
-}
+const NO_LEVELS: [List; LEVELS] = [const { List::new() }; LEVELS];
 
 pub(super) struct Mlfq {
-    levels: [VecDeque<Queued>; LEVELS],
+    levels: [List; LEVELS],
     len: usize,
     slice_ns: u64,
     boost: u32,
@@ -38,8 +35,7 @@ pub(super) fn level(entity: &SchedEntity) -> usize {
 
 impl Mlfq {
     pub(super) fn new(slice_ns: u64) -> Self {
-        let levels = std::array::from_fn(|_| VecDeque::new());
-        Self { levels, len: 0, slice_ns, boost: 0, next_boost_ns: 0, next_turn_ns: 0 }
+        Self { levels: NO_LEVELS, len: 0, slice_ns, boost: 0, next_boost_ns: 0, next_turn_ns: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -48,51 +44,51 @@ impl Mlfq {
 
     /// # Safety
     /// `g` is the caller's to queue, as everywhere here.
-    pub(super) unsafe fn push(&mut self, g: *mut Goroutine, since_ns: u64) {
+    pub(super) unsafe fn push(&mut self, nodes: &mut Nodes, g: *mut Goroutine, since_ns: u64) {
         // SAFETY: the caller's promise.
         let entity = unsafe { &mut (*g).entity };
         if entity.boost != self.boost {
             (entity.boost, entity.sunk, entity.used_ns) = (self.boost, 0, 0);
         }
-        self.levels[level(entity)].push_back(Queued { since_ns, g });
+        self.levels[level(entity)].push(nodes, g, since_ns);
         self.len += 1;
     }
 
     /// Who is next but for boosts and turns.
-    pub(super) fn first(&self) -> Option<*mut Goroutine> {
-        self.levels.iter().find_map(VecDeque::front).map(|queued| queued.g)
+    pub(super) fn first(&self, nodes: &Nodes) -> Option<*mut Goroutine> {
+        self.levels.iter().find_map(|queue| queue.front(nodes)).map(|queued| queued.g)
     }
 
-    pub(super) unsafe fn pop(&mut self, now_ns: u64) -> Option<*mut Goroutine> {
+    pub(super) unsafe fn pop(&mut self, nodes: &mut Nodes, now_ns: u64) -> Option<*mut Goroutine> {
         if now_ns >= self.next_boost_ns {
             // SAFETY: what is queued is this queue's.
-            unsafe { self.boost(now_ns) };
+            unsafe { self.boost(nodes, now_ns) };
         }
-        let mut queues = self.levels.iter_mut().filter(|queue| !queue.is_empty());
-        let queue = if now_ns >= self.next_turn_ns {
+        let is_turn = now_ns >= self.next_turn_ns;
+        let queue = if is_turn {
             self.next_turn_ns = now_ns + TURN_NS;
-            let queue = queues.min_by_key(|queue| queue[0].since_ns)?;
-            // SAFETY: as above.
-            unsafe { (*queue[0].g).entity.is_on_turn = self.len > 1 };
-            Some(queue)
+            longest_waiting(&mut self.levels, nodes)
         } else {
-            queues.next()
+            self.levels.iter_mut().find(|queue| !queue.is_empty())
         };
-        let first = queue?.pop_front()?;
+        let first = queue?.pop(nodes)?;
+        if is_turn {
+            // SAFETY: as above.
+            unsafe { (*first.g).entity.is_on_turn = self.len > 1 };
+        }
         self.len -= 1;
         Some(first.g)
     }
 
     /// All rise: those queued now, the others when they are.
-    unsafe fn boost(&mut self, now_ns: u64) {
+    unsafe fn boost(&mut self, nodes: &mut Nodes, now_ns: u64) {
         self.next_boost_ns = now_ns + BOOST_NS;
         self.boost = self.boost.wrapping_add(1);
-        let mut all: Vec<Queued> = self.levels.iter_mut().flat_map(std::mem::take).collect();
-        all.sort_by_key(|queued| queued.since_ns);
+        let mut before = std::mem::replace(&mut self.levels, NO_LEVELS);
         self.len = 0;
-        for Queued { since_ns, g } in all {
+        while let Some(queued) = longest_waiting(&mut before, nodes).and_then(|queue| queue.pop(nodes)) {
             // SAFETY: the caller's promise.
-            unsafe { self.push(g, since_ns) };
+            unsafe { self.push(nodes, queued.g, queued.key_ns) };
         }
     }
 
@@ -109,18 +105,23 @@ impl Mlfq {
     }
 
     /// Moves `g`, whose level has changed from `before`, if it is queued; returns whether it is.
-    pub(super) unsafe fn requeue(&mut self, g: *mut Goroutine, before: usize) -> bool {
-        let queue = &mut self.levels[before];
-        let Some(place) = queue.iter().position(|queued| std::ptr::eq(queued.g, g)) else { return false };
-        let Some(Queued { since_ns, .. }) = queue.remove(place) else { return false };
+    pub(super) unsafe fn requeue(&mut self, nodes: &mut Nodes, g: *mut Goroutine, before: usize) -> bool {
+        let Some(queued) = self.levels[before].take(nodes, g) else { return false };
         self.len -= 1;
         // SAFETY: it was queued here.
-        unsafe { self.push(g, since_ns) };
+        unsafe { self.push(nodes, g, queued.key_ns) };
         true
     }
 
-    pub(super) fn take_all(&mut self) -> Vec<*mut Goroutine> {
-        self.len = 0;
-        self.levels.iter_mut().flat_map(std::mem::take).map(|queued| queued.g).collect()
+    /// The first of the highest level, whatever the time.
+    pub(super) fn take_one(&mut self, nodes: &mut Nodes) -> Option<*mut Goroutine> {
+        let first = self.levels.iter_mut().find(|queue| !queue.is_empty())?.pop(nodes)?;
+        self.len -= 1;
+        Some(first.g)
     }
+}
+
+/// Of the queues that are not empty the one whose first has waited longest.
+fn longest_waiting<'a>(levels: &'a mut [List; LEVELS], nodes: &Nodes) -> Option<&'a mut List> {
+    levels.iter_mut().filter(|queue| !queue.is_empty()).min_by_key(|queue| queue.front(nodes).map(|first| first.key_ns))
 }

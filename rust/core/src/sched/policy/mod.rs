@@ -12,6 +12,7 @@ mod fair;
 mod group;
 mod meter;
 mod mlfq;
+mod nodes;
 #[cfg(all(test, not(model)))]
 mod tests;
 mod turn;
@@ -27,7 +28,7 @@ use crate::primitive::{Mutex, MutexGuard};
 use crate::sys::clock;
 use fair::{Fair, WEIGHT};
 use mlfq::Mlfq;
-use std::collections::VecDeque;
+use nodes::{List, Nodes};
 use std::ptr;
 use std::sync::Arc;
 
@@ -44,18 +45,19 @@ pub enum Policy {
     Fair,
 }
 
-enum Order {
-    Fifo(Fifo<Goroutine>),
-    Mlfq(Box<Mlfq>),
-    Fair(Box<Fair>),
-}
-
 struct State {
+    /// Whose order is in use; the others are empty.
     policy: Policy,
-    order: Order,
+    fifo: Fifo<Goroutine>,
+    mlfq: Mlfq,
+    fair: Fair,
+    /// Places of all lists but `fifo`.
+    nodes: Nodes,
     /// Ready, and before everybody.
-    reserved: VecDeque<*mut Goroutine>,
+    reserved: List,
     groups: Vec<*const Group>,
+    /// For how many goroutines there is room.
+    goroutines: usize,
     /// Goroutines that are reserved.
     reservations: usize,
     is_measured: bool,
@@ -85,31 +87,17 @@ fn weight_of(priority: i8) -> u64 {
     steps.fold(WEIGHT, |weight, _| if priority < 0 { weight * 4 / 5 } else { weight * 5 / 4 })
 }
 
-impl Order {
-    fn new(policy: Policy, slice_ns: u64) -> Self {
-        match policy {
-            Policy::Fifo => Order::Fifo(Fifo::default()),
-            Policy::Mlfq => Order::Mlfq(Box::new(Mlfq::new(slice_ns))),
-            Policy::Fair => Order::Fair(Box::new(Fair::new(slice_ns))),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Order::Fifo(queue) => queue.len(),
-            Order::Mlfq(mlfq) => mlfq.len(),
-            Order::Fair(fair) => fair.len(),
-        }
-    }
-}
-
 impl State {
     fn new(slice_ns: u64) -> Self {
         Self {
             policy: Policy::Fifo,
-            order: Order::new(Policy::Fifo, slice_ns),
-            reserved: VecDeque::new(),
+            fifo: Fifo::default(),
+            mlfq: Mlfq::new(slice_ns),
+            fair: Fair::new(slice_ns),
+            nodes: Nodes::new(),
+            reserved: List::new(),
             groups: Vec::new(),
+            goroutines: 0,
             reservations: 0,
             is_measured: false,
             slice_ns,
@@ -117,7 +105,15 @@ impl State {
     }
 
     fn len(&self) -> usize {
-        self.reserved.len() + self.order.len()
+        self.reserved.len() + self.fifo.len() + self.mlfq.len() + self.fair.len()
+    }
+
+    /// Makes room for so many goroutines and groups, whatever lists they are in. `false`: memory is refused.
+    fn make_room(&mut self, goroutines: usize, groups: usize) -> bool {
+        let listed = self.groups.len();
+        self.fifo.make_room(goroutines)
+            && self.nodes.make_room(goroutines + groups)
+            && self.groups.try_reserve(groups.saturating_sub(listed)).is_ok()
     }
 
     /// `is_behind`: it used up a slice and was preempted.
@@ -132,33 +128,35 @@ impl State {
                 entity.ready_since_ns = now_ns;
             }
             if entity.is_reserved {
-                self.reserved.push_back(g);
+                self.reserved.push(&mut self.nodes, g, now_ns);
                 return;
             }
-            match &mut self.order {
-                Order::Fifo(queue) => queue.push(g, is_behind),
-                Order::Mlfq(mlfq) => mlfq.push(g, now_ns),
-                Order::Fair(fair) => fair.push(g, is_behind),
+            match self.policy {
+                Policy::Fifo => self.fifo.push(g, is_behind),
+                Policy::Mlfq => self.mlfq.push(&mut self.nodes, g, now_ns),
+                Policy::Fair => self.fair.push(&mut self.nodes, g, is_behind),
             }
         }
     }
 
     /// Whose turn it is, or null.
     unsafe fn next(&mut self, now_ns: u64) -> *mut Goroutine {
-        if let Some(g) = self.reserved.pop_front() {
-            return g;
+        if let Some(first) = self.reserved.pop(&mut self.nodes) {
+            return first.g;
         }
         loop {
             // SAFETY: what is listed is the state's; goroutines have a count of their groups.
             unsafe {
-                let first = match &mut self.order {
-                    Order::Fifo(queue) => queue.pop(),
-                    Order::Mlfq(mlfq) => mlfq.pop(now_ns),
-                    Order::Fair(fair) => fair.pop(),
+                let first = match self.policy {
+                    Policy::Fifo => self.fifo.pop(),
+                    Policy::Mlfq => self.mlfq.pop(&mut self.nodes, now_ns),
+                    Policy::Fair => self.fair.pop(&mut self.nodes),
                 };
                 let Some(g) = first else { return ptr::null_mut() };
                 match group_of(&(*g).entity) {
-                    Some(group) if group.state().is_throttled => group.state().aside.push(g),
+                    Some(group) if group.state().is_throttled => {
+                        group.state().aside.push(&mut self.nodes, g, now_ns);
+                    }
                     _ => return g,
                 }
             }
@@ -167,26 +165,36 @@ impl State {
 
     /// Who is next, as far as one look tells, or null.
     unsafe fn first(&self) -> *mut Goroutine {
-        let first = match &self.order {
-            _ if !self.reserved.is_empty() => self.reserved.front().copied(),
-            Order::Fifo(queue) => queue.front(),
-            Order::Mlfq(mlfq) => mlfq.first(),
+        let first = match self.policy {
+            _ if !self.reserved.is_empty() => self.reserved.front(&self.nodes).map(|first| first.g),
+            Policy::Fifo => self.fifo.front(),
+            Policy::Mlfq => self.mlfq.first(&self.nodes),
             // SAFETY: the lock is held; groups with queued goroutines live.
-            Order::Fair(fair) => unsafe { fair.first() },
+            Policy::Fair => unsafe { self.fair.first(&self.nodes) },
         };
         first.unwrap_or(ptr::null_mut())
     }
 
-    /// Everybody that is listed and may run, in order.
-    unsafe fn take_all(&mut self) -> Vec<*mut Goroutine> {
-        let mut all: Vec<_> = self.reserved.drain(..).collect();
-        all.extend(match &mut self.order {
-            Order::Fifo(queue) => queue.drain().map(|(g, _)| g).collect(),
-            Order::Mlfq(mlfq) => mlfq.take_all(),
+    /// Takes everybody but the reserved out of the order in use.
+    unsafe fn take_ordered(&mut self) -> List {
+        let mut all = List::new();
+        match self.policy {
+            Policy::Fifo => self.fifo.drain().for_each(|(g, _)| all.push(&mut self.nodes, g, 0)),
+            Policy::Mlfq => {
+                while let Some(g) = self.mlfq.take_one(&mut self.nodes) {
+                    all.push(&mut self.nodes, g, 0);
+                }
+            }
             // SAFETY: the lock is held, and listed groups live.
-            Order::Fair(fair) => unsafe { fair.take_all(&self.groups) },
-        });
+            Policy::Fair => unsafe { self.fair.take_all(&mut self.nodes, &self.groups, &mut all) },
+        }
         all
+    }
+
+    /// The orders begin anew, with nobody in them.
+    fn begin_order(&mut self) {
+        self.mlfq = Mlfq::new(self.slice_ns);
+        self.fair = Fair::new(self.slice_ns);
     }
 
     fn is_needed(&self) -> bool {
@@ -202,10 +210,10 @@ impl State {
             if group_of(woken).is_some_and(|group| group.state().is_throttled) {
                 return false;
             }
-            match &self.order {
-                Order::Fifo(_) => false,
-                Order::Mlfq(_) => mlfq::level(woken) < mlfq::level(other),
-                Order::Fair(fair) => fair.outranks(woken, other, ran_ns),
+            match self.policy {
+                Policy::Fifo => false,
+                Policy::Mlfq => mlfq::level(woken) < mlfq::level(other),
+                Policy::Fair => self.fair.outranks(woken, other, ran_ns),
             }
         }
     }
@@ -231,6 +239,17 @@ impl Policies {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    /// Makes room for `goroutines` in all and for `new_groups` more. Returns how many both are in all; `None`: memory is refused.
+    pub(super) fn make_room(&self, goroutines: usize, new_groups: usize) -> Option<usize> {
+        let mut state = self.lock();
+        let (goroutines, groups) = (goroutines.max(state.goroutines), state.groups.len() + new_groups);
+        let is_there = state.make_room(goroutines, groups);
+        if is_there {
+            state.goroutines = goroutines;
+        }
+        is_there.then_some(goroutines + groups)
+    }
+
     /// Whether nobody in the lists may run; a moment's view.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
@@ -245,11 +264,11 @@ impl Policies {
     /// Tells everybody else of changes, gives the lock back, and whoever is listed to the queues if no list is needed any more.
     fn publish(&self, rt: &Runtime, mut state: MutexGuard<'_, State>) {
         if !self.tell(rt, &state) {
-            rt.inject.push_batch(state.reserved.make_contiguous());
-            state.reserved.clear();
-            if let Order::Fifo(queue) = &mut state.order {
-                rt.inject.append(queue); // no list is needed for this order only
+            let state = &mut *state;
+            while let Some(first) = state.reserved.pop(&mut state.nodes) {
+                rt.inject.push(first.g);
             }
+            rt.inject.append(&mut state.fifo); // no list is needed for this order only
             self.waiting.store(0, Ordering::Relaxed);
         }
         drop(state);
@@ -285,7 +304,11 @@ impl Policies {
         let mut state = self.lock();
         // SAFETY: one thread only; the survivor, if there is one, is the caller's.
         unsafe {
-            drop(state.take_all());
+            let state = &mut *state;
+            state.reserved = List::new();
+            state.fifo.clear();
+            state.begin_order();
+            state.nodes.clear();
             for &group in &state.groups {
                 (*group).state().forget();
             }
@@ -300,14 +323,18 @@ impl Runtime {
     /// The order from now on; returns the previous one. Host attached, as for all of these.
     pub fn set_policy(&self, policy: Policy) -> Policy {
         let mut state = self.policies.lock();
-        let before = std::mem::replace(&mut state.policy, policy);
+        let before = state.policy;
         if before != policy {
             let now = clock::now_ns();
             // SAFETY: what is listed is the state's, and goes into the new lists.
             unsafe {
-                let all = state.take_all();
-                state.order = Order::new(policy, state.slice_ns);
-                all.into_iter().for_each(|g| state.add(g, now, false));
+                let state = &mut *state;
+                let mut all = state.take_ordered();
+                state.policy = policy;
+                state.begin_order();
+                while let Some(next) = all.pop(&mut state.nodes) {
+                    state.add(next.g, now, false);
+                }
             }
         }
         self.policies.publish(self, state);
@@ -340,8 +367,8 @@ impl Runtime {
             let before = mlfq::level(entity);
             entity.priority = priority.clamp(LEAST_PRIORITY, -LEAST_PRIORITY);
             (entity.sunk, entity.used_ns) = (0, 0);
-            let is_moved = if let Order::Mlfq(mlfq) = &mut state.order { mlfq.requeue(g, before) } else { false };
-            if is_moved {
+            let lists = &mut *state;
+            if lists.policy == Policy::Mlfq && lists.mlfq.requeue(&mut lists.nodes, g, before) {
                 self.interrupt_for(g, state, clock::now_ns());
             }
         }
@@ -374,13 +401,18 @@ impl Runtime {
         self.policies.was_used.store(true, Ordering::Relaxed); // with the host's lock, or before others are told
     }
 
-    /// A group of `weight` whose goroutines may compute for `quota_ns` of each `PERIOD_NS`; 0: as long as they like.
-    pub fn new_group(&'static self, weight: u32, quota_ns: u64) -> Arc<Group> {
+    /// A group of `weight` whose goroutines may compute for `quota_ns` of each `PERIOD_NS`; 0: as long as they like. `None`: memory
+    /// is refused.
+    pub fn new_group(&'static self, weight: u32, quota_ns: u64) -> Option<Arc<Group>> {
+        let all = self.policies.make_room(0, 1)?;
+        if !self.processors.keep_room(all) {
+            return None;
+        }
         let group = Group::new(self, weight, quota_ns);
         let mut state = self.policies.lock();
         state.groups.push(Arc::as_ptr(&group));
         self.policies.publish(self, state);
-        group
+        Some(group)
     }
 
     /// Changes weight and quota of `group`.
@@ -426,10 +458,12 @@ impl Runtime {
                 Ok(()) if !was_throttled => return,
                 Ok(()) => {}
             }
-            let aside = std::mem::take(&mut group.state().aside);
-            aside.into_iter().for_each(|g| state.add(g, now, false));
-            if let Order::Fair(fair) = &mut state.order {
-                fair.enter(group);
+            let state = &mut *state;
+            while let Some(first) = group.state().aside.pop(&mut state.nodes) {
+                state.add(first.g, now, false);
+            }
+            if state.policy == Policy::Fair {
+                state.fair.enter(&mut state.nodes, group);
             }
         }
         self.policies.publish(self, state);

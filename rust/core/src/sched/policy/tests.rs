@@ -3,6 +3,7 @@
 use super::fair::{Fair, WEIGHT};
 use super::group::{Group, PERIOD_NS};
 use super::mlfq::{self, Mlfq};
+use super::nodes::{Heap, List, Node, Nodes};
 use super::{Policy, State, join_group, weight_of};
 use crate::chan::Chan;
 use crate::goroutine::Goroutine;
@@ -40,33 +41,72 @@ fn id(g: *mut Goroutine) -> u64 {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
+    /// A heap and a list of the same nodes against sorted ones.
+    #[test]
+    fn heaps_give_the_least_and_lists_the_first(steps in prop::collection::vec((0u8..5, 0u64..20), 1..300)) {
+        let (many, mut nodes, mut heap, mut list) = (Many::new(), Nodes::new(), Heap::new(), List::new());
+        let mut model: Vec<(u64, u64)> = Vec::new();
+        let mut row: Vec<(*mut Goroutine, u64)> = Vec::new();
+        for (what, key) in steps {
+            match what {
+                0 | 1 => {
+                    let g = many.one(0);
+                    heap.push(&mut nodes, Node::of_goroutine(g, key));
+                    model.push((key, id(g)));
+                }
+                2 => {
+                    let least = model.iter().copied().min();
+                    model.retain(|&entry| Some(entry) != least);
+                    prop_assert_eq!(heap.first(&nodes).map(|node| node.key_ns), least.map(|(key, _)| key));
+                    prop_assert_eq!(heap.pop(&mut nodes).map(|node| (node.key_ns, id(node.g))), least);
+                }
+                3 => {
+                    let g = many.one(0);
+                    list.push(&mut nodes, g, key);
+                    row.push((g, key));
+                }
+                _ if key < 10 && !row.is_empty() => {
+                    let (g, key) = row.remove(key as usize % row.len());
+                    prop_assert_eq!(list.take(&mut nodes, g).map(|node| node.key_ns), Some(key));
+                    prop_assert!(list.take(&mut nodes, g).is_none());
+                }
+                _ => {
+                    let first = if row.is_empty() { None } else { Some(row.remove(0)) };
+                    prop_assert_eq!(list.front(&nodes).map(|node| (node.g, node.key_ns)), first);
+                    prop_assert_eq!(list.pop(&mut nodes).map(|node| (node.g, node.key_ns)), first);
+                }
+            }
+            prop_assert_eq!((heap.len(), list.len()), (model.len(), row.len()));
+        }
+    }
+
     /// Between boosts and turns: by level, and in each level first come first served.
     #[test]
     fn mlfq_takes_the_first_of_the_highest_level(steps in prop::collection::vec((any::<bool>(), -20i8..=20, 0u8..=7), 1..200)) {
-        let many = Many::new();
+        let (many, mut nodes) = (Many::new(), Nodes::new());
         let mut queue = Mlfq::new(SLICE_NS);
         let now = 1;
         // SAFETY: descriptors of this test, each queued once; the first pop is the first boost and turn.
         unsafe {
-            prop_assert!(queue.pop(now).is_none());
+            prop_assert!(queue.pop(&mut nodes, now).is_none());
             let mut model: Vec<(usize, u64)> = Vec::new();
             for (is_push, priority, sunk) in steps {
                 if is_push {
                     let g = many.one(priority);
                     (*g).entity.boost = 1;
                     (*g).entity.sunk = sunk;
-                    queue.push(g, now);
+                    queue.push(&mut nodes, g, now);
                     model.push((mlfq::level(&(*g).entity), id(g)));
                 } else {
                     let first = model.iter().copied().min();
                     model.retain(|&entry| Some(entry) != first);
-                    prop_assert_eq!(queue.pop(now).map(id), first.map(|(_, id)| id));
+                    prop_assert_eq!(queue.pop(&mut nodes, now).map(id), first.map(|(_, id)| id));
                 }
                 prop_assert_eq!(queue.len(), model.len());
             }
-            let mut rest: Vec<u64> = queue.take_all().into_iter().map(id).collect();
-            rest.sort_unstable();
+            let mut rest: Vec<u64> = std::iter::from_fn(|| queue.take_one(&mut nodes)).map(id).collect();
             model.sort_unstable_by_key(|&(_, id)| id);
+            rest.sort_unstable();
             prop_assert_eq!(rest, model.into_iter().map(|(_, id)| id).collect::<Vec<_>>());
         }
     }
@@ -75,8 +115,8 @@ proptest! {
     #[test]
     fn fair_loses_nobody(steps in prop::collection::vec((0u8..6, 0usize..4, 1u64..30_000_000), 1..200)) {
         let rt = runtime(1);
-        let groups: Vec<Arc<Group>> = (0..3).map(|i| rt.new_group(100 * (i + 1), 0)).collect();
-        let many = Many::new();
+        let groups: Vec<Arc<Group>> = (0..3).map(|i| rt.new_group(100 * (i + 1), 0).expect("memory")).collect();
+        let (many, mut nodes) = (Many::new(), Nodes::new());
         let mut fair = Fair::new(SLICE_NS);
         let mut queued: Vec<u64> = Vec::new();
         let mut running: Vec<*mut Goroutine> = Vec::new();
@@ -93,11 +133,11 @@ proptest! {
                         if let Some(group) = groups.get(which) {
                             join_group(g, Arc::as_ptr(group));
                         }
-                        fair.push(g, false);
+                        fair.push(&mut nodes, g, false);
                         queued.push(id(g));
                     }
                     2 | 3 => {
-                        if let Some(g) = fair.pop() {
+                        if let Some(g) = fair.pop(&mut nodes) {
                             prop_assert!(queued.contains(&id(g)));
                             prop_assert!(!groups.iter().any(|group| in_group(g, group) && group.state().is_throttled));
                             queued.retain(|&other| other != id(g));
@@ -106,8 +146,8 @@ proptest! {
                     }
                     4 => {
                         if let Some(g) = running.pop() {
-                            fair.charge(&mut (*g).entity, ns);
-                            fair.push(g, false);
+                            fair.charge(&nodes, &mut (*g).entity, ns);
+                            fair.push(&mut nodes, g, false);
                             queued.push(id(g));
                         }
                     }
@@ -116,7 +156,7 @@ proptest! {
                             let was = std::mem::replace(&mut group.state().is_throttled, true);
                             if was {
                                 group.state().is_throttled = false;
-                                fair.enter(Arc::as_ptr(group));
+                                fair.enter(&mut nodes, Arc::as_ptr(group));
                             }
                         }
                     }
@@ -124,11 +164,11 @@ proptest! {
             }
             for group in &groups {
                 group.state().is_throttled = false;
-                fair.enter(Arc::as_ptr(group));
+                fair.enter(&mut nodes, Arc::as_ptr(group));
             }
             prop_assert_eq!(fair.len(), queued.len());
             let mut rest = Vec::new();
-            while let Some(g) = fair.pop() {
+            while let Some(g) = fair.pop(&mut nodes) {
                 rest.push(id(g));
             }
             rest.sort_unstable();
@@ -142,7 +182,7 @@ proptest! {
     #[test]
     fn a_quota_holds_in_the_long_run(quota_ns in 100_000u64..200_000_000, uses in prop::collection::vec((1u64..20_000_000, 0u64..50_000_000), 1..300)) {
         let rt = runtime(1);
-        let group = rt.new_group(100, quota_ns);
+        let group = rt.new_group(100, quota_ns).expect("memory");
         // SAFETY: one thread.
         let state = unsafe { group.state() };
         let begun = crate::sys::clock::now_ns();
@@ -195,48 +235,48 @@ fn mlfq_lets_hogs_sink_and_waiters_rise() {
 
 #[test]
 fn mlfq_boosts_and_gives_a_turn_to_who_waits_longest() {
-    let many = Many::new();
+    let (many, mut nodes) = (Many::new(), Nodes::new());
     let mut queue = Mlfq::new(SLICE_NS);
     let ms = 1_000_000;
     // SAFETY: descriptors of this test, each queued once at a time.
     unsafe {
-        assert!(queue.pop(0).is_none());
+        assert!(queue.pop(&mut nodes, 0).is_none());
         let (low, high) = (many.one(-20), many.one(20));
-        queue.push(low, 0);
+        queue.push(&mut nodes, low, 0);
         let mut turns = 0;
         for now in (1..1000).map(|i| i * ms) {
-            queue.push(high, now);
-            let first = queue.pop(now).expect("two are queued");
+            queue.push(&mut nodes, high, now);
+            let first = queue.pop(&mut nodes, now).expect("two are queued");
             if std::ptr::eq(first, low) {
                 assert!(std::mem::take(&mut (*low).entity.is_on_turn));
                 turns += 1;
-                queue.push(low, now);
-                assert!(std::ptr::eq(queue.pop(now).expect("one more"), high));
+                queue.push(&mut nodes, low, now);
+                assert!(std::ptr::eq(queue.pop(&mut nodes, now).expect("one more"), high));
             }
         }
         assert!((8..=11).contains(&turns), "{turns} turns in a second");
         (*low).entity.sunk = 7;
-        queue.take_all();
-        queue.push(low, 0);
-        queue.push(many.one(-20), 1);
-        assert!(queue.pop(2_000 * ms).is_some(), "boosts first");
-        queue.push(low, 2_001 * ms);
+        while queue.take_one(&mut nodes).is_some() {}
+        queue.push(&mut nodes, low, 0);
+        queue.push(&mut nodes, many.one(-20), 1);
+        assert!(queue.pop(&mut nodes, 2_000 * ms).is_some(), "boosts first");
+        queue.push(&mut nodes, low, 2_001 * ms);
         assert_eq!((*low).entity.sunk, 0);
     }
 }
 
 /// Runs `fair` for `rounds` slices; what each of `all` got.
-fn shares(fair: &mut Fair, all: &[*mut Goroutine], rounds: usize) -> Vec<u64> {
+fn shares(fair: &mut Fair, nodes: &mut Nodes, all: &[*mut Goroutine], rounds: usize) -> Vec<u64> {
     let mut got = vec![0; all.len()];
     // SAFETY: descriptors of the test.
     unsafe {
-        all.iter().for_each(|&g| fair.push(g, false));
+        all.iter().for_each(|&g| fair.push(nodes, g, false));
         for _ in 0..rounds {
-            let g = fair.pop().expect("all are ready");
+            let g = fair.pop(nodes).expect("all are ready");
             (*g).entity.measure().expect("memory").runs += 1;
-            fair.charge(&mut (*g).entity, SLICE_NS);
+            fair.charge(nodes, &mut (*g).entity, SLICE_NS);
             got[all.iter().position(|&other| std::ptr::eq(other, g)).expect("one of them")] += 1;
-            fair.push(g, false);
+            fair.push(nodes, g, false);
         }
     }
     got
@@ -245,19 +285,19 @@ fn shares(fair: &mut Fair, all: &[*mut Goroutine], rounds: usize) -> Vec<u64> {
 #[test]
 fn fair_shares_by_weight_among_goroutines_and_among_groups() {
     let (rt, many) = (runtime(1), Many::new());
-    let got = shares(&mut Fair::new(SLICE_NS), &[many.one(0), many.one(5), many.one(-5)], 10_000);
+    let got = shares(&mut Fair::new(SLICE_NS), &mut Nodes::new(), &[many.one(0), many.one(5), many.one(-5)], 10_000);
     for (got, weight) in got.iter().zip([100.0, 305.0, 32.0]) {
         let expected = 10_000.0 * weight / 437.0;
         assert!((*got as f64 / expected - 1.0).abs() < 0.05, "{got} for {expected}");
     }
-    let (few, other) = (rt.new_group(300, 0), rt.new_group(100, 0));
+    let (few, other) = (rt.new_group(300, 0).expect("memory"), rt.new_group(100, 0).expect("memory"));
     let all: Vec<_> = (0..6).map(|_| many.one(0)).collect();
     // SAFETY: new ones.
     unsafe {
         join_group(all[0], Arc::as_ptr(&few));
         all[1..5].iter().for_each(|&g| join_group(g, Arc::as_ptr(&other)));
     }
-    let got = shares(&mut Fair::new(SLICE_NS), &all, 10_000);
+    let got = shares(&mut Fair::new(SLICE_NS), &mut Nodes::new(), &all, 10_000);
     let by_group = [got[0], got[1..5].iter().sum(), got[5]];
     for (got, expected) in by_group.iter().zip([6_000.0, 2_000.0, 2_000.0]) {
         assert!((*got as f64 / expected - 1.0).abs() < 0.05, "{by_group:?}");
@@ -267,37 +307,37 @@ fn fair_shares_by_weight_among_goroutines_and_among_groups() {
 
 #[test]
 fn one_that_slept_goes_before_those_who_computed_but_not_for_long() {
-    let many = Many::new();
+    let (many, mut nodes) = (Many::new(), Nodes::new());
     let mut fair = Fair::new(SLICE_NS);
     let (hog, sleeper) = (many.one(0), many.one(0));
-    shares(&mut fair, &[hog], 100);
+    shares(&mut fair, &mut nodes, &[hog], 100);
     // SAFETY: this test's.
     unsafe {
         (*sleeper).entity.measure().expect("memory").runs = 1;
         assert!(fair.outranks(&(*sleeper).entity, &(*hog).entity, 0));
-        fair.push(sleeper, false);
-        assert!(std::ptr::eq(fair.pop().expect("two"), sleeper));
-        fair.charge(&mut (*sleeper).entity, 3 * SLICE_NS);
-        fair.push(sleeper, false);
-        assert!(std::ptr::eq(fair.pop().expect("two"), hog), "a credit of one slice, however long it slept");
+        fair.push(&mut nodes, sleeper, false);
+        assert!(std::ptr::eq(fair.pop(&mut nodes).expect("two"), sleeper));
+        fair.charge(&nodes, &mut (*sleeper).entity, 3 * SLICE_NS);
+        fair.push(&mut nodes, sleeper, false);
+        assert!(std::ptr::eq(fair.pop(&mut nodes).expect("two"), hog), "a credit of one slice, however long it slept");
     }
 }
 
 /// It was not in the queue while another one ran: its M waited for the host's lock, and lost its P.
 #[test]
 fn one_that_was_preempted_keeps_what_it_is_behind() {
-    let many = Many::new();
+    let (many, mut nodes) = (Many::new(), Nodes::new());
     let mut fair = Fair::new(SLICE_NS);
     let (hog, other) = (many.one(0), many.one(0));
-    shares(&mut fair, &[hog], 10);
+    shares(&mut fair, &mut nodes, &[hog], 10);
     // SAFETY: this test's.
     unsafe {
         (*other).entity.measure().expect("memory").runs = 1;
         let mut turns = 0;
-        fair.push(other, true);
-        while std::ptr::eq(fair.pop().expect("two"), other) {
-            fair.charge(&mut (*other).entity, SLICE_NS);
-            fair.push(other, true);
+        fair.push(&mut nodes, other, true);
+        while std::ptr::eq(fair.pop(&mut nodes).expect("two"), other) {
+            fair.charge(&nodes, &mut (*other).entity, SLICE_NS);
+            fair.push(&mut nodes, other, true);
             turns += 1;
         }
         assert_eq!(turns, 10, "as many as the hog had had");
@@ -308,7 +348,7 @@ fn one_that_was_preempted_keeps_what_it_is_behind() {
 fn work_goes_on_while_policies_and_quotas_change() {
     let rt = runtime(4);
     let (group, sum) = (Arc::new(WaitGroup::new()), Arc::new(AtomicU64::new(0)));
-    let few = rt.new_group(50, 50_000_000);
+    let few = rt.new_group(50, 50_000_000).expect("memory");
     let chan = Arc::new(Chan::<u64>::new(1));
     let (pairs, each) = (8u64, 2_000u64);
     for pair in 0..pairs {
@@ -362,7 +402,7 @@ fn the_state_says_what_it_holds() {
     unsafe {
         let (first, second, reserved) = (many.one(0), many.one(0), many.one(0));
         (*reserved).entity.is_reserved = true;
-        let slow = rt.new_group(100, 1);
+        let slow = rt.new_group(100, 1).expect("memory");
         join_group(second, Arc::as_ptr(&slow));
         slow.state().is_throttled = true;
         for g in [second, first, reserved] {
@@ -373,6 +413,47 @@ fn the_state_says_what_it_holds() {
         assert!(std::ptr::eq(state.next(6), first));
         assert!(state.next(6).is_null());
         assert_eq!((state.len(), slow.state().aside.len()), (0, 1));
-        slow.state().aside.clear();
+        assert!(slow.state().aside.pop(&mut state.nodes).is_some());
+    }
+}
+
+#[test]
+fn who_has_room_is_queued_under_every_policy_without_asking_for_memory() {
+    const COUNT: usize = 1_000;
+    let (rt, many) = (runtime(1), Many::new());
+    let groups: Vec<_> = (0..3).map(|_| rt.new_group(100, 0).expect("memory")).collect();
+    let mut state = State::new(SLICE_NS);
+    state.groups = groups.iter().map(Arc::as_ptr).collect();
+    assert!(state.make_room(COUNT, groups.len()));
+    let room = state.nodes.room();
+    let all: Vec<_> = (0..COUNT).map(|i| many.one((i % 41) as i8 - 20)).collect();
+    // SAFETY: this test's, each queued once at a time.
+    unsafe {
+        for (i, &g) in all.iter().enumerate() {
+            (*g).entity.is_reserved = i % 7 == 0;
+            join_group(g, groups.get(i % 5).map_or(std::ptr::null(), Arc::as_ptr));
+        }
+        groups[0].state().is_throttled = true;
+        for policy in [Policy::Mlfq, Policy::Fair, Policy::Fifo, Policy::Fair, Policy::Mlfq] {
+            let mut before = state.take_ordered();
+            while before.pop(&mut state.nodes).is_some() {}
+            state.policy = policy;
+            state.begin_order();
+            all.iter().enumerate().for_each(|(i, &g)| state.add(g, i as u64 + 1, i % 3 == 0));
+            let mut came = 0;
+            for now in 1_000_000_000.. {
+                came += usize::from(!state.next(now).is_null());
+                if state.len() == 0 {
+                    break;
+                }
+            }
+            while groups[0].state().aside.pop(&mut state.nodes).is_some() {
+                came += 1;
+            }
+            let waiting = if policy == Policy::Fair { groups[0].state().tree.len() } else { 0 };
+            assert_eq!(came + waiting, COUNT, "{policy:?}");
+            assert_eq!(state.nodes.room(), room, "{policy:?}");
+        }
+        state.take_ordered();
     }
 }

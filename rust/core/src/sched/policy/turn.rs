@@ -1,6 +1,6 @@
 //! Turns: who goes on next, from when he is charged, and whom one that wakes has interrupted.
 
-use super::{Order, State, group_of};
+use super::{Policy, State, group_of};
 use crate::goroutine::Goroutine;
 use crate::primitive::MutexGuard;
 use crate::primitive::atomic::Ordering;
@@ -91,10 +91,11 @@ impl Machine {
             if let Some(account) = entity.measure() {
                 account.run_ns += used;
             }
-            match &mut state.order {
-                Order::Fifo(_) => {}
-                Order::Mlfq(mlfq) => mlfq.charge(entity, used, self.action == Action::Park),
-                Order::Fair(fair) => fair.charge(entity, used),
+            let state = &mut *state;
+            match state.policy {
+                Policy::Fifo => {}
+                Policy::Mlfq => state.mlfq.charge(entity, used, self.action == Action::Park),
+                Policy::Fair => state.fair.charge(&state.nodes, entity, used),
             }
             if let Some(group) = group_of(entity)
                 && let Some(at_ns) = group.state().charge(used, now)
@@ -126,7 +127,7 @@ impl Runtime {
     /// Takes everybody from the global queue into the lists.
     unsafe fn take_in(&self, state: &mut State, now_ns: u64) {
         // SAFETY: what comes from the queue is the caller's.
-        self.inject.take_all().drain().for_each(|(g, is_behind)| unsafe { state.add(g, now_ns, is_behind) });
+        self.inject.take_each(|g, is_behind| unsafe { state.add(g, now_ns, is_behind) });
     }
 
     /// Has whoever computes, and is to go on after one that is ready, interrupted.
