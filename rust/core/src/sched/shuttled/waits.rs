@@ -131,6 +131,16 @@ fn readers_are_woken_by_events() {
     });
 }
 
+/// Nobody looks after an M that sleeps in the poller: whoever brings work has to wake it.
+#[test]
+fn work_wakes_the_m_that_sleeps_in_the_poller() {
+    explore(|| {
+        let rt = runtime(1 + delayed::below(2) as usize);
+        readers_get_what_is_written(rt);
+        comes_to_rest(rt);
+    });
+}
+
 #[test]
 fn calls_that_block_leave_their_processor_to_others() {
     explore(|| {

@@ -137,22 +137,49 @@ fn mutex_keeps_goroutines_apart() {
     });
 }
 
+/// Nobody lets go of its P before all have one.
+fn here(ones: &AtomicU64, count: u64) {
+    ones.fetch_add(1, Ordering::Relaxed);
+    while ones.load(Ordering::Relaxed) != count {
+        yield_now();
+    }
+}
+
 #[test]
 fn goroutines_that_compute_run_at_the_same_time_on_as_many_processors() {
     explore(|| {
         let rt = runtime(3);
-        let (here, all) = (Arc::new(AtomicU64::new(0)), group(3));
+        let (ones, all) = (Arc::new(AtomicU64::new(0)), group(3));
         for _ in 0..3 {
-            let (here, all) = (here.clone(), all.clone());
+            let (ones, all) = (ones.clone(), all.clone());
             go(rt, move || {
-                here.fetch_add(1, Ordering::Relaxed);
-                // Nobody lets go of its P before all have one.
-                while here.load(Ordering::Relaxed) != 3 {
-                    yield_now();
-                }
+                here(&ones, 3);
                 done(&all);
             });
         }
+        wait(rt, &all);
+        comes_to_rest(rt);
+    });
+}
+
+/// As above, from a queue that is a P's own.
+#[test]
+fn goroutines_that_one_starts_run_at_the_same_time_as_it() {
+    explore(|| {
+        let rt = runtime(3);
+        let (ones, all) = (Arc::new(AtomicU64::new(0)), group(3));
+        let (o, a) = (ones, all.clone());
+        go(rt, move || {
+            for _ in 0..2 {
+                let (ones, all) = (o.clone(), a.clone());
+                go(rt, move || {
+                    here(&ones, 3);
+                    done(&all);
+                });
+            }
+            here(&o, 3);
+            done(&a);
+        });
         wait(rt, &all);
         comes_to_rest(rt);
     });
