@@ -231,6 +231,12 @@ MUTANTS = (
         "(until_ns, ptr::null_mut())",
     ),
     Mutant(
+        "bubble counts who was served before it parked as blocked",
+        f"{SCHED}/bubble.rs",
+        "if wait.outcome() == Outcome::Pending {",
+        "if true {",
+    ),
+    Mutant(
         "bubble counts who is woken as blocked",
         f"{SCHED}/park.rs",
         "runtime_of(g).bubbles.note_woken(g);",

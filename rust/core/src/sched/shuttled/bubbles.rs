@@ -57,6 +57,33 @@ fn clocks_of_bubbles_go_on_when_all_are_blocked_and_never_before() {
     });
 }
 
+/// The sender does not sleep before it sends, so that its value may come between the receiver's announcement and its park.
+#[test]
+fn clock_stands_for_one_that_was_served_before_it_parked() {
+    explore(|| {
+        let rt = runtime(2);
+        let all = group(1);
+        let body = move || {
+            let chan = Arc::new(Chan::new(0));
+            let from = chan.clone();
+            go(rt, move || {
+                for i in 0..3 {
+                    assert_eq!(from.recv(rt, None), Ok(i));
+                    gosched();
+                    assert_eq!(passed(), i);
+                }
+            });
+            for i in 0..3 {
+                chan.send(rt, i, None).expect("received");
+                sleep(rt, 1);
+            }
+        };
+        run(rt, all.clone(), body, Driven::Done);
+        wait(rt, &all);
+        comes_to_rest(rt);
+    });
+}
+
 #[test]
 fn clock_stands_until_the_outside_has_come() {
     explore(|| {
