@@ -105,8 +105,15 @@ pub(super) unsafe fn detach(thread: HostThread) {
     give_up(thread);
 }
 
+/// By turns as CPython 3.11 and 3.12 do it, and as 3.13 and later: these let go of the lock in between.
 unsafe fn switch(from: HostThread, to: HostThread) {
     let (old, new) = (state(from), state(to));
+    if delayed::below(2) == 0 {
+        give_up(from);
+        assert!(!new.is_attached.load(Ordering::SeqCst), "a state is current twice");
+        // SAFETY: a state of the caller's, who is not attached any more.
+        return unsafe { attach(to) };
+    }
     let mut holder = LOCK.holder.lock().expect("no panic inside");
     assert_eq!(*holder, from.addr(), "states are exchanged by who does not have the lock");
     *holder = to.expose_provenance();
