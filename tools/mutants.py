@@ -160,7 +160,6 @@ MUTANTS = (
         "who computes is not preempted",
         f"{SCHED}/preempt.rs",
         "p.is_overdue.store(true, Ordering::Relaxed);",
-        missed="it loses its P instead, as after a call that lasts, and the others run",
     ),
     Mutant(
         "main waits for a thread that computes",
