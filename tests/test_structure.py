@@ -27,6 +27,7 @@ ORDER = (
     "chan",
     "policy",
     "runtime",
+    "gc",
     "sync",
     "time",
     "pool",

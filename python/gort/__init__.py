@@ -20,7 +20,7 @@ from gort._supported import threads_wanted as _threads_wanted
 if _problem := _complaint():
     raise ImportError(_problem)
 
-from gort import boundary, chan, memory, policy, runtime, sync, threads, time
+from gort import boundary, chan, gc, memory, policy, runtime, sync, threads, time
 from gort._async import wait
 from gort._core import (
     Case,
@@ -91,6 +91,7 @@ __all__ = [
     "current",
     "dump",
     "excepthook",
+    "gc",
     "get_policy",
     "go",
     "goexit",

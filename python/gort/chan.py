@@ -43,7 +43,7 @@ _SETTLE_SECONDS = 0.05  # most a cancelled wait holds up the event loop; usually
 class _View(Generic[T]):
     """What both views share: length, capacity, state, and equality by the channel behind them."""
 
-    __slots__ = ("_ch",)
+    __slots__ = ("__weakref__", "_ch")
 
     def __init__(self, ch: Chan[T]) -> None:
         """Look at the channel `ch`; made by ch.sender() and ch.receiver()."""

@@ -16,6 +16,7 @@ from gort import _core
 from gort._core import Cond, Goroutine, Mutex, Semaphore, spawn
 from gort._exceptions import GoroutineExit
 from gort._typing import TYPE_CHECKING, Generic, T
+from gort.gc import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,8 +90,10 @@ class _Counted:
 
     __slots__ = ("_args", "_fn", "_kwargs", "_wg")
 
-    def __init__(self, wg: WaitGroup, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
-        self._wg: WaitGroup | None = wg
+    _wg: WaitGroup | None
+
+    def __init__(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        self._wg = None
         self._fn = fn
         self._args = args
         self._kwargs = kwargs
@@ -107,8 +110,9 @@ class _Counted:
         return result
 
     def __del__(self) -> None:
-        if self._wg is not None:
-            self._wg.done()
+        wg = getattr(self, "_wg", None)  # memory may have run out before __init__ was called
+        if wg is not None:
+            wg.done()
 
 
 class WaitGroup(_core.WaitGroup):
@@ -154,8 +158,9 @@ class WaitGroup(_core.WaitGroup):
             1024
         """
         _need_callable(fn, "WaitGroup.go()")
+        body = _Counted(fn, args, kwargs)  # first: memory may run out
         self.add(1)
-        body = _Counted(self, fn, args, kwargs)  # if it cannot start it is dropped: done() as well
+        body._wg = self  # if it cannot start it is dropped: done() as well
         return spawn(body, name=getattr(fn, "__qualname__", None))
 
 
@@ -170,7 +175,7 @@ class Once:
         >>> once.do(lambda: print("set up"))
     """
 
-    __slots__ = ("_done", "_mutex")
+    __slots__ = ("__weakref__", "_done", "_mutex")
 
     def __init__(self) -> None:
         """Make one that has not run yet."""
@@ -351,9 +356,7 @@ def _turn_pools(phase: str, info: dict[str, int]) -> None:
 
     Source: Go's sync/pool.go, poolCleanup.
     """
-    # CPython 3.14.0 to 3.14.4 collect the old in steps, as generation 1, and have no threshold 2.
-    full = 2 if gc.get_threshold()[2] else 1
-    if phase != "start" or info["generation"] < full:
+    if phase != "start" or info["generation"] < FULL:
         return
     for reference in tuple(_pools):
         pool = reference()

@@ -214,6 +214,7 @@ int gort_interrupt(PyThreadState *t) {
         frame = back;
     }
     Py_XDECREF(frame);
+    PyErr_Clear(); /* no memory for a frame's object: what was found before it is watched */
     return code_count > 0;
 }
 #endif

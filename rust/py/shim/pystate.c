@@ -159,6 +159,12 @@ static void give_arena(void *context, void *start, size_t bytes) {
         arenas.free(context, start, bytes);
 }
 
+/* Gives back what is kept. With the GIL. */
+void gort_forget_chunks(void) {
+    while (kept_count > 0)
+        arenas.free(arenas.ctx, kept[--kept_count], CHUNK_BYTES);
+}
+
 /* Called once, with the GIL. */
 void gort_keep_chunks(void) {
     PyObject_GetArenaAllocator(&arenas);

@@ -123,6 +123,7 @@ pub(crate) fn ended(rt: &'static Runtime, outcome: Outcome) -> bool {
                 let g = gort_core::sched::current_goroutine();
                 if !g.is_null() {
                     rt.take_request_to_end(g);
+                    crate::entry::gc::note_exit(g);
                 }
                 set(goroutine_exit(), "goroutine cancelled");
             }

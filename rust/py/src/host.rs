@@ -59,12 +59,19 @@ unsafe extern "C" {
     fn gort_new_home() -> *mut ffi::PyThreadState;
     pub(crate) fn gort_forget_states();
     pub(crate) fn gort_keep_chunks();
+    pub(crate) fn gort_forget_chunks();
+    pub(crate) fn gort_count_tracked() -> isize;
+    pub(crate) fn gort_dealloc_in_turn(
+        object: *mut ffi::PyObject,
+        outer: ffi::destructor,
+        inner: unsafe extern "C" fn(*mut ffi::PyObject),
+    );
     fn gort_hurry(t: *mut ffi::PyThreadState);
     fn gort_end_hurry();
     fn gort_interrupt(t: *mut ffi::PyThreadState) -> i32;
     pub(crate) fn gort_when_interrupted(let_others_run: unsafe extern "C-unwind" fn());
     pub(crate) fn gort_raise_soon(exception: *mut ffi::PyObject);
-    fn gort_is_raised_soon(exception: *mut ffi::PyObject, take: i32) -> i32;
+    pub(crate) fn gort_is_raised_soon(exception: *mut ffi::PyObject, take: i32) -> i32;
     fn gort_delete_thread(t: *mut ffi::PyThreadState);
     fn gort_end_home(t: *mut ffi::PyThreadState);
     fn gort_end_recursion(t: *mut ffi::PyThreadState) -> i32;

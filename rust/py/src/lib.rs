@@ -42,6 +42,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             && entry::timer::register(module)
             && entry::bubble::register(module)
             && entry::memory::register(module)
+            && entry::gc::register(module)
             && entry::boundary::register(module)
     };
     if ok { Ok(()) } else { Err(PyErr::fetch(py)) }

@@ -1,5 +1,6 @@
 //! The Goroutine object, and the life of one goroutine as Python sees it: call, result or exception, joiners, report.
 
+use crate::entry::{end_weak_references, weak_list};
 use crate::error;
 use crate::host;
 use gort_core::goroutine::Goroutine;
@@ -14,6 +15,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 #[repr(C)]
 pub(crate) struct GoObject {
     pub(crate) ob_base: ffi::PyObject,
+    /// Weak references to it; CPython's.
+    weak_list: *mut ffi::PyObject,
     pub(crate) g: *mut Goroutine,
     /// The process it runs in: `waiter::epoch`. In a child forked since there is no such goroutine.
     pub(crate) epoch: u32,
@@ -259,6 +262,7 @@ pub(crate) unsafe fn start_failed(g: *mut Goroutine) {
         (*obj).set(DONE);
         (*obj).joiners.broadcast();
         if ffi::Py_REFCNT(obj.cast()) > 1 {
+            ffi::PyObject_GC_Track(obj.cast());
             ffi::Py_DECREF(obj.cast());
         }
     }
@@ -380,14 +384,24 @@ unsafe extern "C" fn go_finalize(slf: *mut ffi::PyObject) {
     }
 }
 
+/// A goroutine that ended with another's object ends with that one's: such chains may be long.
 unsafe extern "C" fn go_dealloc(slf: *mut ffi::PyObject) {
+    // SAFETY: called by CPython on an object whose last reference is gone.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(slf.cast());
+        host::gort_dealloc_in_turn(slf, go_dealloc, dealloc_now);
+    }
+}
+
+unsafe extern "C" fn dealloc_now(slf: *mut ffi::PyObject) {
     // SAFETY: the last reference is gone; the runtime's own goes with the goroutine's end, so it is not alive.
     unsafe {
         let tp = ffi::Py_TYPE(slf);
         if ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
+            ffi::PyObject_GC_Track(slf.cast()); // somebody keeps it
             return;
         }
-        ffi::PyObject_GC_UnTrack(slf.cast());
+        end_weak_references(slf, (*slf.cast::<GoObject>()).weak_list);
         go_clear(slf);
         ffi::PyObject_GC_Del(slf.cast());
         ffi::Py_DECREF(tp.cast());
@@ -395,8 +409,9 @@ unsafe extern "C" fn go_dealloc(slf: *mut ffi::PyObject) {
 }
 
 /// Slots of the Goroutine type that concern its memory.
-pub(crate) fn slots() -> [ffi::PyType_Slot; 4] {
+pub(crate) fn slots() -> [ffi::PyType_Slot; 5] {
     [
+        weak_list(std::mem::offset_of!(GoObject, weak_list)),
         ffi::PyType_Slot { slot: ffi::Py_tp_traverse, pfunc: go_traverse as *mut _ },
         ffi::PyType_Slot { slot: ffi::Py_tp_clear, pfunc: go_clear as *mut _ },
         ffi::PyType_Slot { slot: ffi::Py_tp_finalize, pfunc: go_finalize as *mut _ },

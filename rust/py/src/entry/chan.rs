@@ -156,9 +156,7 @@ unsafe extern "C" fn chan_dealloc(slf: Object) {
     unsafe {
         let tp = ffi::Py_TYPE(slf);
         ffi::PyObject_GC_UnTrack(slf.cast());
-        if !(*slf.cast::<ChanObject>()).weak_list.is_null() {
-            ffi::PyObject_ClearWeakRefs(slf);
-        }
+        super::end_weak_references(slf, (*slf.cast::<ChanObject>()).weak_list);
         super::timer::release((*slf.cast::<ChanObject>()).timer);
         chan_clear(slf);
         ptr::drop_in_place(&raw mut (*slf.cast::<ChanObject>()).chan);
@@ -272,6 +270,38 @@ unsafe extern "C-unwind" fn recv(slf: Object, args: *const Object, nargs: ffi::P
     }
 }
 
+/// A tuple with places for a result, null with an exception set: made before a value is received, which would be lost if
+/// there were no memory for the tuple then. Nobody finds it through the collector while its maker waits.
+#[inline(always)]
+pub(crate) unsafe fn reserve<const N: usize>() -> Object {
+    // SAFETY: GIL held; the tuple is new.
+    unsafe {
+        let t = ffi::PyTuple_New(N as _);
+        if !t.is_null() {
+            ffi::PyObject_GC_UnTrack(t.cast());
+        }
+        t
+    }
+}
+
+/// Fills what `reserve` gave with owned references; null, and the tuple is gone, if any is null.
+#[inline(always)]
+pub(crate) unsafe fn fill<const N: usize>(t: Object, items: [Object; N]) -> Object {
+    let complete = items.iter().all(|item| !item.is_null());
+    // SAFETY: GIL held; the tuple is the caller's, and so are the references, which go into it.
+    unsafe {
+        for (i, item) in items.into_iter().enumerate() {
+            ffi::PyTuple_SET_ITEM(t, i as _, item);
+        }
+        if !complete {
+            ffi::Py_DECREF(t);
+            return ptr::null_mut();
+        }
+        ffi::PyObject_GC_Track(t.cast());
+    }
+    t
+}
+
 /// A tuple of owned references; null if any is null or memory is refused.
 pub(crate) unsafe fn tuple<const N: usize>(items: [Object; N]) -> Object {
     // SAFETY: GIL held; the references are the caller's and go into the tuple.
@@ -296,10 +326,17 @@ unsafe extern "C-unwind" fn recv_ok(
 ) -> Object {
     // SAFETY: a vectorcall with the GIL.
     unsafe {
+        let reply = reserve::<2>();
+        if reply.is_null() {
+            return reply;
+        }
         match receive_args("recv_ok", slf, args, nargs, kwnames) {
-            Ok(v) if v.is_null() => tuple([none(), boolean(false)]),
-            Ok(v) => tuple([v, boolean(true)]),
-            Err(()) => ptr::null_mut(),
+            Ok(v) if v.is_null() => fill(reply, [none(), boolean(false)]),
+            Ok(v) => fill(reply, [v, boolean(true)]),
+            Err(()) => {
+                ffi::Py_DECREF(reply);
+                ptr::null_mut()
+            }
         }
     }
 }
@@ -343,11 +380,16 @@ unsafe extern "C-unwind" fn try_recv(slf: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL.
     unsafe {
         let Some(chan) = usable_chan(slf, "receive on") else { return ptr::null_mut() };
-        match chan.try_recv() {
-            Ok(v) => tuple([v.0, boolean(true), boolean(true)]),
-            Err(RecvError::Closed) => tuple([none(), boolean(false), boolean(true)]),
-            Err(_) => tuple([none(), boolean(false), boolean(false)]),
+        let reply = reserve::<3>();
+        if reply.is_null() {
+            return reply;
         }
+        let (value, ok, ready) = match chan.try_recv() {
+            Ok(v) => (v.0, true, true),
+            Err(RecvError::Closed) => (none(), false, true),
+            Err(_) => (none(), false, false),
+        };
+        fill(reply, [value, boolean(ok), boolean(ready)])
     }
 }
 
@@ -485,18 +527,8 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         ml_flags: ffi::METH_O | ffi::METH_CLASS,
         ml_doc: c"Chan[T]".as_ptr(),
     });
-    let members = vec![
-        ffi::PyMemberDef {
-            name: c"__weaklistoffset__".as_ptr(),
-            type_code: ffi::Py_T_PYSSIZET,
-            offset: std::mem::offset_of!(ChanObject, weak_list) as _,
-            flags: ffi::Py_READONLY,
-            doc: ptr::null(),
-        },
-        ffi::PyMemberDef::default(),
-    ];
     let slots = vec![
-        slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast()),
+        super::weak_list(std::mem::offset_of!(ChanObject, weak_list)),
         slot(ffi::Py_tp_new, chan_new as *mut _),
         slot(ffi::Py_tp_dealloc, chan_dealloc as *mut _),
         slot(ffi::Py_tp_traverse, chan_traverse as *mut _),

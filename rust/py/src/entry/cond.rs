@@ -29,10 +29,15 @@ unsafe extern "C" fn cond_new(tp: *mut ffi::PyTypeObject, args: Object, kwargs: 
         if ffi::PyArg_ParseTupleAndKeywords(args, kwargs, format, names.as_mut_ptr().cast(), &raw mut lock) == 0 {
             return ptr::null_mut();
         }
-        if ffi::PyObject_HasAttrString(lock, c"lock".as_ptr()) == 0
-            || ffi::PyObject_HasAttrString(lock, c"unlock".as_ptr()) == 0
-        {
-            return error::set(ffi::PyExc_TypeError, "Cond() needs a lock with lock() and unlock()");
+        for name in [c"lock", c"unlock"] {
+            let method = ffi::PyObject_GetAttrString(lock, name.as_ptr());
+            if method.is_null() {
+                if ffi::PyErr_ExceptionMatches(ffi::PyExc_AttributeError) != 0 {
+                    error::set(ffi::PyExc_TypeError, "Cond() needs a lock with lock() and unlock()");
+                }
+                return method;
+            }
+            ffi::Py_DECREF(method);
         }
         ffi::Py_INCREF(lock);
         let obj = alloc(tp, Cond { list: NotifyList::new(), lock });
@@ -58,6 +63,7 @@ unsafe extern "C" fn cond_dealloc(slf: Object) {
     unsafe {
         let tp = ffi::Py_TYPE(slf);
         ffi::PyObject_GC_UnTrack(slf.cast());
+        super::end_weak_references(slf, (*slf.cast::<Holder<Cond>>()).weak_list);
         let lock = inner::<Cond>(slf).lock;
         ptr::drop_in_place(&raw mut (*slf.cast::<Holder<Cond>>()).inner);
         ffi::PyObject_GC_Del(slf.cast());
@@ -246,6 +252,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         plain(c"broadcast", cond_broadcast, ffi::METH_NOARGS, c"broadcast($self, /)\n--\n\nWakes all."),
     ];
     let slots = vec![
+        super::weak_list(std::mem::offset_of!(Holder<Cond>, weak_list)),
         slot(ffi::Py_tp_new, cond_new as *mut _),
         slot(ffi::Py_tp_dealloc, cond_dealloc as *mut _),
         slot(ffi::Py_tp_traverse, cond_traverse as *mut _),

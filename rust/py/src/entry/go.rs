@@ -129,6 +129,10 @@ unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::P
             return tuple;
         }
         let kwargs = if no_kwargs { ptr::null_mut() } else { ffi::PyDict_Copy(call_kwargs) };
+        if kwargs.is_null() && !no_kwargs {
+            ffi::Py_DECREF(tuple);
+            return kwargs;
+        }
         let obj = task::new_object(function, tuple, kwargs);
         ffi::Py_DECREF(tuple);
         ffi::Py_XDECREF(kwargs);
@@ -205,6 +209,7 @@ unsafe extern "C-unwind" fn gosched(_m: Object, _: Object) -> Object {
     let g = sched::current_goroutine();
     // SAFETY: GIL held; `g` is the running goroutine.
     if !g.is_null() && unsafe { rt.take_request_to_end(g) } {
+        super::gc::note_exit(g);
         return error::set(error::goroutine_exit(), "goroutine cancelled");
     }
     none()

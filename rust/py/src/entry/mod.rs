@@ -7,6 +7,7 @@ pub(crate) mod boundary;
 pub(crate) mod bubble;
 pub(crate) mod chan;
 pub(crate) mod cond;
+pub(crate) mod gc;
 pub(crate) mod go;
 pub(crate) mod memory;
 pub(crate) mod policy;
@@ -72,6 +73,7 @@ fn runtime_slow() -> Option<&'static Runtime> {
                 }
                 boundary::install(new);
                 register_exit();
+                gc::install();
             }
             Err(e) => {
                 // SAFETY: GIL held.
@@ -346,6 +348,31 @@ pub(crate) fn getters(table: &[(&'static CStr, ffi::getter)]) -> *mut ffi::PyGet
         .collect();
     out.push(ffi::PyGetSetDef::default());
     out.leak().as_mut_ptr()
+}
+
+/// The slot that lets a type be weakly referenced; `offset` is that of the field, CPython's, which dealloc has cleared.
+pub(crate) fn weak_list(offset: usize) -> ffi::PyType_Slot {
+    let member = ffi::PyMemberDef {
+        name: c"__weaklistoffset__".as_ptr(),
+        type_code: ffi::Py_T_PYSSIZET,
+        offset: offset as _,
+        flags: ffi::Py_READONLY,
+        doc: ptr::null(),
+    };
+    let members = vec![member, ffi::PyMemberDef::default()].leak();
+    ffi::PyType_Slot { slot: ffi::Py_tp_members, pfunc: members.as_mut_ptr().cast() }
+}
+
+/// Ends the weak references to an object that is being deallocated.
+///
+/// # Safety
+/// GIL held; `list` is the object's field.
+#[inline(always)]
+pub(crate) unsafe fn end_weak_references(object: *mut ffi::PyObject, list: *mut ffi::PyObject) {
+    if !list.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { ffi::PyObject_ClearWeakRefs(object) };
+    }
 }
 
 /// Makes a heap type and adds it to the module. Null with an exception set on failure.

@@ -172,6 +172,7 @@ unsafe extern "C" fn group_dealloc(slf: Object) {
     // SAFETY: the last reference is gone; GIL held. Goroutines have counts of their own.
     unsafe {
         let tp = ffi::Py_TYPE(slf);
+        super::end_weak_references(slf, (*slf.cast::<Holder<Arc<Group>>>()).weak_list);
         ptr::drop_in_place(&raw mut (*slf.cast::<Holder<Arc<Group>>>()).inner);
         (*tp).tp_free.expect("a heap type")(slf.cast());
         ffi::Py_DECREF(tp.cast());
@@ -224,6 +225,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     ];
     let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
     let slots = vec![
+        super::weak_list(std::mem::offset_of!(Holder<Arc<Group>>, weak_list)),
         slot(ffi::Py_tp_new, group_new as *mut _),
         slot(ffi::Py_tp_dealloc, group_dealloc as *mut _),
         slot(ffi::Py_tp_methods, methods(table).cast()),

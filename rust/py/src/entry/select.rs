@@ -4,7 +4,7 @@
 //! up to `INLINE` of them are read into a buffer on the stack. That buffer holds one count of each value to be sent until
 //! the value is taken; it has no destructor, for the thread may be ended in the park.
 
-use super::chan::{CHAN_TYPE, chan_of, let_go, tuple, usable_chan};
+use super::chan::{CHAN_TYPE, chan_of, fill, let_go, reserve, usable_chan};
 use super::{Value, arguments, boolean, deadline, fast, methods, none, plain, positional, runtime};
 use crate::doc;
 use crate::error;
@@ -222,12 +222,14 @@ unsafe fn select_in(
             });
         }
         let cases = std::slice::from_raw_parts_mut(cases, n);
-        let Some(rt) = runtime() else {
+        let reply = reserve::<3>();
+        let Some(rt) = runtime().filter(|_| !reply.is_null()) else {
+            ffi::Py_XDECREF(reply);
             return_values(cases);
             return ptr::null_mut();
         };
         let selected = run(&Request { rt, has_default, until }, cases);
-        finish(selected, cases)
+        finish(selected, cases, reply)
     }
 }
 
@@ -246,9 +248,9 @@ fn run(request: &Request, cases: &mut [CoreCase]) -> Option<Selected> {
     }
 }
 
-/// The result of a select as Python sees it; lets go of the values that were not sent.
+/// The result of a select as Python sees it, in `reply`, from `reserve`; lets go of the values that were not sent.
 #[inline(always)]
-unsafe fn finish(selected: Option<Selected>, cases: &mut [CoreCase]) -> Object {
+unsafe fn finish(selected: Option<Selected>, cases: &mut [CoreCase], reply: Object) -> Object {
     // SAFETY: GIL held.
     unsafe {
         let (index, value, ok) = match selected {
@@ -266,9 +268,27 @@ unsafe fn finish(selected: Option<Selected>, cases: &mut [CoreCase]) -> Object {
         };
         return_values(cases);
         if value.is_null() {
+            ffi::Py_DECREF(reply);
             return value;
         }
-        tuple([ffi::PyLong_FromSsize_t(index), value, boolean(ok)])
+        let number = ffi::PyLong_FromSsize_t(index);
+        if number.is_null() && ok && !cases[index as usize].is_send {
+            take_back(&cases[index as usize], value);
+            return fill(reply, [number, none(), none()]);
+        }
+        fill(reply, [number, value, boolean(ok)])
+    }
+}
+
+/// Gives a value that was received back to the channel: there is no memory to tell of it.
+#[cold]
+unsafe fn take_back(case: &CoreCase, value: Object) {
+    // SAFETY: GIL held; one count of the value belongs to the caller. The exception in flight says what happened.
+    unsafe {
+        let kept = case.chan.map(|chan| chan.unrecv(Value(value), case.stamp));
+        if let Some(Err(v)) = kept {
+            ffi::Py_DECREF(v.0);
+        }
     }
 }
 
@@ -292,18 +312,27 @@ pub(crate) unsafe extern "C-unwind" fn recv_until(slf: Object, stop: Object) -> 
             return error::set(ffi::PyExc_TypeError, "_recv_until() needs a Chan");
         }
         let Some(rt) = runtime() else { return ptr::null_mut() };
+        let reply = reserve::<3>();
+        if reply.is_null() {
+            return reply;
+        }
         let mut cases = [Case::recv(Some(chan_of(slf))), Case::recv(Some(chan_of(stop)))];
         match run(&Request { rt, has_default: false, until: None }, &mut cases) {
             Some(Selected::Received(0)) => {
                 let value = cases[0].slot.take().map_or_else(none, |v| v.0);
-                tuple([value, boolean(true), ffi::PyLong_FromUnsignedLongLong(cases[0].stamp)])
+                let stamp = ffi::PyLong_FromUnsignedLongLong(cases[0].stamp);
+                if stamp.is_null() {
+                    take_back(&cases[0], value);
+                    return fill(reply, [stamp, none(), none()]);
+                }
+                fill(reply, [value, boolean(true), stamp])
             }
-            Some(Selected::ReceivedClosed(0)) => tuple([none(), boolean(false), ffi::PyLong_FromLong(0)]),
-            Some(_) => {
+            Some(Selected::ReceivedClosed(0)) => fill(reply, [none(), boolean(false), ffi::PyLong_FromLong(0)]),
+            other => {
+                ffi::Py_DECREF(reply);
                 return_values(&mut cases);
-                none()
+                if other.is_some() { none() } else { ptr::null_mut() }
             }
-            None => ptr::null_mut(),
         }
     }
 }
@@ -362,6 +391,21 @@ unsafe extern "C" fn case_dealloc(slf: Object) {
         let tp = ffi::Py_TYPE(slf);
         ffi::PyObject_GC_Del(slf.cast());
         ffi::Py_DECREF(tp.cast());
+    }
+}
+
+/// Frees the ended cases that are kept.
+pub(super) unsafe fn forget_cases() {
+    // SAFETY: GIL held; the list owns the one count of each, and freeing one runs no code.
+    unsafe {
+        let free = &mut *FREE.0.get();
+        while free.len > 0 {
+            free.len -= 1;
+            let case = free.cases[free.len];
+            let tp = ffi::Py_TYPE(case);
+            ffi::PyObject_GC_Del(case.cast());
+            ffi::Py_DECREF(tp.cast());
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) static MUTEX_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr:
 #[repr(C)]
 pub(super) struct Holder<T> {
     ob_base: ffi::PyObject,
+    /// Weak references to it; CPython's.
+    pub(super) weak_list: Object,
     pub(super) inner: T,
 }
 
@@ -80,6 +82,7 @@ unsafe extern "C" fn dealloc<T>(slf: Object) {
     // SAFETY: the last reference is gone, so nobody waits.
     unsafe {
         let tp = ffi::Py_TYPE(slf);
+        super::end_weak_references(slf, (*slf.cast::<Holder<T>>()).weak_list);
         ptr::drop_in_place(&raw mut (*slf.cast::<Holder<T>>()).inner);
         if let Some(free) = (*tp).tp_free {
             free(slf.cast());
@@ -351,6 +354,7 @@ unsafe fn add<T>(
 ) -> *mut ffi::PyTypeObject {
     let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
     let slots = vec![
+        super::weak_list(std::mem::offset_of!(Holder<T>, weak_list)),
         slot(ffi::Py_tp_new, new as *mut _),
         slot(ffi::Py_tp_dealloc, dealloc::<T> as *mut _),
         slot(ffi::Py_tp_methods, methods(table).cast()),

@@ -49,6 +49,8 @@ struct CallTimer {
 #[repr(C)]
 struct TimerObject {
     ob_base: ffi::PyObject,
+    /// Weak references to it; CPython's.
+    weak_list: Object,
     chan: *mut ChanObject,
     call: *mut CallTimer,
     function: Object,
@@ -495,6 +497,7 @@ unsafe extern "C" fn dealloc(slf: Object) {
     unsafe {
         let tp = ffi::Py_TYPE(slf);
         ffi::PyObject_GC_UnTrack(slf.cast());
+        super::end_weak_references(slf, (*slf.cast::<TimerObject>()).weak_list);
         let call = (*slf.cast::<TimerObject>()).call;
         if !call.is_null() {
             if (*call).event.timer.is_queued() {
@@ -518,6 +521,7 @@ unsafe fn add_type(
 ) -> bool {
     let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
     let slots = vec![
+        super::weak_list(std::mem::offset_of!(TimerObject, weak_list)),
         slot(ffi::Py_tp_new, new),
         slot(ffi::Py_tp_dealloc, dealloc as *mut _),
         slot(ffi::Py_tp_traverse, traverse as *mut _),

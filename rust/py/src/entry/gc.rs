@@ -1,0 +1,305 @@
+//! Passes of CPython's collector: counted, timed, and undisturbed.
+//!
+//! `gc.callbacks` calls `_gc_pass` at the beginning and the end of each pass, on the goroutine or thread that collects. In
+//! between that goroutine is not preempted: finalizers run there, and as long as one has not come back nobody else can
+//! collect. A finalizer that waits of its own accord parks all the same. After a full pass caches are let go of.
+//! All state is read and written with the GIL held, and never over a call that could let go of it.
+
+use super::{counts, none, plain, positional, runtime, select};
+use crate::error;
+use crate::host;
+use crate::task;
+use gort_core::goroutine::Goroutine;
+use gort_core::sched;
+use gort_core::sys::clock;
+use pyo3::ffi;
+use std::cell::UnsafeCell;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+type Object = *mut ffi::PyObject;
+
+/// Seconds over which the rate of passes is told.
+const WINDOW_S: usize = 60;
+
+struct Passes {
+    by_generation: [u64; 3],
+    collected: u64,
+    uncollectable: u64,
+    total_ns: u64,
+    last_ns: u64,
+    longest_ns: u64,
+    /// When the pass in progress began; 0: none is.
+    began_ns: u64,
+    /// Who collects, and its number: descriptors are used again. Null: a plain thread, or nobody.
+    collector: (*mut Goroutine, u64),
+    /// The collector was asked to end, and CPython swallows what is raised in a pass: it is asked again afterwards.
+    is_to_end: bool,
+    /// How many began in each of the last `WINDOW_S` seconds, and in which second the newest did.
+    per_second: [u32; WINDOW_S],
+    second: u64,
+}
+
+struct Shared(UnsafeCell<Passes>);
+// SAFETY: see the head of this file.
+unsafe impl Sync for Shared {}
+
+static PASSES: Shared = Shared(UnsafeCell::new(Passes {
+    by_generation: [0; 3],
+    collected: 0,
+    uncollectable: 0,
+    total_ns: 0,
+    last_ns: 0,
+    longest_ns: 0,
+    began_ns: 0,
+    collector: (ptr::null_mut(), 0),
+    is_to_end: false,
+    per_second: [0; WINDOW_S],
+    second: 0,
+}));
+
+/// What Python code is called after a pass, or null; owned.
+static HOOK: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+/// Keys of the dict that the collector passes; interned, never freed.
+static KEYS: [AtomicPtr<ffi::PyObject>; 3] = [const { AtomicPtr::new(ptr::null_mut()) }; 3];
+
+impl Passes {
+    /// Forgets the seconds that are out of the window by `now_ns`.
+    fn advance(&mut self, now_ns: u64) {
+        let second = now_ns / 1_000_000_000;
+        let passed = second.saturating_sub(self.second).min(WINDOW_S as u64);
+        for back in 0..passed {
+            self.per_second[((second - back) % WINDOW_S as u64) as usize] = 0;
+        }
+        self.second = self.second.max(second);
+    }
+
+    /// By `change`, how many reasons the collector has not to be preempted, if it still is who it was.
+    ///
+    /// # Safety
+    /// GIL held.
+    unsafe fn hold_collector(&self, change: i32) {
+        let (g, id) = self.collector;
+        // SAFETY: descriptors are never freed.
+        unsafe {
+            if !g.is_null() && (*g).id == id {
+                let reasons = &(*g).no_preempt;
+                let count = reasons.load(Ordering::Relaxed).saturating_add_signed(change);
+                reasons.store(count, Ordering::Relaxed); // read with the GIL held
+            }
+        }
+    }
+
+    unsafe fn begin(&mut self) {
+        // SAFETY: GIL held; the running goroutine is alive.
+        unsafe {
+            self.let_go(); // if somebody emptied gc.callbacks in the middle of the last one
+            let g = sched::current_goroutine();
+            self.collector = (g, if g.is_null() { 0 } else { (*g).id });
+            self.hold_collector(1);
+            // What was to be raised where the evaluator looks next would be in here.
+            self.is_to_end = !g.is_null() && host::gort_is_raised_soon(error::goroutine_exit(), 1) != 0;
+        }
+        self.began_ns = clock::now_ns();
+        self.advance(self.began_ns);
+        self.per_second[(self.second % WINDOW_S as u64) as usize] += 1;
+    }
+
+    /// The collector is one like any other again.
+    unsafe fn let_go(&mut self) {
+        // SAFETY: GIL held; descriptors are never freed, and with a goroutine there is a runtime.
+        unsafe {
+            self.hold_collector(-1);
+            let (g, id) = self.collector;
+            if self.is_to_end && !g.is_null() && (*g).id == id {
+                (*task::runtime_or_null()).ask_to_end(g);
+            }
+        }
+        (self.collector, self.is_to_end) = ((ptr::null_mut(), 0), false);
+    }
+
+    /// The pass in progress is over; how long it was.
+    fn end(&mut self, [generation, collected, uncollectable]: [u64; 3]) -> u64 {
+        let ns = clock::now_ns().saturating_sub(self.began_ns);
+        self.began_ns = 0;
+        self.by_generation[(generation as usize).min(2)] += 1;
+        self.collected += collected;
+        self.uncollectable += uncollectable;
+        self.total_ns += ns;
+        self.last_ns = ns;
+        self.longest_ns = self.longest_ns.max(ns);
+        ns
+    }
+}
+
+/// The goroutine whose stack the pass in progress is on, or null. That stack holds heads of the collector's lists, into which
+/// others write that let go of an object: it has to stay where it is while its goroutine is parked.
+#[expect(dead_code, reason = "for whoever moves or shrinks stacks")]
+pub(crate) fn collector() -> *mut Goroutine {
+    // SAFETY: GIL held by every caller.
+    unsafe { (*PASSES.0.get()).collector.0 }
+}
+
+/// `g` is raised a GoroutineExit. In a finalizer of a pass that is swallowed.
+pub(crate) fn note_exit(g: *mut Goroutine) {
+    // SAFETY: GIL held by every caller.
+    let passes = unsafe { &mut *PASSES.0.get() };
+    passes.is_to_end |= passes.collector.0 == g;
+}
+
+/// `_gc_pass(phase, info)`, in gc.callbacks.
+unsafe extern "C-unwind" fn gc_pass(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t) -> Object {
+    // SAFETY: METH_FASTCALL with the GIL; the collector passes a str and a dict.
+    unsafe {
+        if nargs != 2 || ffi::PyUnicode_Check(*args) == 0 || ffi::PyDict_Check(*args.add(1)) == 0 {
+            return error::set(ffi::PyExc_TypeError, "_gc_pass() takes a phase and a dict");
+        }
+        let passes = PASSES.0.get();
+        if ffi::PyUnicode_CompareWithASCIIString(*args, c"start".as_ptr()) == 0 {
+            (*passes).begin();
+            return none();
+        }
+        if (*passes).began_ns == 0 {
+            return none(); // it began before we were there
+        }
+        let mut numbers = [0; 3];
+        for (number, key) in numbers.iter_mut().zip(&KEYS) {
+            let value = ffi::PyDict_GetItemWithError(*args.add(1), key.load(Ordering::Relaxed));
+            if !value.is_null() {
+                *number = ffi::PyLong_AsUnsignedLongLong(value);
+            }
+        }
+        ffi::PyErr_Clear(); // another collector's dict has other numbers
+        let ns = (*passes).end(numbers);
+        if numbers[0] >= 2 {
+            select::forget_cases();
+            host::gort_forget_chunks();
+        }
+        call_hook(numbers[0], ns);
+        (*passes).let_go();
+        none()
+    }
+}
+
+/// Calls the hook, if there is one; it may run anything.
+unsafe fn call_hook(generation: u64, ns: u64) {
+    let (hook, rt) = (HOOK.load(Ordering::Relaxed), task::runtime_or_null());
+    // SAFETY: the runtime is leaked. Relaxed: under the GIL.
+    if hook.is_null() || rt.is_null() || unsafe { (*rt).stopping.load(Ordering::Relaxed) } {
+        return; // at exit the hook would find nothing to work with
+    }
+    // SAFETY: GIL held; the hook is kept over the call, which may set another.
+    unsafe {
+        ffi::Py_INCREF(hook);
+        let done = ffi::PyObject_CallFunction(hook, c"KK".as_ptr(), generation, ns);
+        if done.is_null() {
+            ffi::PyErr_WriteUnraisable(hook);
+        }
+        ffi::Py_XDECREF(done);
+        ffi::Py_DECREF(hook);
+    }
+}
+
+/// `_gc_hook(function)`: what is called with generation and nanoseconds at the end of each pass; None for nothing.
+unsafe extern "C-unwind" fn gc_hook(_m: Object, function: Object) -> Object {
+    // SAFETY: METH_O with the GIL. The old one goes last: that may run anything.
+    unsafe {
+        if runtime().is_none() {
+            return ptr::null_mut(); // with it the passes are told of
+        }
+        let new = if function == ffi::Py_None() { ptr::null_mut() } else { ffi::Py_NewRef(function) };
+        ffi::Py_XDECREF(HOOK.swap(new, Ordering::Relaxed));
+        none()
+    }
+}
+
+/// `_gc_stats()`: what was counted since the runtime began.
+unsafe extern "C-unwind" fn gc_stats(_m: Object, _: Object) -> Object {
+    if runtime().is_none() {
+        return ptr::null_mut();
+    }
+    // SAFETY: GIL held.
+    let passes = unsafe { &mut *PASSES.0.get() };
+    let now_ns = clock::now_ns();
+    passes.advance(now_ns);
+    let running_ns = if passes.began_ns == 0 { 0 } else { now_ns - passes.began_ns };
+    let last_minute = passes.per_second.iter().map(|&n| u64::from(n)).sum();
+    counts(&[
+        (c"young", passes.by_generation[0]),
+        (c"middle", passes.by_generation[1]),
+        (c"full", passes.by_generation[2]),
+        (c"collected", passes.collected),
+        (c"uncollectable", passes.uncollectable),
+        (c"total_ns", passes.total_ns),
+        (c"last_ns", passes.last_ns),
+        (c"longest_ns", passes.longest_ns),
+        (c"running_ns", running_ns),
+        (c"last_minute", last_minute),
+    ])
+}
+
+/// `_gc_tracked()`: how many objects the collector looks at.
+unsafe extern "C-unwind" fn gc_tracked(_m: Object, _: Object) -> Object {
+    // SAFETY: GIL held.
+    unsafe { ffi::PyLong_FromSsize_t(host::gort_count_tracked()) }
+}
+
+/// Resident bytes of this process, 0 where the system does not tell. Does not let go of the GIL: it is asked for in passes.
+fn resident_bytes() -> u64 {
+    let Ok(text) = std::fs::read_to_string("/proc/self/statm") else { return 0 };
+    let pages: u64 = text.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
+    pages * gort_core::sys::memory::page_bytes() as u64
+}
+
+unsafe extern "C-unwind" fn resident(_m: Object, _: Object) -> Object {
+    // SAFETY: GIL held.
+    unsafe { ffi::PyLong_FromUnsignedLongLong(resident_bytes()) }
+}
+
+/// Puts `_gc_pass` into gc.callbacks. Called once, when the runtime begins: a failure costs what is told here, no more.
+pub(super) fn install() {
+    // SAFETY: GIL held.
+    unsafe {
+        let collector = ffi::PyImport_ImportModule(c"gc".as_ptr());
+        let core = ffi::PyImport_ImportModule(c"gort._core".as_ptr());
+        if !collector.is_null() && !core.is_null() {
+            let list = ffi::PyObject_GetAttrString(collector, c"callbacks".as_ptr());
+            let function = ffi::PyObject_GetAttrString(core, c"_gc_pass".as_ptr());
+            if !list.is_null() && !function.is_null() && ffi::PyList_Check(list) != 0 {
+                ffi::PyList_Append(list, function);
+            }
+            ffi::Py_XDECREF(function);
+            ffi::Py_XDECREF(list);
+        }
+        ffi::Py_XDECREF(core);
+        ffi::Py_XDECREF(collector);
+        ffi::PyErr_Clear();
+    }
+}
+
+/// Adds the functions.
+pub(crate) unsafe fn register(module: Object) -> bool {
+    let pass = c"_gc_pass(phase, info, /)\n--\n\nTold by the collector that a pass begins or ends.";
+    let hook =
+        c"_gc_hook(function, /)\n--\n\nHas function(generation, ns) called at the end of each pass; None for nothing.";
+    let stats = c"_gc_stats()\n--\n\nCounts and nanoseconds of passes since the runtime began.";
+    let tracked = c"_gc_tracked()\n--\n\nHow many objects the collector looks at.";
+    let functions = super::methods(vec![
+        positional(c"_gc_pass", gc_pass, pass),
+        plain(c"_gc_hook", gc_hook, ffi::METH_O, hook),
+        plain(c"_gc_stats", gc_stats, ffi::METH_NOARGS, stats),
+        plain(c"_gc_tracked", gc_tracked, ffi::METH_NOARGS, tracked),
+        plain(c"_resident_bytes", resident, ffi::METH_NOARGS, c"_resident_bytes()\n--\n\nMemory of this process."),
+    ]);
+    // SAFETY: GIL held by the module's init.
+    unsafe {
+        for (place, key) in KEYS.iter().zip([c"generation", c"collected", c"uncollectable"]) {
+            let key = ffi::PyUnicode_InternFromString(key.as_ptr());
+            if key.is_null() {
+                return false;
+            }
+            place.store(key, Ordering::Relaxed);
+        }
+        ffi::PyModule_AddFunctions(module, functions) == 0
+    }
+}
