@@ -29,6 +29,8 @@ def thresholds_stay():
 class Loop:
     """A cycle of its own, which only the collector finds."""
 
+    at_end = None
+
     def __init__(self, at_end=None):
         self.itself = self
         self.at_end = at_end
@@ -433,7 +435,7 @@ def test_memory_stays_near_the_limit():
     unlimited = int(check(GROWS.format(limited=False)))
     limited = int(check(GROWS.format(limited=True)))
     assert unlimited > 200, "469 MiB of garbage were to come"
-    assert limited < 16
+    assert limited < 32, "CPython's own threshold lets 2,000 of 8 KiB come before a pass"
 
 
 # -- exit, fork

@@ -63,7 +63,7 @@ it went on on another OS thread, always counted. p_migrations: with another P. S
 
 Example:
     >>> import gort
-    >>> g = gort.go(gort.sleep, 0)
+    >>> g = gort.go(gort.sleep, 0.1)
     >>> sorted(g.stats())
     ['longest_wait_ns', 'm_migrations', 'p_migrations', 'run_ns', 'runs', 'wait_ns']
 ";
