@@ -270,34 +270,15 @@ unsafe extern "C-unwind" fn recv(slf: Object, args: *const Object, nargs: ffi::P
     }
 }
 
-/// A tuple with places for a result, null with an exception set: made before a value is received, which would be lost if
-/// there were no memory for the tuple then. Nobody finds it through the collector while its maker waits.
-#[inline(always)]
-pub(crate) unsafe fn reserve<const N: usize>() -> Object {
-    // SAFETY: GIL held; the tuple is new.
-    unsafe {
-        let t = ffi::PyTuple_New(N as _);
-        if !t.is_null() {
-            ffi::PyObject_GC_UnTrack(t.cast());
-        }
-        t
-    }
-}
-
-/// Fills what `reserve` gave with owned references; null, and the tuple is gone, if any is null.
+/// Fills the places of a new tuple with owned references. Where a value is received the tuple is made before: memory that
+/// runs out after would lose the value. Whoever may wait in between hides it from the collector, or others would find it.
 #[inline(always)]
 pub(crate) unsafe fn fill<const N: usize>(t: Object, items: [Object; N]) -> Object {
-    let complete = items.iter().all(|item| !item.is_null());
     // SAFETY: GIL held; the tuple is the caller's, and so are the references, which go into it.
     unsafe {
         for (i, item) in items.into_iter().enumerate() {
             ffi::PyTuple_SET_ITEM(t, i as _, item);
         }
-        if !complete {
-            ffi::Py_DECREF(t);
-            return ptr::null_mut();
-        }
-        ffi::PyObject_GC_Track(t.cast());
     }
     t
 }
@@ -326,18 +307,26 @@ unsafe extern "C-unwind" fn recv_ok(
 ) -> Object {
     // SAFETY: a vectorcall with the GIL.
     unsafe {
-        let reply = reserve::<2>();
+        let Some(chan) = usable_chan(slf, "receive on") else { return ptr::null_mut() };
+        let reply = ffi::PyTuple_New(2);
         if reply.is_null() {
             return reply;
         }
-        match receive_args("recv_ok", slf, args, nargs, kwnames) {
-            Ok(v) if v.is_null() => fill(reply, [none(), boolean(false)]),
-            Ok(v) => fill(reply, [v, boolean(true)]),
-            Err(()) => {
-                ffi::Py_DECREF(reply);
-                ptr::null_mut()
+        if nargs == 0 && kwnames.is_null() {
+            match chan.try_recv() {
+                Ok(v) => return fill(reply, [v.0, boolean(true)]),
+                Err(RecvError::Closed) => return fill(reply, [none(), boolean(false)]),
+                Err(_) => {}
             }
         }
+        ffi::PyObject_GC_UnTrack(reply.cast());
+        let Ok(v) = receive_args("recv_ok", slf, args, nargs, kwnames) else {
+            ffi::Py_DECREF(reply);
+            return ptr::null_mut();
+        };
+        ffi::PyObject_GC_Track(reply.cast());
+        let (value, ok) = if v.is_null() { (none(), false) } else { (v, true) };
+        fill(reply, [value, boolean(ok)])
     }
 }
 
@@ -380,7 +369,7 @@ unsafe extern "C-unwind" fn try_recv(slf: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL.
     unsafe {
         let Some(chan) = usable_chan(slf, "receive on") else { return ptr::null_mut() };
-        let reply = reserve::<3>();
+        let reply = ffi::PyTuple_New(3);
         if reply.is_null() {
             return reply;
         }

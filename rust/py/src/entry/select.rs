@@ -4,7 +4,7 @@
 //! up to `INLINE` of them are read into a buffer on the stack. That buffer holds one count of each value to be sent until
 //! the value is taken; it has no destructor, for the thread may be ended in the park.
 
-use super::chan::{CHAN_TYPE, chan_of, fill, let_go, reserve, usable_chan};
+use super::chan::{CHAN_TYPE, chan_of, fill, let_go, usable_chan};
 use super::{Value, arguments, boolean, deadline, fast, methods, none, plain, positional, runtime};
 use crate::doc;
 use crate::error;
@@ -222,13 +222,19 @@ unsafe fn select_in(
             });
         }
         let cases = std::slice::from_raw_parts_mut(cases, n);
-        let reply = reserve::<3>();
+        let reply = ffi::PyTuple_New(3);
         let Some(rt) = runtime().filter(|_| !reply.is_null()) else {
             ffi::Py_XDECREF(reply);
             return_values(cases);
             return ptr::null_mut();
         };
+        if !has_default {
+            ffi::PyObject_GC_UnTrack(reply.cast()); // it may wait
+        }
         let selected = run(&Request { rt, has_default, until }, cases);
+        if !has_default {
+            ffi::PyObject_GC_Track(reply.cast());
+        }
         finish(selected, cases, reply)
     }
 }
@@ -248,7 +254,7 @@ fn run(request: &Request, cases: &mut [CoreCase]) -> Option<Selected> {
     }
 }
 
-/// The result of a select as Python sees it, in `reply`, from `reserve`; lets go of the values that were not sent.
+/// The result of a select as Python sees it, in the new tuple `reply`; lets go of the values that were not sent.
 #[inline(always)]
 unsafe fn finish(selected: Option<Selected>, cases: &mut [CoreCase], reply: Object) -> Object {
     // SAFETY: GIL held.
@@ -272,21 +278,26 @@ unsafe fn finish(selected: Option<Selected>, cases: &mut [CoreCase], reply: Obje
             return value;
         }
         let number = ffi::PyLong_FromSsize_t(index);
-        if number.is_null() && ok && !cases[index as usize].is_send {
-            take_back(&cases[index as usize], value);
-            return fill(reply, [number, none(), none()]);
+        if number.is_null() {
+            ffi::Py_DECREF(reply);
+            let case = &cases[index as usize]; // small numbers, and negative ones, are always there
+            if ok && !case.is_send {
+                take_back(case, value)
+            } else {
+                ffi::Py_DECREF(value)
+            }
+            return number;
         }
         fill(reply, [number, value, boolean(ok)])
     }
 }
 
-/// Gives a value that was received back to the channel: there is no memory to tell of it.
+/// Gives the value of a receive back to its channel: there is no memory to tell of it.
 #[cold]
 unsafe fn take_back(case: &CoreCase, value: Object) {
     // SAFETY: GIL held; one count of the value belongs to the caller. The exception in flight says what happened.
     unsafe {
-        let kept = case.chan.map(|chan| chan.unrecv(Value(value), case.stamp));
-        if let Some(Err(v)) = kept {
+        if let Err(v) = case.chan.map_or(Err(Value(value)), |chan| chan.unrecv(Value(value), case.stamp)) {
             ffi::Py_DECREF(v.0);
         }
     }
@@ -312,22 +323,28 @@ pub(crate) unsafe extern "C-unwind" fn recv_until(slf: Object, stop: Object) -> 
             return error::set(ffi::PyExc_TypeError, "_recv_until() needs a Chan");
         }
         let Some(rt) = runtime() else { return ptr::null_mut() };
-        let reply = reserve::<3>();
+        let reply = ffi::PyTuple_New(3);
         if reply.is_null() {
             return reply;
         }
+        ffi::PyObject_GC_UnTrack(reply.cast());
         let mut cases = [Case::recv(Some(chan_of(slf))), Case::recv(Some(chan_of(stop)))];
         match run(&Request { rt, has_default: false, until: None }, &mut cases) {
             Some(Selected::Received(0)) => {
                 let value = cases[0].slot.take().map_or_else(none, |v| v.0);
                 let stamp = ffi::PyLong_FromUnsignedLongLong(cases[0].stamp);
                 if stamp.is_null() {
+                    ffi::Py_DECREF(reply);
                     take_back(&cases[0], value);
-                    return fill(reply, [stamp, none(), none()]);
+                    return stamp;
                 }
+                ffi::PyObject_GC_Track(reply.cast());
                 fill(reply, [value, boolean(true), stamp])
             }
-            Some(Selected::ReceivedClosed(0)) => fill(reply, [none(), boolean(false), ffi::PyLong_FromLong(0)]),
+            Some(Selected::ReceivedClosed(0)) => {
+                ffi::PyObject_GC_Track(reply.cast());
+                fill(reply, [none(), boolean(false), ffi::PyLong_FromLong(0)]) // a small one is always there
+            }
             other => {
                 ffi::Py_DECREF(reply);
                 return_values(&mut cases);
