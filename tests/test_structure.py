@@ -31,6 +31,8 @@ ORDER = (
     "sync",
     "time",
     "pool",
+    "_depths",
+    "leak",
     "__init__",
     "testing.synctest",
     "testing._parked",

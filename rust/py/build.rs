@@ -12,7 +12,7 @@ fn main() {
     };
     let mut build = cc::Build::new();
     build
-        .files(["shim/pystate.c", "shim/interrupt.c", "shim/collector.c", "shim/tools.c"])
+        .files(["shim/pystate.c", "shim/interrupt.c", "shim/collector.c", "shim/tools.c", "shim/stacks.c"])
         .opt_level(3)
         .warnings(true)
         .flag_if_supported("-fvisibility=hidden");

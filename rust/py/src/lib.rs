@@ -8,6 +8,7 @@ mod error;
 mod fork;
 mod frames;
 mod host;
+mod leak;
 mod task;
 
 use pyo3::exceptions::PyImportError;
@@ -44,6 +45,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             && entry::memory::register(module)
             && entry::gc::register(module)
             && entry::boundary::register(module)
+            && entry::leak::register(module)
     };
     if ok { Ok(()) } else { Err(PyErr::fetch(py)) }
 }

@@ -3,6 +3,7 @@
 use crate::entry::{end_weak_references, weak_list};
 use crate::error;
 use crate::host;
+use crate::leak::origins;
 use gort_core::goroutine::Goroutine;
 use gort_core::goroutine::waiter::epoch;
 use gort_core::sched::{self, Runtime, policy};
@@ -164,7 +165,30 @@ unsafe fn place(g: *mut Goroutine, obj: *mut GoObject, asked: Place) {
 /// GIL held; `obj` is new.
 #[must_use]
 pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: u32, place_asked: Place) -> bool {
-    // SAFETY: `obj` is alive; `prepare` runs before anybody else can see the goroutine.
+    // SAFETY: `obj` is alive; `prepare` runs before anybody else can see the goroutine. Relaxed: the GIL orders it.
+    unsafe {
+        if origins::KEEPS.load(Ordering::Relaxed) {
+            return start_with_origin(rt, obj, stack_bytes, place_asked);
+        }
+        spawn(rt, obj, stack_bytes, place_asked)
+    }
+}
+
+#[cold]
+unsafe fn start_with_origin(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: u32, place_asked: Place) -> bool {
+    // SAFETY: as in `start`.
+    unsafe {
+        let is_started = spawn(rt, obj, stack_bytes, place_asked);
+        if is_started {
+            origins::add((*obj).id);
+        }
+        is_started
+    }
+}
+
+#[inline(always)]
+unsafe fn spawn(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: u32, place_asked: Place) -> bool {
+    // SAFETY: as in `start`.
     unsafe {
         let g = rt.spawn(obj.cast(), |g| {
             ffi::Py_INCREF(obj.cast());
@@ -223,6 +247,9 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
             }
         }
         (*obj).set(DONE);
+        if origins::KEEPS.load(Ordering::Relaxed) {
+            origins::forget((*obj).id);
+        }
         drop_call(obj);
         (*obj).joiners.broadcast();
         host::gort_set_context(ptr::null_mut());

@@ -20,7 +20,7 @@ mod state;
 #[cfg(all(test, not(model)))]
 mod tests;
 
-use crate::goroutine::waiter::{Outcome, Wait, WaitQueue};
+use crate::goroutine::waiter::{Node, Outcome, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched;
 use state::State;
@@ -111,6 +111,13 @@ impl<T> Chan<T> {
         let state = self.state.lock();
         state.returned.iter().for_each(|(_, v)| f(v));
         state.buffer.iter().for_each(f);
+    }
+
+    /// Calls `f` with each waiter, and whether it waits to send: then its slot holds an `Option<T>`.
+    pub fn for_each_waiter(&self, mut f: impl FnMut(&Node, bool)) {
+        let state = self.state.lock();
+        state.receivers.for_each(|node| f(node, false));
+        state.senders.for_each(|node| f(node, true));
     }
 
     /// Takes all values out (for a collector's clear): what `unrecv` put back, and the buffer.

@@ -263,6 +263,7 @@ fn wait_for_one<T>(
     sched::announce(&mut wait);
     // While the wait is on, others write slots and nodes: both are reached only through these pointers until its end.
     let (n, cases, nodes) = (cases.len(), cases.as_mut_ptr(), nodes.as_mut_ptr().cast::<Node>());
+    wait.queue_count = 0;
     for i in order[..n].iter().map(|&i| i as usize) {
         // SAFETY: `i` is in bounds of both; all channels are locked; nodes stay in place until they are unlinked below.
         unsafe {
@@ -270,6 +271,7 @@ fn wait_for_one<T>(
             let Some(chan) = (*case).chan else { continue };
             nodes.add(i).write(Node::new(&raw mut wait, (&raw mut (*case).slot).cast()));
             (*nodes.add(i)).case = i;
+            wait.queue_count += 1;
             queue_of(&*case, &mut *chan.state.value_ptr()).push_back(nodes.add(i));
         }
     }

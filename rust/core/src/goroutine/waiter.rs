@@ -190,6 +190,8 @@ pub struct Wait {
     pub listens: Listens,
     /// It is for something of the waiter's bubble (`sched::bubble`).
     pub is_durable: bool,
+    /// In how many queues it stands while it is pending: for whoever looks for all it waits for.
+    pub queue_count: u32,
     /// Others write through pointers while the owner holds a `&mut` over its block: no exclusive access is implied.
     _shared: PhantomPinned,
 }
@@ -207,6 +209,7 @@ impl Wait {
             winner: ptr::null_mut(),
             listens: Listens::ToAll,
             is_durable: false,
+            queue_count: 1,
             _shared: PhantomPinned,
         }
     }
@@ -302,6 +305,18 @@ impl WaitQueue {
             node = unsafe { (*node).next };
         }
         count
+    }
+
+    /// Calls `f` with each node that stands in it, in order. Under the owner's lock.
+    pub fn for_each(&self, mut f: impl FnMut(&Node)) {
+        let mut node = self.front();
+        while !node.is_null() {
+            // SAFETY: a linked node is live.
+            unsafe {
+                f(&*node);
+                node = (*node).next;
+            }
+        }
     }
 
     /// The first node, or null.

@@ -68,6 +68,11 @@ impl NotifyList {
         })
     }
 
+    /// Calls `f` with each waiter, parked or on its way.
+    pub fn for_each_waiter(&self, f: impl FnMut(&Node)) {
+        self.waiters.lock().for_each(f);
+    }
+
     /// Joins the list without parking; `wait_with` or `leave` must follow.
     ///
     /// # Safety

@@ -12,7 +12,7 @@
 //! somebody waits.
 
 use super::{Misuse, wait_in};
-use crate::goroutine::waiter::{Outcome, Reason, WaitQueue};
+use crate::goroutine::waiter::{Node, Outcome, Reason, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::{self, Runtime};
 
@@ -84,6 +84,11 @@ impl Mutex {
     /// Whether somebody has it.
     pub fn is_locked(&self) -> bool {
         self.state.lock().locked
+    }
+
+    /// Calls `f` with each waiter.
+    pub fn for_each_waiter(&self, f: impl FnMut(&Node)) {
+        self.state.lock().waiters.for_each(f);
     }
 
     /// How many wait.

@@ -5,7 +5,7 @@
 //! Invariants: a writer has it, or readers, or nobody; readers wait only while a writer has it or waits for it.
 
 use super::{Claimed, Misuse, wait_in};
-use crate::goroutine::waiter::{Outcome, Reason, Wait, WaitQueue};
+use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::Runtime;
 
@@ -107,6 +107,19 @@ impl RwMutex {
         }
         claimed.ready();
         Ok(())
+    }
+
+    /// Calls `f` with each waiter.
+    pub fn for_each_waiter(&self, mut f: impl FnMut(&Node)) {
+        let state = self.state.lock();
+        state.waiting_readers.for_each(&mut f);
+        state.waiting_writers.for_each(f);
+    }
+
+    /// Whether a writer or a reader has it.
+    pub fn is_locked(&self) -> bool {
+        let state = self.state.lock();
+        state.writer || state.readers != 0
     }
 
     /// After a writer gave up: the readers that waited only for it go on.

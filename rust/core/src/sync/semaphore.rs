@@ -2,7 +2,7 @@
 //! would fit. Who asks for more than there will ever be stands apart, so that it blocks nobody but itself.
 
 use super::{Claimed, Misuse, wait_in};
-use crate::goroutine::waiter::{Outcome, Reason, Wait, WaitQueue};
+use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::Runtime;
 
@@ -40,6 +40,18 @@ impl Semaphore {
             let _ = self.release(0); // it may have stood in front of smaller ones
         }
         outcome
+    }
+
+    /// Calls `f` with each waiter.
+    pub fn for_each_waiter(&self, mut f: impl FnMut(&Node)) {
+        let state = self.state.lock();
+        state.waiters.for_each(&mut f);
+        state.hopeless.for_each(f);
+    }
+
+    /// How many units are taken.
+    pub fn taken(&self) -> u64 {
+        self.size - self.state.lock().free
     }
 
     /// Takes `n` units if they are free and nobody waits.

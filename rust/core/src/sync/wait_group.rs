@@ -5,7 +5,7 @@
 //! and finds the counter in use again.
 
 use super::{Claimed, Misuse, wait_in};
-use crate::goroutine::waiter::{Outcome, Reason, Wait, WaitQueue};
+use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::{self, Runtime};
 
@@ -80,6 +80,11 @@ impl WaitGroup {
             return Err(Misuse("sync: WaitGroup is reused before previous Wait has returned"));
         }
         Ok(outcome)
+    }
+
+    /// Calls `f` with each waiter.
+    pub fn for_each_waiter(&self, f: impl FnMut(&Node)) {
+        self.state.lock().waiters.for_each(f);
     }
 
     /// The counter.

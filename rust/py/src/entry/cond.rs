@@ -11,9 +11,12 @@ use gort_core::sched::Runtime;
 use gort_core::sync::{Mutex, NotifyList, Ticket};
 use pyo3::ffi;
 use std::ptr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 type Object = *mut ffi::PyObject;
+
+/// The Cond type.
+pub(crate) static COND_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 struct Cond {
     list: NotifyList,
@@ -46,6 +49,15 @@ unsafe extern "C" fn cond_new(tp: *mut ffi::PyTypeObject, args: Object, kwargs: 
         }
         obj
     }
+}
+
+/// Who waits.
+///
+/// # Safety
+/// A live object of the Cond type.
+pub(crate) unsafe fn list_of<'a>(slf: Object) -> &'a NotifyList {
+    // SAFETY: the caller's promise.
+    unsafe { &inner::<Cond>(slf).list }
 }
 
 /// No tp_clear: what makes a cycle through a lock is a Python object, which has one.
@@ -261,5 +273,9 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     ];
     let flags = ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_HAVE_GC;
     // SAFETY: GIL held by the module's init.
-    unsafe { !super::add_type(module, c"gort.Cond", size_of::<Holder<Cond>>(), flags, slots).is_null() }
+    unsafe {
+        let tp = super::add_type(module, c"gort.Cond", size_of::<Holder<Cond>>(), flags, slots);
+        COND_TYPE.store(tp, Ordering::Release); // read under the GIL, which orders it
+        !tp.is_null()
+    }
 }

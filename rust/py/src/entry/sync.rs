@@ -3,7 +3,7 @@
 
 use super::{arguments, boolean, deadline, fast, methods, none, plain, runtime};
 use crate::error;
-use gort_core::goroutine::waiter::Outcome;
+use gort_core::goroutine::waiter::{Node, Outcome};
 use gort_core::sched::Runtime;
 use gort_core::sync::{Misuse, Mutex, RwMutex, Semaphore, WaitGroup};
 use pyo3::ffi;
@@ -15,6 +15,54 @@ type Object = *mut ffi::PyObject;
 
 /// The Mutex type, for Cond's short way.
 pub(super) static MUTEX_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+/// The RWMutex, WaitGroup and Semaphore types of the core.
+static OTHER_TYPES: [AtomicPtr<ffi::PyTypeObject>; 3] = [const { AtomicPtr::new(ptr::null_mut()) }; 3];
+
+/// Mutex, RWMutex, WaitGroup and Semaphore; null before they are made.
+pub(crate) fn types() -> [*mut ffi::PyTypeObject; 4] {
+    let [rw_mutex, wait_group, semaphore] = &OTHER_TYPES;
+    [&MUTEX_TYPE, rw_mutex, wait_group, semaphore].map(|tp| tp.load(Ordering::Relaxed)) // the GIL orders it
+}
+
+/// Which of them an object is of: its place there.
+unsafe fn which(object: Object) -> Option<usize> {
+    // SAFETY: GIL held, `object` alive; the types are null or alive.
+    types().iter().position(|&tp| !tp.is_null() && unsafe { ffi::PyObject_TypeCheck(object, tp) } != 0)
+}
+
+/// Calls `f` with each that waits for an object of one of these types.
+///
+/// # Safety
+/// GIL held; `object` is alive.
+pub(crate) unsafe fn for_each_waiter(object: Object, f: impl FnMut(&Node)) {
+    // SAFETY: the type says what is in the object.
+    unsafe {
+        match which(object) {
+            Some(0) => inner::<Mutex>(object).for_each_waiter(f),
+            Some(1) => inner::<RwMutex>(object).for_each_waiter(f),
+            Some(2) => inner::<WaitGroup>(object).for_each_waiter(f),
+            Some(3) => inner::<Semaphore>(object).for_each_waiter(f),
+            _ => {}
+        }
+    }
+}
+
+/// Whether somebody has the lock, or units of the semaphore; for other objects `None`.
+///
+/// # Safety
+/// GIL held; `object` is alive.
+pub(crate) unsafe fn is_taken(object: Object) -> Option<bool> {
+    // SAFETY: the type says what is in the object.
+    unsafe {
+        match which(object)? {
+            0 => Some(inner::<Mutex>(object).is_locked()),
+            1 => Some(inner::<RwMutex>(object).is_locked()),
+            3 => Some(inner::<Semaphore>(object).taken() != 0),
+            _ => None,
+        }
+    }
+}
 
 #[repr(C)]
 pub(super) struct Holder<T> {
@@ -370,10 +418,14 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     unsafe {
         let mutex = add::<Mutex>(module, c"gort.Mutex", new_default::<Mutex>, MUTEX_DOC, mutex_methods());
         MUTEX_TYPE.store(mutex, Ordering::Release); // read under the GIL, which orders it
-        !mutex.is_null()
-            && !add::<RwMutex>(module, c"gort.RWMutex", new_default::<RwMutex>, RW_DOC, rw_methods()).is_null()
-            && !add::<WaitGroup>(module, c"gort.WaitGroup", new_default::<WaitGroup>, GROUP_DOC, group_methods())
-                .is_null()
-            && !add::<Semaphore>(module, c"gort.Semaphore", semaphore_new, SEMAPHORE_DOC, semaphore_methods()).is_null()
+        let others = [
+            add::<RwMutex>(module, c"gort.RWMutex", new_default::<RwMutex>, RW_DOC, rw_methods()),
+            add::<WaitGroup>(module, c"gort.WaitGroup", new_default::<WaitGroup>, GROUP_DOC, group_methods()),
+            add::<Semaphore>(module, c"gort.Semaphore", semaphore_new, SEMAPHORE_DOC, semaphore_methods()),
+        ];
+        for (place, tp) in OTHER_TYPES.iter().zip(others) {
+            place.store(tp, Ordering::Release); // read under the GIL, which orders it
+        }
+        !mutex.is_null() && others.iter().all(|tp| !tp.is_null())
     }
 }

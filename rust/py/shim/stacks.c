@@ -1,0 +1,222 @@
+/* Which references a parked goroutine's Python frames own: the only code that knows struct _PyInterpreterFrame.
+ *
+ * For the leak report (src/leak): an object all of whose counts are accounted for is held by nobody else. Whatever cannot
+ * be told exactly is not said: then somebody unknown seems to hold the object. Sources: CPython 3.11 to 3.15,
+ * Include/internal/pycore_frame.h, pycore_interpframe_structs.h, pycore_stackref.h, Objects/genobject.c (gen_traverse),
+ * Python/ceval.c and bytecodes.c. The GIL is held, nothing here runs Python code or changes a count. */
+#define PY_SSIZE_T_CLEAN
+#define Py_BUILD_CORE 1
+#include <Python.h>
+#include <internal/pycore_frame.h>
+#if PY_VERSION_HEX >= 0x030E0000
+#include <internal/pycore_interpframe.h>
+#include <internal/pycore_interpframe_structs.h>
+#include <internal/pycore_stackref.h>
+#else
+#include <internal/pycore_code.h>
+#endif
+
+typedef struct _PyInterpreterFrame Frame;
+
+/* What `see` is told; as in src/leak/stack.rs. */
+enum {
+    OWNED = 0,   /* one count of it is the goroutine's */
+    WINDOW = 1,  /* whoever has it can read a frame of the goroutine: no count */
+    MANAGER = 2, /* the `with` statement in progress has bound its __enter__ and __exit__: an address, maybe of nothing */
+};
+typedef void (*See)(void *arg, int what, PyObject *object);
+
+/* How many slots of the value stack are owned at this instruction, from the bottom, and what else is known of it; -1:
+ * nobody knows. */
+typedef int (*Depth)(void *arg, PyObject *code, int offset);
+#define IN_WITH (1 << 30)     /* __enter__ is being called: of what is, or was, in the next slot */
+#define HAS_COPIES (1 << 29)  /* a call with * and **: function, tuple and dict are the last of the slots */
+
+static void see_one(See see, void *arg, PyObject *object) {
+    if (object != NULL)
+        see(arg, OWNED, object);
+}
+
+/* A call with keywords lays its arguments out in an array that owns a count of each: `_PyStack_UnpackDict` of
+ * Objects/call.c, which `_PyVectorcall_Call` frees after the call. */
+static void see_copies(PyObject *function, PyObject *args, PyObject *kwargs, See see, void *arg) {
+    if (function == NULL || args == NULL || kwargs == NULL || !PyTuple_CheckExact(args) || !PyDict_CheckExact(kwargs)
+        || PyDict_Size(kwargs) == 0 || PyVectorcall_Function(function) == NULL)
+        return;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); i++)
+        see(arg, OWNED, PyTuple_GET_ITEM(args, i));
+    PyObject *key, *value;
+    for (Py_ssize_t i = 0; PyDict_Next(kwargs, &i, &key, &value);)
+        see(arg, OWNED, value);
+}
+
+/* The generator whose frame this is. */
+static PyObject *generator_of(Frame *frame) {
+    return (PyObject *)((char *)frame - offsetof(PyGenObject, gi_iframe));
+}
+
+#if PY_VERSION_HEX >= 0x030E0000
+/* One with the tag is borrowed from somebody who keeps it, or a number. */
+static int is_owned(_PyStackRef ref) { return !PyStackRef_IsNull(ref) && (ref.bits & 3) == 0; }
+
+static int is_borrowed(_PyStackRef ref) {
+    return !PyStackRef_IsNull(ref) && (ref.bits & 3) == Py_TAG_REFCNT && (ref.bits & ~(uintptr_t)3) != 0;
+}
+
+static void see_frame(Frame *frame, Depth depth, See see, void *arg) {
+    (void)depth;
+    if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
+        see(arg, WINDOW, generator_of(frame)); /* which says itself what it owns */
+        return;
+    }
+    if (is_owned(frame->f_executable))
+        see(arg, OWNED, PyStackRef_AsPyObjectBorrow(frame->f_executable));
+    if (is_owned(frame->f_funcobj))
+        see(arg, OWNED, PyStackRef_AsPyObjectBorrow(frame->f_funcobj));
+    see_one(see, arg, frame->f_locals);
+    see_one(see, arg, (PyObject *)frame->frame_obj);
+    for (_PyStackRef *ref = frame->localsplus; ref < frame->stackpointer; ref++)
+        if (is_owned(*ref))
+            see(arg, OWNED, PyStackRef_AsPyObjectBorrow(*ref));
+}
+
+static int is_bottom(Frame *frame) { return frame->owner >= FRAME_OWNED_BY_INTERPRETER; }
+static Frame *top_frame(PyThreadState *t) { return t->current_frame; }
+
+/* What the collector's visit of a generator shows beside what it owns: references its frame only borrows. */
+void gort_see_borrowed(PyObject *generator, See see, void *arg) {
+    PyGenObject *gen = (PyGenObject *)generator;
+    Frame *frame = &gen->gi_iframe;
+    int has_frame = gen->gi_frame_state < FRAME_CLEARED;
+    if (is_borrowed(frame->f_executable))
+        see(arg, OWNED, PyStackRef_AsPyObjectBorrow(frame->f_executable));
+    if (has_frame && is_borrowed(frame->f_funcobj))
+        see(arg, OWNED, PyStackRef_AsPyObjectBorrow(frame->f_funcobj));
+    for (_PyStackRef *ref = frame->localsplus; has_frame && ref < frame->stackpointer; ref++)
+        if (is_borrowed(*ref))
+            see(arg, OWNED, PyStackRef_AsPyObjectBorrow(*ref));
+}
+#else
+#if PY_VERSION_HEX >= 0x030D0000
+#define CODE_OF(frame) ((PyCodeObject *)(frame)->f_executable)
+#define INSTRUCTION(frame) ((frame)->instr_ptr)
+#else
+#define CODE_OF(frame) ((frame)->f_code)
+#define INSTRUCTION(frame) ((frame)->prev_instr)
+#endif
+
+/* The slots above the locals that are surely owned, while the frame's stack pointer is in a register. */
+static void see_values(Frame *frame, PyCodeObject *code, Depth depth, See see, void *arg) {
+    int offset = (int)((char *)INSTRUCTION(frame) - (char *)_PyCode_CODE(code));
+    int known = depth(arg, (PyObject *)code, offset);
+    int in_with = known >= 0 && (known & IN_WITH) != 0;
+    int has_copies = known >= 0 && (known & HAS_COPIES) != 0;
+    known = known < 0 ? 0 : known & ~(IN_WITH | HAS_COPIES);
+    if (known + in_with > code->co_stacksize)
+        return;
+    PyObject **stack = frame->localsplus + code->co_nlocalsplus;
+    for (int i = 0; i < known; i++)
+        see_one(see, arg, stack[i]);
+    if (has_copies && known >= 3)
+        see_copies(stack[known - 3], stack[known - 2], stack[known - 1], see, arg);
+    if (in_with) {
+        PyObject *manager = stack[known];
+#if PY_VERSION_HEX < 0x030C0000
+        /* The bound __exit__ stands in its place already. */
+        see_one(see, arg, manager);
+        if (manager != NULL && PyCFunction_Check(manager))
+            manager = PyCFunction_GET_SELF(manager);
+        else if (manager != NULL && PyMethod_Check(manager))
+            manager = PyMethod_GET_SELF(manager);
+#endif
+        if (manager != NULL)
+            see(arg, MANAGER, manager);
+    }
+}
+
+static void see_frame(Frame *frame, Depth depth, See see, void *arg) {
+    PyCodeObject *code = CODE_OF(frame);
+    int of_generator = frame->owner == FRAME_OWNED_BY_GENERATOR;
+    if (of_generator)
+        see(arg, WINDOW, generator_of(frame));
+    if (of_generator && frame->stacktop >= 0)
+        return; /* the generator says itself what it owns */
+    if (!of_generator) {
+        see_one(see, arg, (PyObject *)code);
+#if PY_VERSION_HEX >= 0x030C0000
+        see_one(see, arg, frame->f_funcobj);
+#else
+        see_one(see, arg, (PyObject *)frame->f_func);
+#endif
+        see_one(see, arg, frame->f_locals);
+        see_one(see, arg, (PyObject *)frame->frame_obj);
+    }
+    int top = frame->stacktop >= 0 ? frame->stacktop : code->co_nlocalsplus;
+    for (int i = 0; i < top; i++)
+        see_one(see, arg, frame->localsplus[i]);
+    if (frame->stacktop < 0)
+        see_values(frame, code, depth, see, arg);
+}
+
+#if PY_VERSION_HEX >= 0x030D0000
+static int is_bottom(Frame *frame) { return frame->owner == FRAME_OWNED_BY_CSTACK; }
+static Frame *top_frame(PyThreadState *t) { return t->current_frame; }
+#else
+#if PY_VERSION_HEX >= 0x030C0000
+static int is_bottom(Frame *frame) { return frame->owner == FRAME_OWNED_BY_CSTACK; }
+#else
+static int is_bottom(Frame *frame) { return (void)frame, 0; }
+#endif
+static Frame *top_frame(PyThreadState *t) { return t->cframe->current_frame; }
+#endif
+
+void gort_see_borrowed(PyObject *generator, See see, void *arg) { (void)generator, (void)see, (void)arg; }
+#endif
+
+/* Tells `see` what the frames and the state of a parked goroutine own, which began as the call function(*args, **kwargs). */
+void gort_see_stack(PyThreadState *t, PyObject *call[3], Depth depth, See see, void *arg) {
+    see_one(see, arg, t->context);
+    see_one(see, arg, t->exc_state.exc_value);
+    see_one(see, arg, t->dict);
+    see_copies(call[0], call[1], call[2], see, arg);
+    for (Frame *frame = top_frame(t); frame != NULL; frame = frame->previous) {
+        if (is_bottom(frame))
+            continue;
+        if (frame->frame_obj != NULL)
+            see(arg, WINDOW, (PyObject *)frame->frame_obj);
+        see_frame(frame, depth, see, arg);
+    }
+}
+
+/* The object that `method` is bound to, if it is a bound __enter__ (*is_exit = 0) or __exit__ (1); else NULL. */
+PyObject *gort_manager_of(PyObject *method, int *is_exit) {
+    PyObject *self = NULL, *name = NULL;
+    const char *text = NULL;
+    if (PyCFunction_CheckExact(method)) {
+        self = PyCFunction_GET_SELF(method);
+        text = ((PyCFunctionObject *)method)->m_ml->ml_name;
+    } else if (Py_IS_TYPE(method, &PyMethod_Type) && PyFunction_Check(PyMethod_GET_FUNCTION(method))) {
+        self = PyMethod_GET_SELF(method);
+        name = ((PyFunctionObject *)PyMethod_GET_FUNCTION(method))->func_name;
+        text = PyUnicode_AsUTF8(name);
+    }
+    if (self == NULL || text == NULL)
+        return NULL;
+    *is_exit = strcmp(text, "__exit__") == 0;
+    return *is_exit || strcmp(text, "__enter__") == 0 ? self : NULL;
+}
+
+/* Bound methods, of C and of Python. */
+int gort_is_method_type(PyTypeObject *tp) { return tp == &PyCFunction_Type || tp == &PyMethod_Type; }
+
+/* Weak references, their subclasses, and proxies. */
+int gort_is_weak_type(PyTypeObject *tp) {
+    return PyType_IsSubtype(tp, &_PyWeakref_RefType) || tp == &_PyWeakref_ProxyType
+           || tp == &_PyWeakref_CallableProxyType;
+}
+
+/* The object a weak reference leads to, without a count, or NULL. */
+PyObject *gort_weakly_held(PyObject *reference) {
+    PyObject *object = ((PyWeakReference *)reference)->wr_object;
+    return object == Py_None ? NULL : object;
+}

@@ -1,0 +1,235 @@
+//! The objects there are and who refers to whom, as the collector sees it: how many of an object's counts are accounted
+//! for, and which objects can be reached from those that somebody unknown holds.
+//!
+//! Objects the collector does not track are met as referents. Nothing here runs Python code or changes a count, so with
+//! the GIL held the picture stands still.
+
+use super::kind::{Kind, Kinds};
+use pyo3::ffi;
+use std::collections::HashMap;
+use std::ffi::{c_int, c_void};
+use std::hash::{BuildHasherDefault, Hasher};
+
+pub(super) type Object = *mut ffi::PyObject;
+
+/// Hash of an address: a multiplication, as its low bits are alike.
+#[derive(Default)]
+pub(super) struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_usize(byte as usize);
+        }
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        self.0 = (self.0 ^ n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// By address.
+pub(super) type ByAddress<V> = HashMap<usize, V, BuildHasherDefault<AddressHasher>>;
+
+/// One object.
+pub(super) struct Node {
+    pub(super) object: Object,
+    /// How many of its counts are accounted for.
+    pub(super) known_counts: i64,
+    pub(super) kind: Kind,
+    pub(super) is_marked: bool,
+}
+
+/// See the module's text.
+pub(super) struct Graph {
+    places: ByAddress<u32>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) kinds: Kinds,
+    /// How many nodes were asked already whom they refer to.
+    seen: usize,
+    pending: Vec<u32>,
+}
+
+unsafe extern "C" {
+    fn gort_see_borrowed(
+        generator: Object,
+        see: unsafe extern "C" fn(*mut c_void, c_int, Object),
+        graph: *mut c_void,
+    );
+    fn gort_weakly_held(reference: Object) -> Object;
+}
+
+unsafe extern "C" fn count_referent(object: Object, graph: *mut c_void) -> c_int {
+    // SAFETY: called by tp_traverse with a live referent and the graph that `traverse` was given.
+    unsafe { (*graph.cast::<Graph>()).count(object) };
+    0
+}
+
+unsafe extern "C" fn mark_referent(object: Object, graph: *mut c_void) -> c_int {
+    // SAFETY: as above.
+    unsafe { (*graph.cast::<Graph>()).mark_object(object) };
+    0
+}
+
+unsafe extern "C" fn discount(graph: *mut c_void, _what: c_int, object: Object) {
+    // SAFETY: called by the shim with the graph below.
+    let graph = unsafe { &mut *graph.cast::<Graph>() };
+    if let Some(&at) = graph.places.get(&object.addr()) {
+        graph.nodes[at as usize].known_counts -= 1;
+    }
+}
+
+/// Lets an object's type call `visit` with each referent.
+///
+/// # Safety
+/// GIL held; `object` is live and its type has a tp_traverse.
+unsafe fn traverse(object: Object, visit: ffi::visitproc, graph: *mut Graph) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let Some(traverse) = (*ffi::Py_TYPE(object)).tp_traverse {
+            traverse(object, visit, graph.cast());
+        }
+    }
+}
+
+impl Graph {
+    /// Of the objects in `all`, the list of all that the collector tracks.
+    ///
+    /// # Safety
+    /// GIL held; `all` is a list.
+    pub(super) unsafe fn new(all: Object, kinds: Kinds) -> Self {
+        // SAFETY: the caller's promise.
+        let n = unsafe { ffi::PyList_GET_SIZE(all) };
+        let mut graph = Self {
+            places: HashMap::with_capacity_and_hasher(n as usize * 2, BuildHasherDefault::default()),
+            nodes: Vec::with_capacity(n as usize * 2),
+            kinds,
+            seen: 0,
+            pending: Vec::new(),
+        };
+        for i in 0..n {
+            // SAFETY: `i` is in bounds. The list has one count of each.
+            unsafe { graph.count(ffi::PyList_GET_ITEM(all, i)) };
+        }
+        graph
+    }
+
+    /// The node of an object, made if it is not there; `None`: nothing that it refers to, or that waits for it, matters.
+    ///
+    /// # Safety
+    /// GIL held; `object` is live.
+    pub(super) unsafe fn place(&mut self, object: Object) -> Option<u32> {
+        if let Some(&at) = self.places.get(&object.addr()) {
+            return Some(at);
+        }
+        // SAFETY: the caller's promise.
+        let kind = unsafe { self.kinds.of(object) };
+        if kind == Kind::Leaf {
+            return None;
+        }
+        let at = self.nodes.len() as u32;
+        self.nodes.push(Node { object, known_counts: 0, kind, is_marked: false });
+        self.places.insert(object.addr(), at);
+        Some(at)
+    }
+
+    /// Accounts for one count of an object.
+    ///
+    /// # Safety
+    /// As for `place`.
+    pub(super) unsafe fn count(&mut self, object: Object) -> Option<u32> {
+        // SAFETY: the caller's promise.
+        let at = unsafe { self.place(object) }?;
+        self.nodes[at as usize].known_counts += 1;
+        Some(at)
+    }
+
+    /// Asks every node that was not asked yet whom it refers to, and those it finds, and so on.
+    ///
+    /// # Safety
+    /// GIL held, and no Python code ran since the graph was made.
+    pub(super) unsafe fn follow(&mut self) {
+        while self.seen < self.nodes.len() {
+            let Node { object, kind, .. } = self.nodes[self.seen];
+            self.seen += 1;
+            // SAFETY: nodes are live: nothing ran that could end one.
+            unsafe {
+                if self.kinds.has_referents(object, kind) {
+                    traverse(object, count_referent, self);
+                }
+                if kind == Kind::Generator {
+                    gort_see_borrowed(object, discount, std::ptr::from_mut(self).cast());
+                }
+            }
+        }
+    }
+
+    /// The nodes that somebody holds whom nobody knows.
+    ///
+    /// # Safety
+    /// As for `follow`, after it.
+    pub(super) unsafe fn held_from_outside(&self) -> Vec<u32> {
+        let is_held = |node: &Node| {
+            // Less than was counted is impossible, and then nothing is known. SAFETY: nodes are live.
+            unsafe { ffi::Py_REFCNT(node.object) as i64 != node.known_counts }
+        };
+        (0..self.nodes.len() as u32).filter(|&at| is_held(&self.nodes[at as usize])).collect()
+    }
+
+    /// Marks an object; those it refers to are marked as `next` comes to it.
+    fn mark_object(&mut self, object: Object) {
+        if let Some(&at) = self.places.get(&object.addr()) {
+            self.mark(at);
+        }
+    }
+
+    /// Marks a node.
+    pub(super) fn mark(&mut self, at: u32) {
+        let node = &mut self.nodes[at as usize];
+        if !node.is_marked {
+            node.is_marked = true;
+            self.pending.push(at);
+        }
+    }
+
+    /// Marks what a node refers to.
+    ///
+    /// # Safety
+    /// As for `follow`.
+    pub(super) unsafe fn mark_referents(&mut self, at: u32) {
+        let Node { object, kind, .. } = self.nodes[at as usize];
+        // SAFETY: nodes are live.
+        unsafe {
+            if self.kinds.has_referents(object, kind) {
+                traverse(object, mark_referent, self);
+            }
+        }
+    }
+
+    /// Marks what one more marked node leads to, and gives that node; `None`: there is no more. Not of a goroutine: whoever
+    /// has its object does not have what it was started with. Nor of a report.
+    ///
+    /// # Safety
+    /// As for `follow`.
+    pub(super) unsafe fn next(&mut self) -> Option<u32> {
+        let at = self.pending.pop()?;
+        let Node { object, kind, .. } = self.nodes[at as usize];
+        // SAFETY: nodes are live. Whoever has a weak reference can get the object.
+        unsafe {
+            if !matches!(kind, Kind::Report | Kind::Goroutine) {
+                self.mark_referents(at);
+            }
+            if kind == Kind::Weak {
+                let held = gort_weakly_held(object);
+                if !held.is_null() {
+                    self.mark_object(held);
+                }
+            }
+        }
+        Some(at)
+    }
+}

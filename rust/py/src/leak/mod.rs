@@ -1,0 +1,351 @@
+//! Which goroutines can never run again: Go's rule (runtime/mgc.go, findGoroutineLeaks) on the graph of Python objects.
+//!
+//! Suspected are goroutines that are parked for a channel, a lock of gort.sync or the end of a goroutine, with no time-out.
+//! What they alone hold is accounted for: every count of an object that comes from another object, or from the frames of a
+//! suspect. Who has a count left over is held by somebody else (a goroutine that runs, a thread, C code, the interpreter)
+//! and marked, with all it refers to. A suspect one of whose wait objects is marked may be woken: what it holds is marked as
+//! well, and so on. Those left over can be woken by each other alone, and never will be.
+//!
+//! Every doubt leads to a mark. So a leak may be missed, and nothing is called a leak that is none.
+
+mod graph;
+mod kind;
+pub(crate) mod origins;
+mod stack;
+
+pub(crate) use kind::Kinds;
+pub(crate) use stack::FLAG_BITS;
+
+use crate::entry::{Value, chan, cond, sync};
+use crate::task::GoObject;
+use gort_core::goroutine::waiter::{Node as Waiter, Outcome, Reason, Wait};
+use gort_core::goroutine::{Goroutine, status};
+use gort_core::sched::Runtime;
+use graph::{ByAddress, Graph, Object};
+use kind::Kind;
+use pyo3::ffi;
+use std::collections::HashMap;
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+/// A goroutine that may be a leak.
+struct Suspect {
+    task: *mut GoObject,
+    wait: *mut Wait,
+    state: *mut ffi::PyThreadState,
+    /// Nodes it owns counts of.
+    owned: Vec<u32>,
+    /// Nodes it waits for, one for each queue it stands in.
+    waits_on: Vec<u32>,
+    /// It may run again.
+    is_live: bool,
+}
+
+/// Whether it can be told what `g` waits for, and only that can wake it.
+fn is_suspect(rt: &Runtime, g: &Goroutine) -> bool {
+    const REASONS: [Reason; 13] = [
+        Reason::ChanReceive,
+        Reason::ChanSend,
+        Reason::Select,
+        Reason::SelectNoCases,
+        Reason::Mutex,
+        Reason::RwMutexRead,
+        Reason::RwMutexWrite,
+        Reason::WaitGroup,
+        Reason::Cond,
+        Reason::Semaphore,
+        Reason::Join,
+        Reason::ChanReceiveNil,
+        Reason::ChanSendNil,
+    ];
+    let reason = g.reason.load(Ordering::Relaxed);
+    let wait = g.wait.load(Ordering::Acquire); // pairs with the Release in `block_goroutine`
+    let is_parked = g.status.load(Ordering::Acquire) == status::WAITING && !wait.is_null(); // the status protocol's
+    let is_ours = !g.task.is_null() && g.body.is_none() && !ptr::eq(g, rt.main.load(Ordering::Relaxed));
+    // A bubble wakes its goroutines itself when all of them wait.
+    if !is_parked || !is_ours || g.bundle.is_null() || g.bubble.id != 0 {
+        return false;
+    }
+    // SAFETY: a parked goroutine's wait and bundle are alive.
+    let (wait, bundle) = unsafe { (&*wait, &*g.bundle) };
+    REASONS.iter().any(|&known| known as u8 == reason)
+        && wait.outcome() == Outcome::Pending
+        && !wait.timer.is_queued()
+        && !bundle.is_thread
+        && g.cancel_requested.load(Ordering::Relaxed) == 0
+}
+
+/// The suspects there are. GIL held.
+fn suspects(rt: &Runtime) -> Vec<Suspect> {
+    let mut found = Vec::new();
+    rt.registry.for_each(|g| {
+        if is_suspect(rt, g) {
+            found.push(Suspect {
+                task: g.task.cast(),
+                wait: g.wait.load(Ordering::Relaxed),
+                // SAFETY: as in `is_suspect`.
+                state: unsafe { (*g.bundle).host.cast() },
+                owned: Vec::new(),
+                waits_on: Vec::new(),
+                is_live: false,
+            });
+        }
+    });
+    found
+}
+
+/// A list of (code, offset) for `find`, whose depth it must be told. Null with an exception set on failure.
+///
+/// # Safety
+/// GIL held.
+pub(crate) unsafe fn calls(rt: &Runtime) -> Object {
+    // SAFETY: the caller's promise; suspects do not run while this does.
+    unsafe {
+        let list = ffi::PyList_New(0);
+        if !list.is_null() {
+            suspects(rt).iter().for_each(|suspect| stack::add_calls(list, suspect.state));
+        }
+        list
+    }
+}
+
+/// The locks of gort.sync that objects refer to, from `all` as for `find`.
+///
+/// # Safety
+/// As for `find`.
+pub(crate) unsafe fn locks(all: Object, kinds: Kinds) -> Vec<Object> {
+    // SAFETY: the caller's promise.
+    let graph = unsafe {
+        let mut graph = Graph::new(all, kinds);
+        graph.follow();
+        graph
+    };
+    let is_lock = |kind| matches!(kind, Kind::Mutex | Kind::RwMutex | Kind::Semaphore | Kind::OtherLock);
+    graph.nodes.iter().filter(|node| is_lock(node.kind)).map(|node| node.object).collect()
+}
+
+/// The search in progress.
+struct Search {
+    graph: Graph,
+    suspects: Vec<Suspect>,
+    /// Places in `suspects`, by the address of their waits.
+    by_wait: ByAddress<usize>,
+    /// The same by the address of their Goroutine objects.
+    by_task: ByAddress<usize>,
+    /// By node: whose frames can be seen through it.
+    windows: ByAddress<Vec<usize>>,
+    /// By node: who waits for it.
+    waiting: ByAddress<Vec<usize>>,
+    /// How many nodes were asked already who waits for them.
+    asked: usize,
+    /// Whoever has the Goroutine object of one may cancel it, so that it runs again.
+    handles_count: bool,
+}
+
+/// The goroutines that can never run again, with what each waits for, from `all`, a list of all objects that the collector
+/// tracks. With `handles_count` one that somebody may cancel is none of them.
+///
+/// # Safety
+/// GIL held; `all` is a list made just now, and no Python code ran since.
+pub(crate) unsafe fn find(
+    rt: &Runtime,
+    all: Object,
+    kinds: Kinds,
+    depths: &HashMap<(usize, c_int), c_int>,
+    handles_count: bool,
+) -> Vec<(Object, Vec<Object>)> {
+    let suspects = suspects(rt);
+    let by_wait = suspects.iter().enumerate().map(|(i, suspect)| (suspect.wait.addr(), i)).collect();
+    let by_task = suspects.iter().enumerate().map(|(i, suspect)| (suspect.task.addr(), i)).collect();
+    // SAFETY: the caller's promise; nothing below runs Python code.
+    unsafe {
+        let mut search = Search {
+            graph: Graph::new(all, kinds),
+            suspects,
+            by_wait,
+            by_task,
+            windows: ByAddress::default(),
+            waiting: ByAddress::default(),
+            asked: 0,
+            handles_count,
+        };
+        search.account(depths);
+        search.mark();
+        search.leaks()
+    }
+}
+
+/// Calls `f` with each that waits for an object, and whether it waits to send on a channel.
+///
+/// # Safety
+/// GIL held; `object` is live and of this kind.
+unsafe fn for_each_waiter(object: Object, kind: Kind, mut f: impl FnMut(&Waiter, bool)) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match kind {
+            Kind::Chan => chan::chan_of(object).for_each_waiter(f),
+            Kind::Cond => cond::list_of(object).for_each_waiter(|waiter| f(waiter, false)),
+            Kind::Goroutine => (*object.cast::<GoObject>()).joiners.for_each_waiter(|waiter| f(waiter, false)),
+            _ => sync::for_each_waiter(object, |waiter| f(waiter, false)),
+        }
+    }
+}
+
+impl Search {
+    /// Accounts for all counts that objects and suspects have.
+    ///
+    /// # Safety
+    /// As for `find`.
+    unsafe fn account(&mut self, depths: &HashMap<(usize, c_int), c_int>) {
+        let mut in_with: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (i, suspect) in self.suspects.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            let found = unsafe {
+                self.graph.count(suspect.task.cast()); // the runtime's own
+                stack::belongings(&mut self.graph, depths, suspect.state, suspect.task)
+            };
+            suspect.owned = found.owned;
+            for at in found.windows {
+                self.windows.entry(at as usize).or_default().push(i);
+            }
+            for manager in found.managers {
+                in_with.entry(manager).or_default().push(i);
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            // Values that wait to be sent are found with who sends them, and may lead to more.
+            loop {
+                self.graph.follow();
+                if self.asked == self.graph.nodes.len() {
+                    break;
+                }
+                self.ask_for_waiters();
+            }
+            let suspects = &mut self.suspects;
+            stack::count_bound_methods(&mut self.graph, &in_with, |i, at| suspects[i].owned.push(at));
+        }
+    }
+
+    /// Finds out who waits for the nodes that are new.
+    ///
+    /// # Safety
+    /// As for `find`.
+    unsafe fn ask_for_waiters(&mut self) {
+        let mut found = Vec::new();
+        while self.asked < self.graph.nodes.len() {
+            let at = self.asked as u32;
+            let node = &self.graph.nodes[self.asked];
+            self.asked += 1;
+            if !node.kind.is_waited_for() {
+                continue;
+            }
+            // SAFETY: nodes are live.
+            unsafe {
+                for_each_waiter(node.object, node.kind, |waiter, sends| {
+                    if let Some(&suspect) = self.by_wait.get(&waiter.wait.addr()) {
+                        found.push((suspect, at, if sends { waiter.slot } else { ptr::null_mut() }));
+                    }
+                });
+            }
+        }
+        for (i, at, slot) in found {
+            self.suspects[i].waits_on.push(at);
+            self.waiting.entry(at as usize).or_default().push(i);
+            // SAFETY: the slot of a sender that waits holds its value, and one count of it.
+            let value = if slot.is_null() { None } else { unsafe { *slot.cast::<Option<Value>>() } };
+            if let Some(Value(value)) = value {
+                // SAFETY: as above.
+                self.suspects[i].owned.extend(unsafe { self.graph.count(value) });
+            }
+        }
+    }
+
+    /// Marks what those that may run can reach, and who is woken by them, until there is no more.
+    ///
+    /// # Safety
+    /// As for `find`, after `account`.
+    unsafe fn mark(&mut self) {
+        // SAFETY: the caller's promise.
+        for at in unsafe { self.graph.held_from_outside() } {
+            self.graph.mark(at);
+        }
+        for i in 0..self.suspects.len() {
+            // SAFETY: a suspect's wait is alive.
+            let queues = unsafe { (*self.suspects[i].wait).queue_count } as usize;
+            if self.suspects[i].waits_on.len() != queues {
+                self.revive(i); // it waits for something that was not met
+            }
+        }
+        // SAFETY: the caller's promise.
+        while let Some(at) = unsafe { self.graph.next() } {
+            self.reach(at);
+        }
+    }
+
+    /// A node is marked: who is woken by it, or seen through it?
+    fn reach(&mut self, at: u32) {
+        let at = at as usize;
+        let kind = self.graph.nodes[at].kind;
+        for i in self.windows.remove(&at).unwrap_or_default() {
+            self.show(i);
+        }
+        let suspect = if kind == Kind::Goroutine {
+            self.by_task.get(&self.graph.nodes[at].object.addr()).copied()
+        } else {
+            None
+        };
+        match suspect {
+            // It can be cancelled by who has its object.
+            Some(i) if self.handles_count => self.revive(i),
+            Some(_) => {}
+            None => {
+                if kind == Kind::Goroutine {
+                    // SAFETY: as for `find`, and the graph was followed.
+                    unsafe { self.graph.mark_referents(at as u32) };
+                }
+                self.wake(at);
+            }
+        }
+    }
+
+    /// Somebody can wake those that wait for a node.
+    fn wake(&mut self, at: usize) {
+        for i in self.waiting.remove(&at).unwrap_or_default() {
+            self.revive(i);
+        }
+    }
+
+    /// Marks what a suspect owns.
+    fn show(&mut self, i: usize) {
+        for at in std::mem::take(&mut self.suspects[i].owned) {
+            self.graph.mark(at);
+        }
+    }
+
+    /// A suspect may run again.
+    fn revive(&mut self, i: usize) {
+        if std::mem::replace(&mut self.suspects[i].is_live, true) {
+            return;
+        }
+        self.show(i);
+        // SAFETY: GIL held; the object of a live goroutine is alive.
+        if let Some(at) = unsafe { self.graph.place(self.suspects[i].task.cast()) } {
+            self.graph.mark(at);
+            // SAFETY: as above.
+            unsafe { self.graph.mark_referents(at) };
+            self.wake(at as usize); // it may end: those that join it may go on
+        }
+    }
+
+    /// Who is left.
+    fn leaks(&self) -> Vec<(Object, Vec<Object>)> {
+        let object = |&at: &u32| self.graph.nodes[at as usize].object;
+        self.suspects
+            .iter()
+            .filter(|suspect| !suspect.is_live)
+            .map(|suspect| (suspect.task.cast(), suspect.waits_on.iter().map(object).collect()))
+            .collect()
+    }
+}
