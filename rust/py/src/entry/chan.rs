@@ -34,6 +34,15 @@ pub(crate) unsafe fn chan_of<'a>(slf: Object) -> &'a Chan<Value> {
     unsafe { &(*slf.cast::<ChanObject>()).chan }
 }
 
+/// Whether a timer will send on it.
+///
+/// # Safety
+/// GIL held; `slf` is a Chan.
+pub(crate) unsafe fn is_fed(slf: Object) -> bool {
+    // SAFETY: the caller's promise; the timer belongs to the channel.
+    unsafe { super::timer::is_set((*slf.cast::<ChanObject>()).timer) }
+}
+
 /// The same, unless it belongs to a bubble that the caller is not in: then an exception says so, and it is `None`.
 #[inline(always)]
 pub(crate) unsafe fn usable_chan<'a>(slf: Object, what: &str) -> Option<&'a Chan<Value>> {

@@ -115,6 +115,15 @@ unsafe fn start_call(goroutine: *mut u8) {
     }
 }
 
+/// Whether a channel's timer will feed it.
+///
+/// # Safety
+/// GIL held; `timer` is null or that of a live channel.
+pub(crate) unsafe fn is_set(timer: *const ChanTimer) -> bool {
+    // SAFETY: the caller's promise.
+    !timer.is_null() && unsafe { (*timer).event.timer.is_queued() }
+}
+
 /// Takes a channel's timer out and frees it.
 ///
 /// # Safety

@@ -271,6 +271,13 @@ impl Search {
         for at in unsafe { self.graph.held_from_outside() } {
             self.graph.mark(at);
         }
+        for at in 0..self.graph.nodes.len() {
+            let node = &self.graph.nodes[at];
+            // SAFETY: nodes are live, and this one a channel.
+            if node.kind == Kind::Chan && unsafe { chan::is_fed(node.object) } {
+                self.graph.mark(at as u32); // by its timer
+            }
+        }
         for i in 0..self.suspects.len() {
             // SAFETY: a suspect's wait is alive.
             let queues = unsafe { (*self.suspects[i].wait).queue_count } as usize;

@@ -1,0 +1,1 @@
+"""GoKer kernels in Python; see README.md."""
