@@ -11,7 +11,17 @@ import gort
 import pytest
 from gort import _core
 
-MODULES = ("gort", "gort.runtime", "gort.chan", "gort.gc", "gort.pool", "gort.sync", "gort.time")
+MODULES = (
+    "gort",
+    "gort.runtime",
+    "gort.chan",
+    "gort.gc",
+    "gort.leak",
+    "gort.memory",
+    "gort.pool",
+    "gort.sync",
+    "gort.time",
+)
 
 # The parts of the surface that are built, by the module that owns them.
 SURFACE = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 
 import gort
 import pytest
@@ -262,10 +263,14 @@ def with_a_context_variable():
     return start(work)
 
 
+# What C code holds meanwhile is held by somebody unknown: docs/caveats.md.
+MISSED = {"through_a_partial"} if sys.version_info >= (3, 15) else set()
+
 KINDS = [
     thing
     for name, thing in list(globals().items())
     if callable(thing) and getattr(thing, "__module__", "") == __name__ and name.islower()
+    and name not in MISSED
 ]
 
 

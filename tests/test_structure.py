@@ -32,6 +32,7 @@ ORDER = (
     "time",
     "pool",
     "_depths",
+    "_watch",
     "leak",
     "__init__",
     "testing.synctest",

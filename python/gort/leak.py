@@ -4,7 +4,8 @@
 for a channel, a lock of gort.sync or the end of a goroutine, without a time-out, and no code that
 can still run can get at what it waits for. Who else holds that object (a variable, another
 object, a timer, C code) keeps the goroutine from being called a leak: nothing is called a leak
-that is none, but a leak may be missed.
+that is none, but a leak may be missed. `Watch` looks at counts over time: threads, goroutines and
+executors that only ever get more, and locks that are held at each look.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from time import monotonic
 
 from gort import _core
 from gort._typing import TYPE_CHECKING
+from gort._watch import Growth, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from gort._core import Goroutine
 
-__all__ = ["Leak", "find", "report", "track"]
+__all__ = ["Growth", "Leak", "Watch", "find", "report", "track"]
 
 #: Before 3.14 the depth of a frame's value stack must be found from its code.
 _NEEDS_DEPTHS = sys.version_info < (3, 14)

@@ -37,10 +37,11 @@ static void see_one(See see, void *arg, PyObject *object) {
         see(arg, OWNED, object);
 }
 
-/* A call with keywords lays its arguments out in an array that owns a count of each: `_PyStack_UnpackDict` of
+/* Until 3.14 a call with keywords lays its arguments out in an array that owns a count of each: `_PyStack_UnpackDict` of
  * Objects/call.c, which `_PyVectorcall_Call` frees after the call. */
 static void see_copies(PyObject *function, PyObject *args, PyObject *kwargs, See see, void *arg) {
-    if (function == NULL || args == NULL || kwargs == NULL || !PyTuple_CheckExact(args) || !PyDict_CheckExact(kwargs)
+    if (PY_VERSION_HEX >= 0x030F0000 || function == NULL || args == NULL || kwargs == NULL || !PyTuple_CheckExact(args)
+        || !PyDict_CheckExact(kwargs)
         || PyDict_Size(kwargs) == 0 || PyVectorcall_Function(function) == NULL)
         return;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); i++)
