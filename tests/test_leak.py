@@ -269,7 +269,9 @@ MISSED = {"through_a_partial"} if sys.version_info >= (3, 15) else set()
 KINDS = [
     thing
     for name, thing in list(globals().items())
-    if callable(thing) and getattr(thing, "__module__", "") == __name__ and name.islower()
+    if callable(thing)
+    and getattr(thing, "__module__", "") == __name__
+    and name.islower()
     and name not in MISSED
 ]
 
@@ -314,7 +316,10 @@ def test_ab_ba_deadlock_is_found():
 
     def begin():
         a, b, ready, go_on = gort.Mutex(), gort.Mutex(), gort.Chan(), gort.Chan()
-        idents = [gort.go(lock_both, a, b, ready, go_on).id, gort.go(lock_both, b, a, ready, go_on).id]
+        idents = [
+            gort.go(lock_both, a, b, ready, go_on).id,
+            gort.go(lock_both, b, a, ready, go_on).id,
+        ]
         ready.recv(), ready.recv()
         go_on.close()
         return idents

@@ -7,9 +7,11 @@ import random
 import time
 
 import goker.cockroach
+import goker.cockroach_more
 import goker.etcd_grpc
+import goker.hugo_istio
 import goker.kubernetes
-import goker.others  # noqa: F401 - they register themselves
+import goker.moby  # noqa: F401 - they register themselves
 import gort
 import pytest
 from goker.tools import KERNELS

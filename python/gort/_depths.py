@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dis
 import sys
+from itertools import pairwise
 
 from gort._typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ def _effect(instruction: dis.Instruction, jump: bool) -> int:
 
 def _all_depths(code: CodeType, instructions: list[dis.Instruction], start: int) -> dict[int, int]:
     """The depth before each instruction that can be reached, by offset."""
-    following = {a.offset: b.offset for a, b in zip(instructions, instructions[1:], strict=False)}
+    following = {a.offset: b.offset for a, b in pairwise(instructions)}
     by_offset = {instruction.offset: instruction for instruction in instructions}
     todo = [(0, start)]
     todo += [
@@ -77,9 +78,7 @@ def _all_depths(code: CodeType, instructions: list[dis.Instruction], start: int)
     return found
 
 
-def _owned(
-    instructions: list[dis.Instruction], at: int, found: dict[int, int]
-) -> tuple[int, int]:
+def _owned(instructions: list[dis.Instruction], at: int, found: dict[int, int]) -> tuple[int, int]:
     """What is owned at the instruction in place `at`, and what else is known."""
     instruction = instructions[at]
     depth = found.get(instruction.offset, 0)

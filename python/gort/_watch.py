@@ -6,7 +6,7 @@ import _thread
 import gc
 import sys
 import threading
-from time import monotonic
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 from gort import _core
@@ -128,7 +128,8 @@ class Watch:
                 _core._track_origins(None)
 
     def sample(self) -> None:
-        """Count now."""
+        """Count now; collects garbage first, so that only what is held counts."""
+        gc.collect()
         counts: dict[tuple[str, str], int] = {}
         for kind, what, _ in self._all():
             counts[kind, what] = counts.get((kind, what), 0) + 1
@@ -146,7 +147,7 @@ class Watch:
         found = []
         for kind, what in self._counts[-1]:
             counts = [sample.get((kind, what), 0) for sample in self._counts]
-            steps = [later - sooner for sooner, later in zip(counts, counts[1:], strict=False)]
+            steps = [later - sooner for sooner, later in pairwise(counts)]
             if min(steps) >= 0 and 2 * sum(step > 0 for step in steps) > len(steps):
                 places = [place for k, w, place in self._all() if (k, w) == (kind, what)]
                 found.append(Growth(kind, what, counts, _shortened(places)))
@@ -195,7 +196,10 @@ def _goroutine(g: Goroutine[Any], frames: dict[int, FrameType]) -> tuple[str, st
         made = f"started by {origin[0].co_qualname} at {origin[0].co_filename}:{origin[1]}"
     if frame is None:
         return f"[{g.status}]", f"goroutine {g.id}: {made}"
-    return f"[{g.status}] {frame.f_code.co_qualname}", f"goroutine {g.id}: {made}, is in {_line(frame)}"
+    return (
+        f"[{g.status}] {frame.f_code.co_qualname}",
+        f"goroutine {g.id}: {made}, is in {_line(frame)}",
+    )
 
 
 def _line(frame: FrameType) -> str:
@@ -262,7 +266,10 @@ def _users(key: int) -> list[str]:
     for frame in [*sys._current_frames().values()]:
         at: FrameType | None = frame
         while at is not None:
-            values = [v for v in at.f_locals.values() if not at.f_code.co_filename.startswith(_PACKAGE)]
+            if at.f_code.co_filename.startswith(_PACKAGE):
+                at = at.f_back
+                continue
+            values = [*at.f_locals.values()]
             spaces = [getattr(v, "__dict__", None) for v in values]
             values += [v for s in spaces if isinstance(s, dict) for v in s.values()]
             if any(id(value) == key for value in values):

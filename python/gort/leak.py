@@ -121,9 +121,7 @@ def find(*, handles: bool = True) -> list[Leak]:
         del _first_seen[gone]
     frames = sys._current_frames()
     for leak in found:
-        leak.chain = [
-            line for thing in leak.waits_on for line in _holders(thing, found, frames)
-        ]
+        leak.chain = [line for thing in leak.waits_on for line in _holders(thing, found, frames)]
     return found
 
 
@@ -206,7 +204,7 @@ def _holders(thing: object, leaks: list[Leak], frames: dict[int, FrameType]) -> 
 
 
 def _path(start: object, target: object) -> list[str] | None:
-    """How one object leads to another: types and, where there are some, names; None: it does not."""
+    """How one object leads to another: types, or names where there are some; None: it does not."""
     if start is target:
         return []
     seen = {id(start)}

@@ -6,6 +6,7 @@ import random
 
 import gort
 from gort import Chan, Mutex, RWMutex, WaitGroup, go, recv, select, send
+
 from goker.tools import Context, kernel, pause
 
 
@@ -205,9 +206,7 @@ def etcd7492():
     go(main)
 
 
-@kernel(
-    "worker [chan receive]", "worker [sync.Mutex.Lock]", "election [sync.WaitGroup.Wait]"
-)
+@kernel("worker [chan receive]", "worker [sync.Mutex.Lock]", "election [sync.WaitGroup.Wait]")
 def etcd7902():
     def election():
         following = [Chan()]

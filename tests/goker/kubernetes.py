@@ -6,6 +6,7 @@ import random
 
 import gort
 from gort import Chan, Cond, Mutex, Once, RWMutex, WaitGroup, go, recv, select, send
+
 from goker.tools import Context, is_closed, kernel, pause
 
 
@@ -92,10 +93,7 @@ def kubernetes6632():
 
     go(closer)
     go(framer.monitor)
-    try:
-        go(framer.write_frame)
-    except gort.ChanClosed:
-        pass
+    go(framer.write_frame)
 
 
 @kernel("syncer [sync.RWMutex.Lock]", "set_pod_status [chan send]",

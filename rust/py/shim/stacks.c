@@ -6,6 +6,8 @@
  * Python/ceval.c and bytecodes.c. The GIL is held, nothing here runs Python code or changes a count. */
 #define PY_SSIZE_T_CLEAN
 #define Py_BUILD_CORE 1
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter" /* of CPython's own headers */
 #include <Python.h>
 #include <internal/pycore_frame.h>
 #if PY_VERSION_HEX >= 0x030E0000
@@ -15,6 +17,7 @@
 #else
 #include <internal/pycore_code.h>
 #endif
+#pragma GCC diagnostic pop
 
 typedef struct _PyInterpreterFrame Frame;
 
@@ -23,6 +26,7 @@ enum {
     OWNED = 0,   /* one count of it is the goroutine's */
     WINDOW = 1,  /* whoever has it can read a frame of the goroutine: no count */
     MANAGER = 2, /* the `with` statement in progress has bound its __enter__ and __exit__: an address, maybe of nothing */
+    UNSURE = 3,  /* one count of the object at this address is the goroutine's, if there is one */
 };
 typedef void (*See)(void *arg, int what, PyObject *object);
 
@@ -56,6 +60,13 @@ static PyObject *generator_of(Frame *frame) {
     return (PyObject *)((char *)frame - offsetof(PyGenObject, gi_iframe));
 }
 
+/* What is on a value stack whose pointer is in a register is found from the code alone: while a finaliser runs in the middle
+ * of an instruction, some of it may be gone already. So it is not looked at here. */
+static inline void see_slot(See see, void *arg, PyObject *object) {
+    if (object != NULL)
+        see(arg, UNSURE, object);
+}
+
 #if PY_VERSION_HEX >= 0x030E0000
 /* One with the tag is borrowed from somebody who keeps it, or a number. */
 static int is_owned(_PyStackRef ref) { return !PyStackRef_IsNull(ref) && (ref.bits & 3) == 0; }
@@ -64,8 +75,8 @@ static int is_borrowed(_PyStackRef ref) {
     return !PyStackRef_IsNull(ref) && (ref.bits & 3) == Py_TAG_REFCNT && (ref.bits & ~(uintptr_t)3) != 0;
 }
 
-static void see_frame(Frame *frame, Depth depth, See see, void *arg) {
-    (void)depth;
+static void see_frame(Frame *frame, Frame *callee, Depth depth, See see, void *arg) {
+    (void)depth, (void)callee, (void)see_slot;
     if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
         see(arg, WINDOW, generator_of(frame)); /* which says itself what it owns */
         return;
@@ -107,7 +118,7 @@ void gort_see_borrowed(PyObject *generator, See see, void *arg) {
 #endif
 
 /* The slots above the locals that are surely owned, while the frame's stack pointer is in a register. */
-static void see_values(Frame *frame, PyCodeObject *code, Depth depth, See see, void *arg) {
+static void see_values(Frame *frame, Frame *callee, PyCodeObject *code, Depth depth, See see, void *arg) {
     int offset = (int)((char *)INSTRUCTION(frame) - (char *)_PyCode_CODE(code));
     int known = depth(arg, (PyObject *)code, offset);
     int in_with = known >= 0 && (known & IN_WITH) != 0;
@@ -117,9 +128,13 @@ static void see_values(Frame *frame, PyCodeObject *code, Depth depth, See see, v
         return;
     PyObject **stack = frame->localsplus + code->co_nlocalsplus;
     for (int i = 0; i < known; i++)
-        see_one(see, arg, stack[i]);
-    if (has_copies && known >= 3)
+        see_slot(see, arg, stack[i]);
+#if PY_VERSION_HEX < 0x030C0000
+    /* Later versions make no call of such a function. With its frame above, the slots are as the call began. */
+    if (has_copies && known >= 3 && callee != NULL && (PyObject *)callee->f_func == stack[known - 3])
         see_copies(stack[known - 3], stack[known - 2], stack[known - 1], see, arg);
+#endif
+    (void)has_copies, (void)callee;
     if (in_with) {
         PyObject *manager = stack[known];
 #if PY_VERSION_HEX < 0x030C0000
@@ -135,7 +150,7 @@ static void see_values(Frame *frame, PyCodeObject *code, Depth depth, See see, v
     }
 }
 
-static void see_frame(Frame *frame, Depth depth, See see, void *arg) {
+static void see_frame(Frame *frame, Frame *callee, Depth depth, See see, void *arg) {
     PyCodeObject *code = CODE_OF(frame);
     int of_generator = frame->owner == FRAME_OWNED_BY_GENERATOR;
     if (of_generator)
@@ -156,7 +171,7 @@ static void see_frame(Frame *frame, Depth depth, See see, void *arg) {
     for (int i = 0; i < top; i++)
         see_one(see, arg, frame->localsplus[i]);
     if (frame->stacktop < 0)
-        see_values(frame, code, depth, see, arg);
+        see_values(frame, callee, code, depth, see, arg);
 }
 
 #if PY_VERSION_HEX >= 0x030D0000
@@ -180,12 +195,13 @@ void gort_see_stack(PyThreadState *t, PyObject *call[3], Depth depth, See see, v
     see_one(see, arg, t->exc_state.exc_value);
     see_one(see, arg, t->dict);
     see_copies(call[0], call[1], call[2], see, arg);
-    for (Frame *frame = top_frame(t); frame != NULL; frame = frame->previous) {
+    Frame *callee = NULL;
+    for (Frame *frame = top_frame(t); frame != NULL; callee = frame, frame = frame->previous) {
         if (is_bottom(frame))
             continue;
         if (frame->frame_obj != NULL)
             see(arg, WINDOW, (PyObject *)frame->frame_obj);
-        see_frame(frame, depth, see, arg);
+        see_frame(frame, callee, depth, see, arg);
     }
 }
 

@@ -55,11 +55,7 @@ pub(super) struct Graph {
 }
 
 unsafe extern "C" {
-    fn gort_see_borrowed(
-        generator: Object,
-        see: unsafe extern "C" fn(*mut c_void, c_int, Object),
-        graph: *mut c_void,
-    );
+    fn gort_see_borrowed(generator: Object, see: unsafe extern "C" fn(*mut c_void, c_int, Object), graph: *mut c_void);
     fn gort_weakly_held(reference: Object) -> Object;
 }
 
@@ -144,6 +140,13 @@ impl Graph {
     pub(super) unsafe fn count(&mut self, object: Object) -> Option<u32> {
         // SAFETY: the caller's promise.
         let at = unsafe { self.place(object) }?;
+        self.nodes[at as usize].known_counts += 1;
+        Some(at)
+    }
+
+    /// Accounts for one count of the object at an address, if one is known there.
+    pub(super) fn count_known(&mut self, address: usize) -> Option<u32> {
+        let at = *self.places.get(&address)?;
         self.nodes[at as usize].known_counts += 1;
         Some(at)
     }

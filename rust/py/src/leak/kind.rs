@@ -41,13 +41,7 @@ impl Kind {
     pub(super) fn is_waited_for(self) -> bool {
         matches!(
             self,
-            Self::Chan
-                | Self::Cond
-                | Self::Mutex
-                | Self::RwMutex
-                | Self::WaitGroup
-                | Self::Semaphore
-                | Self::Goroutine
+            Self::Chan | Self::Cond | Self::Mutex | Self::RwMutex | Self::WaitGroup | Self::Semaphore | Self::Goroutine
         )
     }
 }
@@ -92,8 +86,7 @@ impl Kinds {
         // SAFETY: the caller's promise. Static types, which are no objects of the collector, have no referents that matter.
         unsafe {
             let has_gc = ffi::PyObject_IS_GC(object) != 0;
-            has_gc
-                && (matches!(kind, Kind::Container | Kind::Goroutine) || ffi::PyObject_GC_IsTracked(object) != 0)
+            has_gc && (matches!(kind, Kind::Container | Kind::Goroutine) || ffi::PyObject_GC_IsTracked(object) != 0)
         }
     }
 }

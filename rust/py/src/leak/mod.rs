@@ -36,6 +36,8 @@ struct Suspect {
     state: *mut ffi::PyThreadState,
     /// Nodes it owns counts of.
     owned: Vec<u32>,
+    /// Addresses of what else it owns counts of, as far as there are objects.
+    unsure: Vec<usize>,
     /// Nodes it waits for, one for each queue it stands in.
     waits_on: Vec<u32>,
     /// It may run again.
@@ -87,6 +89,7 @@ fn suspects(rt: &Runtime) -> Vec<Suspect> {
                 // SAFETY: as in `is_suspect`.
                 state: unsafe { (*g.bundle).host.cast() },
                 owned: Vec::new(),
+                unsure: Vec::new(),
                 waits_on: Vec::new(),
                 is_live: false,
             });
@@ -206,6 +209,7 @@ impl Search {
                 stack::belongings(&mut self.graph, depths, suspect.state, suspect.task)
             };
             suspect.owned = found.owned;
+            suspect.unsure = found.unsure;
             for at in found.windows {
                 self.windows.entry(at as usize).or_default().push(i);
             }
@@ -224,6 +228,10 @@ impl Search {
                 self.ask_for_waiters();
             }
             let suspects = &mut self.suspects;
+            for suspect in suspects.iter_mut() {
+                let unsure = suspect.unsure.iter();
+                suspect.owned.extend(unsure.filter_map(|&address| self.graph.count_known(address)));
+            }
             stack::count_bound_methods(&mut self.graph, &in_with, |i, at| suspects[i].owned.push(at));
         }
     }
@@ -298,11 +306,8 @@ impl Search {
         for i in self.windows.remove(&at).unwrap_or_default() {
             self.show(i);
         }
-        let suspect = if kind == Kind::Goroutine {
-            self.by_task.get(&self.graph.nodes[at].object.addr()).copied()
-        } else {
-            None
-        };
+        let suspect =
+            if kind == Kind::Goroutine { self.by_task.get(&self.graph.nodes[at].object.addr()).copied() } else { None };
         match suspect {
             // It can be cancelled by who has its object.
             Some(i) if self.handles_count => self.revive(i),

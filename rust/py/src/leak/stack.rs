@@ -18,6 +18,7 @@ pub(crate) const FLAG_BITS: [c_int; 3] = [0, 1 << 30, 1 << 29];
 const OWNED: c_int = 0;
 const WINDOW: c_int = 1;
 const MANAGER: c_int = 2;
+const UNSURE: c_int = 3;
 
 unsafe extern "C" {
     fn gort_see_stack(
@@ -37,6 +38,8 @@ pub(super) struct Belongings {
     pub(super) owned: Vec<u32>,
     /// Nodes through which others can see its frames.
     pub(super) windows: Vec<u32>,
+    /// Addresses at which there may be objects of which it owns a count.
+    pub(super) unsure: Vec<usize>,
     /// Addresses of objects whose __enter__ a `with` statement of it is in.
     pub(super) managers: Vec<usize>,
 }
@@ -54,13 +57,14 @@ unsafe extern "C" fn depth(look: *mut c_void, code: Object, offset: c_int) -> c_
 }
 
 unsafe extern "C" fn see(look: *mut c_void, what: c_int, object: Object) {
-    // SAFETY: as above; what is not a manager is a live object.
+    // SAFETY: as above; what is owned or a window is a live object.
     unsafe {
         let look = &mut *look.cast::<Look<'_>>();
         match what {
             OWNED => look.found.owned.extend(look.graph.count(object)),
             WINDOW => look.found.windows.extend(look.graph.place(object)),
             MANAGER => look.found.managers.push(object.addr()),
+            UNSURE => look.found.unsure.push(object.addr()),
             _ => {}
         }
     }
