@@ -80,12 +80,13 @@ impl Passes {
     /// GIL held.
     unsafe fn hold_collector(&self, change: i32) {
         let (g, id) = self.collector;
-        // SAFETY: descriptors are never freed.
+        // SAFETY: descriptors are never freed; a bundle is its goroutine's.
         unsafe {
-            if !g.is_null() && (*g).id == id {
-                let reasons = &(*g).no_preempt;
-                let count = reasons.load(Ordering::Relaxed).saturating_add_signed(change);
-                reasons.store(count, Ordering::Relaxed); // read with the GIL held
+            if !g.is_null()
+                && (*g).id == id
+                && let Some(bundle) = (*g).bundle.as_mut()
+            {
+                bundle.no_preempt = bundle.no_preempt.saturating_add_signed(change);
             }
         }
     }
