@@ -145,7 +145,7 @@ MUTANTS = (
     ),
     Mutant(
         "state is deleted without sysmon's lock",
-        f"{SCHED}/spawn.rs",
+        f"{SCHED}/bundles.rs",
         "let _guard = self.state_delete.lock().unwrap_or_else(|e| e.into_inner());\n"
         "                (self.host.delete_thread)",
         "(self.host.delete_thread)",
