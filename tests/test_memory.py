@@ -391,7 +391,7 @@ assert left < 0.2 * grown, (left / n, grown / n)
 for i in range(2 * n): ch.send(i)
 print(sorted(g.join(timeout=20) for g in flat + deep) == list(range(2 * n)))
 """
-    check(code, "True")
+    check(code, "True", GORT_SHRINK="0")
 
 
 def test_plain_waiter_needs_no_trim():

@@ -148,7 +148,8 @@ def park_goroutines(count: int, show: Callable[[int], None]) -> dict[str, float]
         show: called with the number parked so far, ten times.
 
     Returns:
-        parked and released (counts), spawn_seconds, release_seconds, bytes_each.
+        parked and released (counts), spawn_seconds, release_seconds, and the memory of each:
+        bytes_each, and trimmed_each after gort.memory.trim(), which they are released from.
     """
     tally = itertools.count()  # next() on it is one step, whatever runs beside it
 
@@ -181,6 +182,8 @@ def park_goroutines(count: int, show: Callable[[int], None]) -> dict[str, float]
         # The slope from a tenth to all of them leaves out what the process has anyway.
         each = (memory_bytes() - base_bytes) / (count - base)
         alive = gort.num_goroutine() - alone
+        gort.memory.trim()
+        trimmed = (memory_bytes() - first_bytes) / count
         start = perf_counter()
         gate.close()
         gone.wait(timeout=300)
@@ -193,6 +196,7 @@ def park_goroutines(count: int, show: Callable[[int], None]) -> dict[str, float]
             "spawn_seconds": seconds,
             "release_seconds": release,
             "bytes_each": each,
+            "trimmed_each": trimmed,
         }
 
     return gort.run(main)

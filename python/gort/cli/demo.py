@@ -134,6 +134,7 @@ def _rows(
         Row("time to start and park them all, seconds", both("spawn_seconds"), 2),
         Row("time to release them all, seconds", both("release_seconds"), 2),
         Row("memory per parked one", both("bytes_each"), 0, "bytes"),
+        Row("the same after gort.memory.trim(), bytes", (parked["trimmed_each"], None, None)),
         Row("spawn and run", (small["spawn_ns"], small["thread_spawn_ns"], None), 0, "ns"),
         Row(
             "round trip of a value",
