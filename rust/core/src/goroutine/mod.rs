@@ -28,6 +28,7 @@ use crate::sys::scheduling::Scheduling;
 use crate::sys::signal::Mask;
 use host::HostThread;
 use std::cell::UnsafeCell;
+use std::marker::PhantomPinned;
 use std::mem::MaybeUninit;
 #[cfg(not(model))]
 use std::mem::offset_of;
@@ -96,6 +97,8 @@ pub struct Bundle {
     pub saved: *mut u8,
     /// What one wait needs that others reach: see [`Bundle::place`].
     pub place: Place,
+    /// They do so while its owner holds a `&mut` over all of it: no exclusive access is implied.
+    pub shared: PhantomPinned,
 }
 
 /// How long a goroutine has been parked, as `sched::shrink` sees it.
@@ -151,6 +154,7 @@ impl Bundle {
             rest: Rest::Awake,
             saved: std::ptr::null_mut(),
             place: Place(UnsafeCell::new(MaybeUninit::uninit())),
+            shared: PhantomPinned,
         }
     }
 
