@@ -284,6 +284,40 @@ gs[2].join(timeout=20)
     check(code, "b'x' lock")
 
 
+def test_connections_that_idle_give_their_stacks_back():
+    code = """
+import gort, socket
+from gort import go
+from waiting import eventually, parked
+server = socket.create_server(("127.0.0.1", 0), backlog=200)
+def serves(conn):
+    total = 0
+    with conn:
+        while data := conn.recv(4096):
+            total += len(data)
+            conn.sendall(data)
+    return total
+def accepts(): return [go(serves, server.accept()[0]) for _ in range(100)]
+acceptor = go(accepts)
+def connects():
+    conn = socket.create_connection(server.getsockname())
+    conn.sendall(b"hello")
+    assert conn.recv(5, socket.MSG_WAITALL) == b"hello"
+    return conn
+conns = [go(connects).join(timeout=20) for _ in range(100)]
+served = acceptor.join(timeout=20)
+for _ in range(3):
+    parked(*served)
+    assert gort.memory.trim() >= 100
+    for conn in conns:
+        conn.sendall(b"again")
+        assert conn.recv(5, socket.MSG_WAITALL) == b"again"
+for conn in conns: conn.close()
+print({g.join(timeout=20) for g in served})
+"""
+    check(code, "{20}")
+
+
 def test_foreign_callback_keeps_its_stack():
     import ctypes
 

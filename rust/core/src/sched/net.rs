@@ -12,7 +12,7 @@
 use super::find_work::is_shared_turn;
 use super::machine::Machine;
 use super::runtime::{REQUEST_NET, Runtime};
-use super::{announce, block, current_machine, gosched, retract};
+use super::{announce, block, current_machine, gosched, retract, with_place};
 use crate::goroutine::status::{self, Wake};
 use crate::goroutine::waiter::{Listens, Node, Outcome, Reason, Wait, WaitQueue, Who};
 use crate::netpoll::{BATCH, Error, Event, PollDesc, Side};
@@ -81,23 +81,24 @@ pub fn wait_io(
     deadline_ns: Option<u64>,
     listens: Listens,
 ) -> Outcome {
-    let mut wait = Wait::new();
-    wait.listens = listens;
-    let mut node = Node::new(&raw mut wait, ptr::null_mut());
-    announce(&mut wait);
-    // SAFETY: the node stays on this stack until it is unlinked, by the claimer or below; nobody finds the wait when this
-    // refuses; no lock is held.
-    unsafe {
-        if !rt.net.enqueue(desc, side, &raw mut node, seen, clock::now_ns()) {
-            retract(&wait);
+    // SAFETY: the place is this caller's to the end of the call; the node stays there until it is unlinked, by the claimer or below;
+    // nobody finds the wait when this refuses; no lock is held.
+    with_place(|place: *mut (Wait, Node)| unsafe {
+        let (wait, node) = (&raw mut (*place).0, &raw mut (*place).1);
+        wait.write(Wait::new());
+        (*wait).listens = listens;
+        node.write(Node::new(wait, ptr::null_mut()));
+        announce(&mut *wait);
+        if !rt.net.enqueue(desc, side, node, seen, clock::now_ns()) {
+            retract(&*wait);
             return Outcome::Delivered;
         }
-        let outcome = block(rt, &mut wait, Reason::Io, deadline_ns);
+        let outcome = block(rt, &mut *wait, Reason::Io, deadline_ns);
         if !matches!(outcome, Outcome::Delivered | Outcome::Closed) {
-            rt.net.remove(desc, side, &raw mut node);
+            rt.net.remove(desc, side, node);
         }
         outcome
-    }
+    })
 }
 
 /// A goroutine has connected, and lets go first who accepts, if that is one of this program's. Host attached.
