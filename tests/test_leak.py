@@ -434,3 +434,27 @@ def test_a_leak_can_be_ended():
     eventually(lambda: by_id(ident) is None)
     del one
     assert ident not in found()
+
+
+def test_a_cond_that_locks_again_is_found_and_ended_by_an_unlock():
+    def begin():
+        m = gort.RWMutex()
+        c = gort.Cond(m)
+        waiting = gort.Chan()
+
+        def work():
+            with m:
+                waiting.send(None)
+                c.wait()
+
+        ident = gort.go(work).id
+        waiting.recv()
+        m.lock()  # once it waits
+        c.signal()
+        eventually(lambda: by_id(ident).status == "sync.RWMutex.Lock")
+        return ident
+
+    ident = begin()
+    [one] = [one for one in leak.find() if one.id == ident]
+    one.waits_on[0].unlock()  # a cancellation does not end this wait
+    eventually(lambda: by_id(ident) is None)

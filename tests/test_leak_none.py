@@ -13,7 +13,8 @@ import weakref
 
 import gort
 import pytest
-from leaking import found, start
+from gort import _core
+from leaking import by_id, found, start
 from waiting import OnThread, eventually
 
 KEPT = []
@@ -189,6 +190,20 @@ def in_a_destructor(ch):
             ch.close()
 
     return Closer()
+
+
+def by_a_frame_of_one_that_waits(ch):
+    ident = start(lambda ch: ch.recv_ok(), ch)
+    return sys._current_frames()[_core._ident(by_id(ident))]
+
+
+def by_a_generator_that_runs(ch):
+    def values(ch):
+        yield ch.recv_ok()
+
+    running = values(ch)
+    start(lambda: next(running))
+    return running
 
 
 def in_a_view(ch):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import gort
 from gort import leak
-from leaking import found, start, wait_parked
+from leaking import by_id, found, start, wait_parked
 from waiting import eventually
 
 
@@ -153,3 +154,27 @@ def test_wait_parked_sees_no_ghost():
     ident = start(gort.sleep, 3600)
     wait_parked(ident)
     assert not found()
+
+
+def test_garbage_that_was_not_collected_yet_may_wake_somebody():
+    class Closer:
+        def __init__(self, ch):
+            self.ch, self.me = ch, self
+
+        def __del__(self):
+            self.ch.close()
+
+    def begin():
+        ch = gort.Chan()
+        Closer(ch)
+        return start(ch.recv_ok), start(gort.Chan().recv)
+
+    gc.disable()
+    try:
+        woken, lost = begin()
+        pairs = leak._search(True)
+        assert {g.id for g, _ in pairs} == {lost}
+    finally:
+        gc.enable()
+    gc.collect()
+    eventually(lambda: by_id(woken) is None, what="end of who was woken")

@@ -10,6 +10,7 @@ executors that only ever get more, and locks that are held at each look.
 
 from __future__ import annotations
 
+import builtins
 import gc
 import sys
 import types
@@ -32,8 +33,12 @@ __all__ = ["Growth", "Leak", "Watch", "find", "report", "track"]
 _NEEDS_DEPTHS = sys.version_info < (3, 14)
 #: Objects a chain is looked for in.
 _LOOKED_AT = 5_000
+#: With more leaks than this none is asked whether it holds what another waits for.
+_ASKED = 50
 #: What leads to everything, and never from a leak to what it waits for alone.
 _TOO_WIDE = (types.ModuleType, types.FrameType, types.CodeType, type)
+
+_BUILTINS = vars(builtins)
 
 _depths: dict[tuple[CodeType, int], tuple[int, int]] = {}
 _first_seen: dict[int, float] = {}
@@ -53,7 +58,8 @@ class Leak:
             it.
         created: "function at file:line" that started it; None unless `track` was on by then.
         waits_on: the objects it waits for; none for a nil channel.
-        chain: what keeps those objects, a line for each that does; all of it is leaked as well.
+        chain: what keeps those objects, a line for each that does; all of it is leaked as well. Of
+            many leaks each is asked for itself alone.
         stack: its frames, the newest last.
     """
 
@@ -61,7 +67,9 @@ class Leak:
         "age", "chain", "created", "goroutine", "id", "name", "reason", "stack", "waits_on",
     )  # fmt: skip
 
-    def __init__(self, goroutine: Goroutine[Any], waits_on: list[object]) -> None:
+    def __init__(
+        self, goroutine: Goroutine[Any], waits_on: list[object], frame: FrameType | None
+    ) -> None:
         """Describe it; `find` adds the chain."""
         self.goroutine = goroutine
         self.id = goroutine.id
@@ -73,7 +81,7 @@ class Leak:
         seen = monotonic() - _first_seen.setdefault(self.id, monotonic())
         self.age = seen if origin is None else origin[2]
         self.created = None if origin is None else _place(origin[0], origin[1])
-        self.stack = _stack(goroutine)
+        self.stack = _stack(frame)
 
     def __repr__(self) -> str:
         """Say which."""
@@ -107,21 +115,27 @@ def find(*, handles: bool = True) -> list[Leak]:
         >>> import gort, gort.leak
         >>> def forgotten():
         ...     gort.Chan().recv()
-        >>> _ = gort.go(forgotten) and None
+        >>> ident = gort.go(forgotten).id
         >>> gort.gosched()
         >>> [leak] = gort.leak.find()
-        >>> leak.reason, leak.name == f"goroutine-{leak.id}"
+        >>> leak.reason, leak.id == ident
         ('chan receive', True)
         >>> leak.goroutine.cancel()
         True
     """
     gc.collect()  # what is garbage may wake somebody as it goes
-    found = sorted(_search(handles), key=lambda leak: leak.id)
+    pairs = _search(handles)
+    frames = sys._current_frames() if pairs else {}
+    found = [Leak(g, waits_on, frames.get(_core._ident(g) or 0)) for g, waits_on in pairs]
+    found.sort(key=lambda leak: leak.id)
     for gone in _first_seen.keys() - {leak.id for leak in found}:
         del _first_seen[gone]
-    frames = sys._current_frames()
+    asked = found if len(found) <= _ASKED else []
     for leak in found:
-        leak.chain = [line for thing in leak.waits_on for line in _holders(thing, found, frames)]
+        others = [other for other in asked if other is not leak]
+        leak.chain = [
+            line for thing in leak.waits_on for line in _holders(thing, [leak, *others], frames)
+        ]
     return found
 
 
@@ -161,7 +175,7 @@ def track(on: bool = True) -> bool:
     return _core._track_origins(package if on else None)
 
 
-def _search(handles: bool) -> list[Leak]:
+def _search(handles: bool) -> list[tuple[Goroutine[Any], list[object]]]:
     """What the core finds."""
     depths: list[tuple[CodeType, int, int, int]] = []
     if _NEEDS_DEPTHS:
@@ -172,8 +186,7 @@ def _search(handles: bool) -> list[Leak]:
             if known is None:
                 known = _depths[code, offset] = owned_depth(code, offset)
             depths.append((code, offset, *known))
-    found = _core._leaks(depths, handles, Leak)
-    return [Leak(goroutine, waits_on) for goroutine, waits_on in found]
+    return _core._leaks(depths, handles, Leak)
 
 
 def _place(code: CodeType, line: int) -> str:
@@ -181,11 +194,10 @@ def _place(code: CodeType, line: int) -> str:
     return f"{code.co_qualname} at {code.co_filename}:{line}"
 
 
-def _stack(goroutine: Goroutine[Any]) -> str:
+def _stack(frame: FrameType | None) -> str:
     """The frames of a parked goroutine, as a traceback shows them."""
     import traceback
 
-    frame = sys._current_frames().get(_core._ident(goroutine) or 0)
     return "" if frame is None else "".join(traceback.format_stack(frame)).rstrip()
 
 
@@ -216,7 +228,11 @@ def _path(start: object, target: object) -> list[str] | None:
                 continue
             names = getattr(thing, "__dict__", thing)
             for value in gc.get_referents(thing):
-                if id(value) in seen or value is getattr(thing, "__globals__", None):
+                if (
+                    id(value) in seen
+                    or value is getattr(thing, "__globals__", None)
+                    or value is _BUILTINS
+                ):
                     continue
                 seen.add(id(value))
                 longer = path if value is names else [*path, _label(names, value)]

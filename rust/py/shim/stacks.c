@@ -41,14 +41,13 @@ static void see_one(See see, void *arg, PyObject *object) {
         see(arg, OWNED, object);
 }
 
-/* Until 3.14 a call with keywords lays its arguments out in an array that owns a count of each: `_PyStack_UnpackDict` of
- * Objects/call.c, which `_PyVectorcall_Call` frees after the call. */
+/* A call with keywords lays its arguments out in an array that owns a count of each, since 3.15 of those by keyword only:
+ * `_PyStack_UnpackDict` of Objects/call.c, which `_PyVectorcall_Call` frees after the call. */
 static void see_copies(PyObject *function, PyObject *args, PyObject *kwargs, See see, void *arg) {
-    if (PY_VERSION_HEX >= 0x030F0000 || function == NULL || args == NULL || kwargs == NULL || !PyTuple_CheckExact(args)
-        || !PyDict_CheckExact(kwargs)
+    if (function == NULL || args == NULL || kwargs == NULL || !PyTuple_CheckExact(args) || !PyDict_CheckExact(kwargs)
         || PyDict_Size(kwargs) == 0 || PyVectorcall_Function(function) == NULL)
         return;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args); i++)
+    for (Py_ssize_t i = 0; PY_VERSION_HEX < 0x030F0000 && i < PyTuple_GET_SIZE(args); i++)
         see(arg, OWNED, PyTuple_GET_ITEM(args, i));
     PyObject *key, *value;
     for (Py_ssize_t i = 0; PyDict_Next(kwargs, &i, &key, &value);)

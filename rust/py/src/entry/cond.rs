@@ -87,7 +87,10 @@ unsafe extern "C" fn cond_dealloc(slf: Object) {
 unsafe fn call(lock: Object, method: &std::ffi::CStr) -> bool {
     // SAFETY: GIL held; `lock` is alive.
     unsafe {
-        let r = ffi::PyObject_CallMethod(lock, method.as_ptr(), ptr::null());
+        // No bound method is made, which would keep the lock where `leak` does not see it.
+        let name = ffi::PyUnicode_InternFromString(method.as_ptr());
+        let r = if name.is_null() { name } else { ffi::PyObject_CallMethodNoArgs(lock, name) };
+        ffi::Py_XDECREF(name);
         ffi::Py_XDECREF(r);
         !r.is_null()
     }

@@ -42,6 +42,8 @@ pub(super) struct Node {
     pub(super) known_counts: i64,
     pub(super) kind: Kind,
     pub(super) is_marked: bool,
+    /// A suspect keeps it.
+    is_kept: bool,
 }
 
 /// See the module's text.
@@ -52,6 +54,7 @@ pub(super) struct Graph {
     /// How many nodes were asked already whom they refer to.
     seen: usize,
     pending: Vec<u32>,
+    kept: Vec<u32>,
 }
 
 unsafe extern "C" {
@@ -68,6 +71,15 @@ unsafe extern "C" fn count_referent(object: Object, graph: *mut c_void) -> c_int
 unsafe extern "C" fn mark_referent(object: Object, graph: *mut c_void) -> c_int {
     // SAFETY: as above.
     unsafe { (*graph.cast::<Graph>()).mark_object(object) };
+    0
+}
+
+unsafe extern "C" fn keep_referent(object: Object, graph: *mut c_void) -> c_int {
+    // SAFETY: as above.
+    let graph = unsafe { &mut *graph.cast::<Graph>() };
+    if let Some(&at) = graph.places.get(&object.addr()) {
+        graph.keep(at);
+    }
     0
 }
 
@@ -106,6 +118,7 @@ impl Graph {
             kinds,
             seen: 0,
             pending: Vec::new(),
+            kept: Vec::new(),
         };
         for i in 0..n {
             // SAFETY: `i` is in bounds. The list has one count of each.
@@ -128,7 +141,7 @@ impl Graph {
             return None;
         }
         let at = self.nodes.len() as u32;
-        self.nodes.push(Node { object, known_counts: 0, kind, is_marked: false });
+        self.nodes.push(Node { object, known_counts: 0, kind, is_marked: false, is_kept: false });
         self.places.insert(object.addr(), at);
         Some(at)
     }
@@ -196,6 +209,36 @@ impl Graph {
         if !node.is_marked {
             node.is_marked = true;
             self.pending.push(at);
+        }
+    }
+
+    /// A suspect keeps a node; `mark_garbage` follows it.
+    pub(super) fn keep(&mut self, at: u32) {
+        let node = &mut self.nodes[at as usize];
+        if !node.is_kept {
+            node.is_kept = true;
+            self.kept.push(at);
+        }
+    }
+
+    /// Marks what is neither marked nor kept by a suspect: it is garbage, and may run code when it is collected.
+    ///
+    /// # Safety
+    /// As for `follow`, after all marks and all calls of `keep`.
+    pub(super) unsafe fn mark_garbage(&mut self) {
+        while let Some(at) = self.kept.pop() {
+            let Node { object, kind, .. } = self.nodes[at as usize];
+            // SAFETY: nodes are live.
+            unsafe {
+                if self.kinds.has_referents(object, kind) {
+                    traverse(object, keep_referent, self);
+                }
+            }
+        }
+        for at in 0..self.nodes.len() as u32 {
+            if !self.nodes[at as usize].is_kept {
+                self.mark(at);
+            }
         }
     }
 

@@ -294,8 +294,35 @@ impl Search {
             }
         }
         // SAFETY: the caller's promise.
+        unsafe {
+            self.spread();
+            for i in 0..self.suspects.len() {
+                self.keep(i);
+            }
+            self.graph.mark_garbage();
+            self.spread();
+        }
+    }
+
+    /// Follows the marks to their end.
+    ///
+    /// # Safety
+    /// As for `find`, after `account`.
+    unsafe fn spread(&mut self) {
+        // SAFETY: the caller's promise.
         while let Some(at) = unsafe { self.graph.next() } {
             self.reach(at);
+        }
+    }
+
+    /// What a suspect owns is no garbage.
+    fn keep(&mut self, i: usize) {
+        for &at in &self.suspects[i].owned {
+            self.graph.keep(at);
+        }
+        // SAFETY: GIL held; the object of a live goroutine is alive.
+        if let Some(at) = unsafe { self.graph.place(self.suspects[i].task.cast()) } {
+            self.graph.keep(at);
         }
     }
 
