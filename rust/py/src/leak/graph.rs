@@ -226,6 +226,11 @@ impl Graph {
     /// # Safety
     /// As for `follow`, after all marks and all calls of `keep`.
     pub(super) unsafe fn mark_garbage(&mut self) {
+        for at in 0..self.nodes.len() as u32 {
+            if self.nodes[at as usize].kind == Kind::Report {
+                self.keep(at); // and so what it alone describes
+            }
+        }
         while let Some(at) = self.kept.pop() {
             let Node { object, kind, .. } = self.nodes[at as usize];
             // SAFETY: nodes are live.
