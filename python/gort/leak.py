@@ -33,6 +33,8 @@ __all__ = ["Growth", "Leak", "Watch", "find", "report", "track"]
 _NEEDS_DEPTHS = sys.version_info < (3, 14)
 #: Objects a chain is looked for in.
 _LOOKED_AT = 5_000
+#: Instructions whose depth is kept.
+_REMEMBERED = 10_000
 #: With more leaks than this none is asked whether it holds what another waits for.
 _ASKED = 50
 #: What leads to everything, and never from a leak to what it waits for alone.
@@ -181,6 +183,8 @@ def _search(handles: bool) -> list[tuple[Goroutine[Any], list[object]]]:
     if _NEEDS_DEPTHS:
         from gort._depths import owned_depth
 
+        if len(_depths) > _REMEMBERED:
+            _depths.clear()  # it keeps the code alive
         for code, offset in _core._leak_calls():
             known = _depths.get((code, offset))
             if known is None:
