@@ -280,6 +280,7 @@ def kubernetes26980():
         go(listener.pop, stop)
 
         def locker():
+            pause()
             listener.lock.lock()
             result.close()
 
