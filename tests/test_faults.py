@@ -175,6 +175,27 @@ def test_who_was_started_in_a_bubble_can_sleep_there_when_memory_is_refused(refu
     )
 
 
+def test_goroutine_without_a_stack_that_nobody_joins_is_reported_and_gone(refusing):
+    """Neither was it: its arguments stayed for ever, and nobody was told."""
+    refusing(
+        """
+        import weakref
+        class Thing: pass
+        def main():
+            told, things = [], [Thing() for _ in range(50)]
+            watches = [weakref.ref(thing) for thing in things]
+            gort.excepthook = lambda args: told.append(args.exc_type)
+            word("refuses_stacks").value = 1
+            while things: gort.spawn(id, [things.pop()], stack_size=1 << 24)
+            while gort.num_goroutine() > 1: gort.gosched()
+            word("refuses_stacks").value = 0
+            assert set(told) == {MemoryError}, told
+            assert not any(watch() for watch in watches)
+        gort.run(main)
+        """
+    )
+
+
 def test_memory_that_runs_out_anywhere_in_a_start_is_a_memory_error():
     pytest.importorskip("_testcapi", reason="this Python came without _testcapi")
     check(

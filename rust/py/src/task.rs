@@ -279,7 +279,8 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
 /// The goroutine could not be given a stack: its outcome is MemoryError (`Host::start_failed`).
 ///
 /// # Safety
-/// GIL held, on g0: nothing here may run Python code, so the call's objects stay until the object goes.
+/// GIL held, on g0: nothing here may run Python code. Where nobody can join it the report, and the end of what the call was
+/// given, are left to main's next safe point.
 pub(crate) unsafe fn start_failed(g: *mut Goroutine) {
     // SAFETY: as in `run`.
     unsafe {
@@ -291,8 +292,36 @@ pub(crate) unsafe fn start_failed(g: *mut Goroutine) {
         if ffi::Py_REFCNT(obj.cast()) > 1 {
             ffi::PyObject_GC_Track(obj.cast());
             ffi::Py_DECREF(obj.cast());
+        } else {
+            (*obj).result = UNHEARD.swap(obj, Ordering::Relaxed).cast(); // under the GIL
+            Py_AddPendingCall(end_unheard, ptr::null_mut()); // refused where many wait: the next one comes for all
         }
     }
+}
+
+/// Goroutines that got no stack and that nobody can join, one reference to each; linked by `result`.
+static UNHEARD: AtomicPtr<GoObject> = AtomicPtr::new(ptr::null_mut());
+
+unsafe extern "C" {
+    fn Py_AddPendingCall(
+        function: unsafe extern "C" fn(*mut std::ffi::c_void) -> std::ffi::c_int,
+        argument: *mut std::ffi::c_void,
+    ) -> std::ffi::c_int;
+}
+
+/// Lets go of them, which reports each.
+unsafe extern "C" fn end_unheard(_: *mut std::ffi::c_void) -> std::ffi::c_int {
+    let mut next = UNHEARD.swap(ptr::null_mut(), Ordering::Relaxed);
+    while !next.is_null() {
+        // SAFETY: a pending call, with the GIL, where Python code may run; the reference is the list's.
+        unsafe {
+            let obj = next;
+            next = std::mem::replace(&mut (*obj).result, ptr::null_mut()).cast();
+            ffi::PyObject_GC_Track(obj.cast());
+            ffi::Py_DECREF(obj.cast());
+        }
+    }
+    0
 }
 
 /// Drops callable and arguments.
