@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import time
 
 import gort
 import pytest
@@ -13,7 +12,6 @@ from gort.gc import IN_STEPS
 from waiting import LIMIT, eventually, in_thread, raises_text
 
 MIB = 1 << 20
-THRESHOLDS = gc.get_threshold()
 paced = pytest.mark.skipif(IN_STEPS, reason="this CPython collects in steps")
 
 
@@ -98,7 +96,7 @@ def test_resident_bytes_are_those_of_the_system():
 def test_nothing_is_called_before_the_first_goroutine():
     check(
         "import gc, gort; print(gc.callbacks); gort.go(int).join(); print(len(gc.callbacks))",
-        "[]\n1",
+        "[]\n2",
     )
 
 
@@ -107,19 +105,31 @@ def test_callback_can_be_told_nonsense_and_be_taken_away():
         """
         import gc, gort
         gort.go(int).join()
-        called = gc.callbacks[0]
-        for args in ((), (1, 2), ("stop", {}), ("start", {}, 3), ("what", {"generation": "x"})):
+        ours = begins, ends = gc.callbacks[:]
+        for called in ours:
+          for args in ((), (1, 2), ("stop", {}), ("start", {}, 3), ("what", {"generation": "x"})):
             try: called(*args)
             except TypeError: pass
+        gc.collect()
+        assert gc.callbacks == [*ours]
+        passes = gort.gc.stats().passes[2]
         gc.callbacks.insert(0, lambda phase, info: gc.callbacks.clear())
         gc.collect()  # begins and never ends
-        gc.callbacks.append(called)
+        gc.callbacks[:] = ours
         gc.callbacks.append(lambda phase, info: phase == "start" and gc.callbacks.clear())
         gc.collect()
-        gc.callbacks.append(called)
+        gc.callbacks[:] = begins,  # its other half is put back
         gc.collect()
         assert gort.gc.stats().running_ns == 0
-        assert gort.gc.stats().passes[2] == 1, gort.gc.stats()
+        assert gort.gc.stats().passes[2] == passes + 1, gort.gc.stats()
+        seen = []
+        def other(n): return lambda phase, info: seen.append((n, phase))
+        others = [other(n) for n in range(4)]
+        gc.callbacks[:] = [others[0], begins, others[1], ends, others[2], others[3]]
+        for _ in range(2):
+            gc.collect()
+        assert gc.callbacks == [begins, *others, ends], gc.callbacks
+        assert seen == [(n, phase) for phase in ("start", "stop") for n in range(4)] * 2, seen
         """
     )
 
@@ -182,114 +192,6 @@ def test_caches_are_let_go_of_by_full_passes():
     assert sys.getallocatedblocks() > blocks - 32
     gc.collect()
     assert sys.getallocatedblocks() < blocks - 32
-
-
-# -- what finalizers may do
-
-
-def test_nobody_runs_in_the_middle_of_a_pass():
-    """A finalizer that computes for longer than a slice: others had the collector off meanwhile."""
-
-    def main():
-        turns, stop, meanwhile = [0], [], []
-
-        def others():
-            while not stop:
-                turns[0] += 1
-
-        def finalizer():
-            before, end = turns[0], time.monotonic() + 0.1
-            while time.monotonic() < end:
-                pass
-            meanwhile.append(turns[0] - before)
-
-        def collects():
-            Loop(finalizer)
-            gc.collect()
-
-        computing = [gort.go(others) for _ in range(2)]
-        gort.go(collects).join(timeout=LIMIT)
-        assert meanwhile == [0]
-        before = turns[0]
-        preempted = gort.stats()["preemptions"]
-        gort.go(lambda: [None for _ in range(3_000_000)]).join(timeout=LIMIT)
-        eventually(lambda: turns[0] > before)
-        assert gort.stats()["preemptions"] > preempted, "afterwards it is as before"
-        stop.append(True)
-        for g in computing:
-            g.join(timeout=LIMIT)
-
-    gc.disable()
-    try:
-        gort.run(main)
-    finally:
-        gc.enable()
-
-
-def test_finalizer_that_waits_holds_up_later_passes_and_nobody_else():
-    gate = gort.Chan()
-    Loop(gate.recv)
-    g = gort.go(gc.collect)
-    eventually(lambda: g.status == "chan receive")
-    assert gc.collect() == 0, "the collector is held"
-    assert gort.gc.stats().running_ns > 0
-    before = gort.gc.stats()
-    assert gort.go(sum, range(10)).join(timeout=LIMIT) == 45
-    gate.send(None)
-    assert g.join(timeout=LIMIT) > 0
-    ended = []
-    Loop(lambda: ended.append(1))
-    eventually(lambda: gc.collect() >= 0 and ended)
-    assert gort.gc.stats().longest_ns >= before.running_ns
-
-
-def test_goroutine_started_by_a_finalizer_may_wait():
-    """Go's way: finalizers run in a goroutine of their own."""
-    gate, out = gort.Chan(), gort.Chan(1)
-    Loop(lambda: gort.go(lambda: out.send(gate.recv())))
-    gc.collect()
-    ended = []
-    Loop(lambda: ended.append(1))
-    eventually(lambda: gc.collect() >= 0 and ended)
-    gate.send("after", timeout=LIMIT)
-    assert out.recv(timeout=LIMIT) == "after"
-
-
-def test_cancelled_in_a_finalizer_of_a_pass_ends_after_the_pass(monkeypatch):
-    """CPython swallows what a finalizer raises: the cancellation was lost."""
-    raised = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda args: raised.append(args.exc_type))
-    gate = gort.Chan()
-
-    def body():
-        Loop(gate.recv)
-        gc.collect()
-        gort.Chan().recv()
-
-    g = gort.go(body)
-    eventually(lambda: gort.gc.stats().running_ns)
-    assert g.cancel()
-    with pytest.raises(gort.Cancelled):
-        g.join(timeout=LIMIT)
-    assert raised == [gort.GoroutineExit]
-    assert gort.gc.stats().running_ns == 0
-
-
-def test_cancelled_while_passes_come_all_the_time_ends():
-    def body():
-        while True:
-            Loop(lambda: [None for _ in range(100)])
-
-    gc.set_threshold(20, 1000, 1000)
-    try:
-        for _ in range(20):
-            g = gort.go(body)
-            gort.go(gort.gosched).join(timeout=LIMIT)
-            assert g.cancel()
-            with pytest.raises(gort.Cancelled):
-                g.join(timeout=LIMIT)
-    finally:
-        gc.set_threshold(*THRESHOLDS)
 
 
 # -- how often

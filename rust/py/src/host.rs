@@ -68,7 +68,7 @@ unsafe extern "C" {
     );
     fn gort_hurry(t: *mut ffi::PyThreadState);
     fn gort_end_hurry();
-    fn gort_interrupt(t: *mut ffi::PyThreadState) -> i32;
+    pub(crate) fn gort_interrupt(t: *mut ffi::PyThreadState) -> i32;
     pub(crate) fn gort_when_interrupted(let_others_run: unsafe extern "C-unwind" fn());
     pub(crate) fn gort_raise_soon(exception: *mut ffi::PyObject);
     pub(crate) fn gort_is_raised_soon(exception: *mut ffi::PyObject, take: i32) -> i32;

@@ -1,8 +1,10 @@
 //! Passes of CPython's collector: counted, timed, and undisturbed.
 //!
-//! `gc.callbacks` calls `_gc_pass` at the beginning and the end of each pass, on the goroutine or thread that collects. In
-//! between that goroutine is not preempted: finalizers run there, and as long as one has not come back nobody else can
-//! collect. A finalizer that waits of its own accord parks all the same. After a full pass caches are let go of.
+//! `gc.callbacks` calls `_gc_begins` and `_gc_ends`, on the goroutine or thread that collects. In between that goroutine is
+//! not preempted: finalizers and other callbacks run there, and as long as one has not come back nobody else can collect. A
+//! finalizer that waits of its own accord parks all the same. After a full pass caches are let go of.
+//! CPython swallows what is raised in a pass, GoroutineExit of a cancellation included. So `_gc_begins` is the first of all
+//! callbacks and `_gc_ends` the last, and who was asked to end is asked again after the pass.
 //! All state is read and written with the GIL held, and never over a call that could let go of it.
 
 use super::{counts, none, plain, positional, runtime, select};
@@ -57,6 +59,14 @@ static PASSES: Shared = Shared(UnsafeCell::new(Passes {
     per_second: [0; WINDOW_S],
     second: 0,
 }));
+
+/// `_gc_begins`, `_gc_ends` and gc.callbacks; null until the runtime begins, then owned.
+static BEGINS: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+static ENDS: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+static CALLBACKS: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+
+/// A pass that took so long has those wait who are ready: they have their turn after it. A slice, ns.
+const LONG_NS: u64 = 10_000_000;
 
 /// What Python code is called after a pass, or null; owned.
 static HOOK: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
@@ -148,20 +158,80 @@ pub(crate) fn note_exit(g: *mut Goroutine) {
     passes.is_to_end |= passes.collector.0 == g;
 }
 
-/// `_gc_pass(phase, info)`, in gc.callbacks.
-unsafe extern "C-unwind" fn gc_pass(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t) -> Object {
-    // SAFETY: METH_FASTCALL with the GIL; the collector passes a str and a dict.
+/// Whether the arguments of a callback are those of the beginning of a pass. `None`: an exception is set.
+unsafe fn is_start(args: *const Object, nargs: ffi::Py_ssize_t) -> Option<bool> {
+    // SAFETY: METH_FASTCALL with the GIL.
     unsafe {
         if nargs != 2 || ffi::PyUnicode_Check(*args) == 0 || ffi::PyDict_Check(*args.add(1)) == 0 {
-            return error::set(ffi::PyExc_TypeError, "_gc_pass() takes a phase and a dict");
+            error::set(ffi::PyExc_TypeError, "a callback of gc takes a phase and a dict");
+            return None;
         }
+        Some(ffi::PyUnicode_CompareWithASCIIString(*args, c"start".as_ptr()) == 0)
+    }
+}
+
+/// `_gc_begins(phase, info)`, in gc.callbacks.
+unsafe extern "C-unwind" fn gc_begins(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t) -> Object {
+    // SAFETY: METH_FASTCALL with the GIL.
+    unsafe {
+        match is_start(args, nargs) {
+            Some(true) => {
+                (*PASSES.0.get()).begin();
+                keep_order();
+            }
+            Some(false) => {}
+            None => return ptr::null_mut(),
+        }
+    }
+    none()
+}
+
+/// Puts our callbacks where they belong, if somebody put others in front or behind. The collector goes through the list by
+/// number, and is at ours: none of the others is left out.
+#[inline]
+unsafe fn keep_order() {
+    let [list, begins, ends] = [&CALLBACKS, &BEGINS, &ENDS].map(|place| place.load(Ordering::Relaxed));
+    if list.is_null() {
+        return; // called by somebody else before the runtime began
+    }
+    // SAFETY: GIL held; the list is the interpreter's.
+    unsafe {
+        let n = ffi::PyList_GET_SIZE(list);
+        if n > 0 && ffi::PyList_GET_ITEM(list, n - 1) != ends {
+            move_in(list, ends, n);
+        }
+        if n > 0 && ffi::PyList_GET_ITEM(list, 0) != begins {
+            move_in(list, begins, 0);
+        }
+    }
+}
+
+/// Moves `item` to `place`, where it is inserted if it was not in the list.
+#[cold]
+unsafe fn move_in(list: Object, item: Object, place: isize) {
+    // SAFETY: GIL held. Inserted first: memory that is refused then leaves everything as it was.
+    unsafe {
+        if ffi::PyList_Insert(list, place, item) == 0 {
+            for i in 0..ffi::PyList_GET_SIZE(list) {
+                if ffi::PyList_GET_ITEM(list, i) == item && i != place {
+                    ffi::PyList_SetSlice(list, i, i + 1, ptr::null_mut());
+                    break;
+                }
+            }
+        }
+        ffi::PyErr_Clear();
+    }
+}
+
+/// `_gc_ends(phase, info)`, in gc.callbacks.
+unsafe extern "C-unwind" fn gc_ends(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t) -> Object {
+    // SAFETY: METH_FASTCALL with the GIL; the collector passes a str and a dict.
+    unsafe {
         let passes = PASSES.0.get();
-        if ffi::PyUnicode_CompareWithASCIIString(*args, c"start".as_ptr()) == 0 {
-            (*passes).begin();
-            return none();
-        }
-        if (*passes).began_ns == 0 {
-            return none(); // it began before we were there
+        match is_start(args, nargs) {
+            Some(false) if (*passes).began_ns != 0 => {}
+            Some(_) => return none(), // or it began before we were there
+            None => return ptr::null_mut(),
         }
         let mut numbers = [0; 3];
         for (number, key) in numbers.iter_mut().zip(&KEYS) {
@@ -177,7 +247,11 @@ unsafe extern "C-unwind" fn gc_pass(_m: Object, args: *const Object, nargs: ffi:
             host::gort_forget_chunks();
         }
         call_hook(numbers[0], ns);
+        let g = (*passes).collector.0;
         (*passes).let_go();
+        if ns >= LONG_NS && g == sched::current_goroutine() && !g.is_null() && !(*(*g).bundle).is_thread {
+            host::gort_interrupt(ffi::PyThreadState_Get());
+        }
         none()
     }
 }
@@ -257,7 +331,7 @@ unsafe extern "C-unwind" fn resident(_m: Object, _: Object) -> Object {
     unsafe { ffi::PyLong_FromUnsignedLongLong(resident_bytes()) }
 }
 
-/// Puts `_gc_pass` into gc.callbacks. Called once, when the runtime begins: a failure costs what is told here, no more.
+/// Puts both into gc.callbacks. Called once, when the runtime begins: a failure costs what is told here, no more.
 pub(super) fn install() {
     // SAFETY: GIL held.
     unsafe {
@@ -265,12 +339,15 @@ pub(super) fn install() {
         let core = ffi::PyImport_ImportModule(c"gort._core".as_ptr());
         if !collector.is_null() && !core.is_null() {
             let list = ffi::PyObject_GetAttrString(collector, c"callbacks".as_ptr());
-            let function = ffi::PyObject_GetAttrString(core, c"_gc_pass".as_ptr());
-            if !list.is_null() && !function.is_null() && ffi::PyList_Check(list) != 0 {
-                ffi::PyList_Append(list, function);
+            let begins = ffi::PyObject_GetAttrString(core, c"_gc_begins".as_ptr());
+            let ends = ffi::PyObject_GetAttrString(core, c"_gc_ends".as_ptr());
+            let complete = ![list, begins, ends].contains(&ptr::null_mut());
+            if complete && ffi::PyList_Check(list) != 0 && ffi::PyList_Insert(list, 0, begins) == 0 {
+                ffi::PyList_Append(list, ends);
+                for (place, object) in [(&CALLBACKS, list), (&BEGINS, begins), (&ENDS, ends)] {
+                    place.store(object, Ordering::Relaxed);
+                }
             }
-            ffi::Py_XDECREF(function);
-            ffi::Py_XDECREF(list);
         }
         ffi::Py_XDECREF(core);
         ffi::Py_XDECREF(collector);
@@ -280,13 +357,15 @@ pub(super) fn install() {
 
 /// Adds the functions.
 pub(crate) unsafe fn register(module: Object) -> bool {
-    let pass = c"_gc_pass(phase, info, /)\n--\n\nTold by the collector that a pass begins or ends.";
+    let begins = c"_gc_begins(phase, info, /)\n--\n\nThe first of gc.callbacks.";
+    let ends = c"_gc_ends(phase, info, /)\n--\n\nThe last of gc.callbacks.";
     let hook =
         c"_gc_hook(function, /)\n--\n\nHas function(generation, ns) called at the end of each pass; None for nothing.";
     let stats = c"_gc_stats()\n--\n\nCounts and nanoseconds of passes since the runtime began.";
     let tracked = c"_gc_tracked()\n--\n\nHow many objects the collector looks at.";
     let functions = super::methods(vec![
-        positional(c"_gc_pass", gc_pass, pass),
+        positional(c"_gc_begins", gc_begins, begins),
+        positional(c"_gc_ends", gc_ends, ends),
         plain(c"_gc_hook", gc_hook, ffi::METH_O, hook),
         plain(c"_gc_stats", gc_stats, ffi::METH_NOARGS, stats),
         plain(c"_gc_tracked", gc_tracked, ffi::METH_NOARGS, tracked),
