@@ -118,11 +118,22 @@ fn cancel(rt: &'static Runtime, g: *mut Goroutine) {
 fn who_is_cancelled_ends_wherever_it_is() {
     explore(|| {
         host::begin(false);
-        let rt = main_of(false);
+        let rt = main_of(true);
         let (chan, all) = (Arc::new(Chan::<u64>::new(0)), group(3));
         let them = Arc::new(std::sync::Mutex::new(Vec::new()));
         let note = |them: &std::sync::Mutex<Vec<usize>>| {
-            them.lock().expect("no panic inside").push(current_goroutine().expose_provenance());
+            let g = current_goroutine();
+            them.lock().expect("no panic inside").push(g.expose_provenance());
+            // By turns it comes in a call before the wait, and in the wait.
+            // SAFETY: the running goroutine's own descriptor.
+            let is_asked = || unsafe { (*g).cancel_requested.load(Ordering::SeqCst) != 0 };
+            if delayed::below(2) == 0 {
+                out(|| {
+                    while !is_asked() {
+                        thread::yield_now();
+                    }
+                });
+            }
         };
         let (c, a, t) = (chan, all.clone(), them.clone());
         go(rt, move || {
@@ -153,6 +164,7 @@ fn who_is_cancelled_ends_wherever_it_is() {
             cancel(rt, ptr::with_exposed_provenance_mut(g));
         }
         wait(rt, &all);
+        rt.stop();
     });
 }
 
