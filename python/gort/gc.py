@@ -5,8 +5,9 @@
     ...     pass  # fewer passes in here, and more again near 2 GiB
 
 From the first goroutine on each pass is counted and timed (about a microsecond). Whoever collects
-is not preempted before the pass is over; a finalizer that waits holds up all later passes, as it does
-with threads, so it had better start a goroutine for what may wait: Go runs all finalizers in one.
+is not preempted before the pass is over; a finalizer that waits holds up all later passes, as it
+does with threads, so it had better start a goroutine for what may wait: Go runs all finalizers in
+one.
 """
 
 from __future__ import annotations
