@@ -239,6 +239,43 @@ def test_generators_that_wait_are_saved():
     source.close()
 
 
+def test_who_waits_in_a_pass_of_the_collector_keeps_its_stack():
+    """Heads of the collector's lists lie there, and who lets go of an object of the pass writes into them."""
+
+    class Waits:
+        def __del__(self):
+            told.send(self.others)
+            ch.recv()
+
+    class Other:
+        pass
+
+    def collects():
+        cycle = Waits()
+        cycle.others = [Other() for _ in range(100)]
+        for other in cycle.others:
+            other.cycle = cycle
+        del cycle, other
+        return gc.collect()
+
+    ch, told = gort.Chan(), gort.Chan()
+    g = gort.go(collects)
+    others = told.recv(timeout=LIMIT)
+    parked(g)
+    assert gort.memory.trim() == 0 and saved() == 0
+    del others[:50]  # what is left of these goes out of the collector's lists now
+    for other in others:
+        other.__dict__.clear()
+    del others, other
+    ch.send(None)
+    assert g.join(timeout=LIMIT) >= 0
+    for _ in range(3):
+        gc.collect()
+    assert trimmed(late := gort.go(ch.recv)) >= 1
+    ch.send(None)
+    late.join(timeout=LIMIT)
+
+
 def test_thread_locals_and_context_of_who_was_saved():
     import contextvars
 

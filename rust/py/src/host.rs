@@ -1,6 +1,6 @@
 //! The host table over CPython: one `PyThreadState` per goroutine, the GIL as the host's lock.
 
-use crate::{fork, frames, task};
+use crate::{entry, fork, frames, task};
 use gort_core::context;
 use gort_core::goroutine::host::{Host, HostThread, Standing};
 use pyo3::ffi;
@@ -123,9 +123,9 @@ unsafe fn header_used(thread: HostThread) -> usize {
     unsafe { gort_chunk_used(thread.cast()) }
 }
 
-unsafe fn may_move_stack(_thread: HostThread, sp: usize, top: usize) -> bool {
+unsafe fn may_move_stack(thread: HostThread, sp: usize, top: usize) -> bool {
     // SAFETY: a parked goroutine's stack, by the core's contract; the GIL is held.
-    unsafe { gort_knows_frames() != 0 && frames::is_plain(sp, top) }
+    unsafe { gort_knows_frames() != 0 && !entry::gc::is_collector(thread) && frames::is_plain(sp, top) }
 }
 
 unsafe fn stack_moved(thread: HostThread, from: usize, bytes: usize, to: usize) {

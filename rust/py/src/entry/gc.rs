@@ -12,6 +12,7 @@ use crate::error;
 use crate::host;
 use crate::task;
 use gort_core::goroutine::Goroutine;
+use gort_core::goroutine::host::HostThread;
 use gort_core::sched;
 use gort_core::sys::clock;
 use pyo3::ffi;
@@ -143,12 +144,14 @@ impl Passes {
     }
 }
 
-/// The goroutine whose stack the pass in progress is on, or null. That stack holds heads of the collector's lists, into which
-/// others write that let go of an object: it has to stay where it is while its goroutine is parked.
-#[expect(dead_code, reason = "for whoever moves or shrinks stacks")]
-pub(crate) fn collector() -> *mut Goroutine {
-    // SAFETY: GIL held by every caller.
-    unsafe { (*PASSES.0.get()).collector.0 }
+/// Whether the pass in progress is on the stack of the goroutine with this state. That stack holds heads of the collector's lists,
+/// into which others write that let go of an object: it has to stay where it is while its goroutine is parked.
+pub(crate) fn is_collector(thread: HostThread) -> bool {
+    // SAFETY: GIL held by every caller; descriptors are never freed, and a bundle is its goroutine's.
+    unsafe {
+        let (g, id) = (*PASSES.0.get()).collector;
+        !g.is_null() && (*g).id == id && (*g).bundle.as_ref().is_some_and(|bundle| bundle.host == thread)
+    }
 }
 
 /// `g` is raised a GoroutineExit. In a finalizer of a pass that is swallowed.
