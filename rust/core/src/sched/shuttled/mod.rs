@@ -9,6 +9,7 @@
 mod bubbles;
 mod gil;
 mod host;
+mod processors;
 mod schedules;
 mod waits;
 mod work;
