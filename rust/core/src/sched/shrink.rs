@@ -51,6 +51,8 @@ pub(super) struct Shrinker {
     restores: AtomicU64,
     /// Bytes that the header of a new bundle gets.
     header_bytes: AtomicUsize,
+    /// A slab with parked goroutines in it, at the last look.
+    header_slab: AtomicUsize,
     /// Bundles made, for when to look at what headers are used for.
     bundles: AtomicUsize,
 }
@@ -69,6 +71,7 @@ impl Shrinker {
             saves: AtomicU64::new(0),
             restores: AtomicU64::new(0),
             header_bytes: AtomicUsize::new(header_bytes),
+            header_slab: AtomicUsize::new(0),
             bundles: AtomicUsize::new(0),
         }
     }
@@ -314,21 +317,31 @@ impl Runtime {
         const ENOUGH: usize = 16;
         let (least, most) = self.host.header_bytes;
         let (mut seen, mut short, mut used) = (0, 0, 0);
-        let last = self.registry.slab_count().saturating_sub(1);
-        self.registry.each_of_slab(last, |g| {
-            // SAFETY: the host's lock is held: what is parked stays so, and its state is alive.
-            unsafe {
-                let is_parked = g.status.load(Ordering::Acquire) == status::WAITING && !g.bundle.is_null();
-                if !is_parked || (*g.bundle).is_thread || (*g.bundle).stack.is_none() {
-                    return;
+        // One slab at random, and the one that had parked goroutines last: of many that were queued at once the first ones wait first.
+        let slabs = [
+            self.shrinker.header_slab.load(Ordering::Relaxed),
+            self.random() as usize % self.registry.slab_count().max(1),
+        ];
+        for slab in slabs {
+            let before = seen;
+            self.registry.each_of_slab(slab, |g| {
+                // SAFETY: the host's lock is held: what is parked stays so, and its state is alive.
+                unsafe {
+                    let is_parked = g.status.load(Ordering::Acquire) == status::WAITING && !g.bundle.is_null();
+                    if !is_parked || (*g.bundle).is_thread || (*g.bundle).stack.is_none() {
+                        return;
+                    }
+                    seen += 1;
+                    match (self.host.header_used)((*g.bundle).host) {
+                        usize::MAX => short += 1,
+                        bytes => used = used.max(bytes),
+                    }
                 }
-                seen += 1;
-                match (self.host.header_used)((*g.bundle).host) {
-                    usize::MAX => short += 1,
-                    bytes => used = used.max(bytes),
-                }
+            });
+            if seen - before >= ENOUGH {
+                self.shrinker.header_slab.store(slab, Ordering::Relaxed);
             }
-        });
+        }
         if seen < ENOUGH {
             return;
         }
