@@ -16,15 +16,22 @@ from waiting import LIMIT, eventually, join_all, parked, waiter
 pytestmark = pytest.mark.usefixtures("everybody_ends")
 
 
+#: Stacks of goroutines that other tests left behind.
+left_behind = 0
+
+
 @pytest.fixture
 def everybody_ends():
+    global left_behind
     before = gort.num_goroutine()
+    gort.memory.trim()
+    left_behind = gort.memory.stats()["stacks_saved"]
     yield
     eventually(lambda: gort.num_goroutine() <= before)
 
 
 def saved():
-    return gort.memory.stats()["stacks_saved"]
+    return gort.memory.stats()["stacks_saved"] - left_behind
 
 
 def trimmed(*goroutines):
