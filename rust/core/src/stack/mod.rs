@@ -136,6 +136,19 @@ struct DepotState {
     split: usize,
     /// Slabs ever made of usable slots.
     slabs: usize,
+    /// Slots ever made: each list has room for all, so that who gives a stack back asks for no memory.
+    made: usize,
+}
+
+impl DepotState {
+    /// Room in the lists for so many more slots.
+    fn make_room(&mut self, slots: usize) -> io::Result<()> {
+        let all = self.made + slots;
+        let has_room = self.free.try_reserve(all - self.free.len()).is_ok()
+            && self.retired.try_reserve(RELEASE_BATCH - self.retired.len()).is_ok()
+            && self.cold.try_reserve(slots).is_ok();
+        if has_room { Ok(()) } else { Err(refused()) }
+    }
 }
 
 fn refused() -> io::Error {
@@ -163,8 +176,14 @@ impl StackDepot {
             let text = "stack slot: a power of two from 64 KiB to 1 GiB";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let state =
-            Mutex::new(DepotState { free: Vec::new(), retired: Vec::new(), cold: Vec::new(), split: 0, slabs: 0 });
+        let state = Mutex::new(DepotState {
+            free: Vec::new(),
+            retired: Vec::new(),
+            cold: Vec::new(),
+            split: 0,
+            slabs: 0,
+            made: 0,
+        });
         Ok(Self { slot_bytes, guard_bytes, soft_bytes: 0, page_bytes: memory::page_bytes(), mode, state })
     }
 
@@ -265,19 +284,22 @@ impl StackDepot {
         if state.retired.len() < RELEASE_BATCH {
             return;
         }
-        let mut slots = std::mem::take(&mut state.retired);
+        let mut slots = [0; RELEASE_BATCH];
+        slots.copy_from_slice(&state.retired);
+        state.retired.clear();
         drop(state);
         // SAFETY: in no list and in nobody's hands.
         unsafe { self.release_slots(&mut slots) };
-        self.state.lock().unwrap_or_else(|e| e.into_inner()).free.append(&mut slots);
+        self.state.lock().unwrap_or_else(|e| e.into_inner()).free.extend_from_slice(&slots);
     }
 
     /// Gives the pages of all stacks that wait for a batch to fill back to the system.
     pub fn release_retired(&self) {
-        let mut slots = std::mem::take(&mut self.state.lock().unwrap_or_else(|e| e.into_inner()).retired);
-        // SAFETY: in no list and in nobody's hands.
-        unsafe { self.release_slots(&mut slots) };
-        self.state.lock().unwrap_or_else(|e| e.into_inner()).free.append(&mut slots);
+        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        let DepotState { free, retired, .. } = &mut *state;
+        // SAFETY: nobody's, and not given while the lock is held.
+        unsafe { self.release_slots(retired) };
+        free.append(retired);
     }
 
     /// Gives the pages of slots, by where they begin, back to the system, those of neighbours together; guards stay.
@@ -372,15 +394,17 @@ impl StackDepot {
         let align =
             if slots * self.slot_bytes >= TABLE_BYTES { self.slot_bytes.max(TABLE_BYTES) } else { self.slot_bytes };
         let bytes = slots * self.slot_bytes + align;
+        state.make_room(slots)?;
         match reserve_with_headroom(memory::reserve, bytes) {
-            Ok(start) => self.guard_slab(state, start.next_multiple_of(align), slots),
+            Ok(start) => self.guard_slab(state, start.next_multiple_of(align), slots)?,
             Err(_) => {
                 let start = reserve_with_headroom(memory::reserve_inaccessible, bytes)?;
                 let start = start.next_multiple_of(align);
                 state.cold.extend((0..slots).rev().map(|i| start + i * self.slot_bytes));
-                Ok(())
             }
         }
+        state.made += slots;
+        Ok(())
     }
 
     /// Guards the slots of a fresh slab, from the top. When a guard is refused, the slots above stay in use and the
