@@ -10,6 +10,15 @@
 /* Lets others run. */
 static void (*preempted)(void);
 
+/* The name of an attribute that is looked for again and again, made once: the interpreter's cache of types keeps each string that it
+ * was asked with, in a place by its address, and so up to 4,096 of them, each of which may keep an arena of a MiB. NULL: an exception
+ * is set. */
+static PyObject *kept_name(PyObject **place, const char *name) {
+    if (*place == NULL)
+        *place = PyUnicode_InternFromString(name);
+    return *place;
+}
+
 void gort_when_interrupted(void (*let_others_run)(void)) { preempted = let_others_run; }
 
 /* The running goroutine gets this exception where the evaluator looks for such next. */
@@ -39,12 +48,15 @@ typedef struct {
     PyObject *object, *frame, *opcodes;
 } Previous;
 
+static PyObject *trace_opcodes;
+
 /* The innermost frame's next instruction is an event: a loop of one instruction has no line events. */
 static void watch_instructions(Previous *previous, PyThreadState *t) {
     previous->frame = (PyObject *)PyThreadState_GetFrame(t);
-    previous->opcodes = previous->frame == NULL ? NULL : PyObject_GetAttrString(previous->frame, "f_trace_opcodes");
+    PyObject *name = kept_name(&trace_opcodes, "f_trace_opcodes");
+    previous->opcodes = previous->frame == NULL || name == NULL ? NULL : PyObject_GetAttr(previous->frame, name);
     if (previous->opcodes != NULL)
-        PyObject_SetAttrString(previous->frame, "f_trace_opcodes", Py_True);
+        PyObject_SetAttr(previous->frame, name, Py_True);
     PyErr_Clear();
 }
 
@@ -54,7 +66,7 @@ static int watch_no_instructions(Previous *previous) {
     if (previous->opcodes != NULL) {
         PyObject *type, *value, *traceback; /* an event may come with an exception in flight */
         PyErr_Fetch(&type, &value, &traceback);
-        PyObject_SetAttrString(previous->frame, "f_trace_opcodes", previous->opcodes);
+        PyObject_SetAttr(previous->frame, trace_opcodes, previous->opcodes);
         PyErr_Restore(type, value, traceback);
     }
     Py_CLEAR(previous->opcodes);
@@ -171,7 +183,14 @@ static int begin(void) {
 }
 
 static int watch(PyObject *code, int which) {
-    PyObject *done = PyObject_CallMethod(monitoring, "set_local_events", "iOi", tool, code, which);
+    static PyObject *set_local_events;
+    PyObject *name = kept_name(&set_local_events, "set_local_events");
+    PyObject *id = PyLong_FromLong(tool), *set = PyLong_FromLong(which); /* which may be too large for a kept one */
+    PyObject *arguments[] = {monitoring, id, code, set};
+    PyObject *done =
+        name == NULL || id == NULL || set == NULL ? NULL : PyObject_VectorcallMethod(name, arguments, 4, NULL);
+    Py_XDECREF(id);
+    Py_XDECREF(set);
     Py_XDECREF(done);
     if (done == NULL)
         PyErr_Clear(); /* somebody took our id away */
