@@ -54,7 +54,7 @@ def test_passes_are_counted_by_generation_and_timed(anywhere):
         assert more == (1, 2, 3)
         assert after.collected > before.collected
         assert after.uncollectable == before.uncollectable
-        assert after.last_minute - before.last_minute == 6
+        assert after.last_minute >= 6  # those of a minute ago drop out meanwhile
         assert 0 < after.last_ns <= after.longest_ns <= after.total_ns
         assert after.total_ns - before.total_ns >= after.last_ns
         assert after.running_ns == 0
