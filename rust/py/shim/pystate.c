@@ -259,7 +259,7 @@ size_t gort_chunk_used(PyThreadState *t) {
 /* Whether a frame would lie where frames of `t` do: on this stack above `here`, or in the newest chunk. */
 static int is_of(PyThreadState *t, void *frame, uintptr_t here) {
     uintptr_t at = (uintptr_t)frame, chunk = (uintptr_t)t->datastack_chunk;
-    return at - here < (64 << 10) || (chunk != 0 && at - chunk < t->datastack_chunk->size);
+    return at - here < (1 << 20) || (chunk != 0 && at - chunk < t->datastack_chunk->size);
 }
 
 /* Walks the caller's own frames both ways, by frame objects and by PREVIOUS: 1 if they agree, 0 if not, -1 if there are none. */
@@ -280,6 +280,10 @@ static int compare_frames(void) {
         /* Frames without an object lie between: of entries into the evaluator, on this stack, and of calls of classes. */
         for (int i = 0; i < 3 && frame != expected && is_of(t, frame, here); i++)
             frame = *PREVIOUS(frame);
+#if PY_VERSION_HEX >= 0x030F0000
+        if (frame == t->base_frame)
+            frame = NULL; /* where each state's frames end */
+#endif
         right = frame == expected;
     }
     Py_XDECREF(object);
@@ -290,10 +294,14 @@ static int compare_frames(void) {
 /* Whether PREVIOUS is right, as far as it could be seen yet. GIL held. */
 int gort_knows_frames(void) {
 #if PY_VERSION_HEX >= 0x030D0000
-    static int known = -1;
-    if (known < 0)
-        known = compare_frames();
-    return known == 1;
+    static int known, tries;
+    /* Where frames lie that this knows nothing of, or deeper than it looks, another caller may see more. */
+    if (!known && tries < 64) {
+        int right = compare_frames();
+        tries += right >= 0;
+        known = right == 1;
+    }
+    return known;
 #else
     return 1; /* finished releases, whose own headers say where it is */
 #endif

@@ -38,7 +38,11 @@ impl Runtime {
         // SeqCst, here and in `watch_outside`: after the P was taken away. Either that look sees it, or this call what it stored.
         if !m.is_outside.swap(true, Ordering::SeqCst) {
             let mut new = self.outside.lock().unwrap_or_else(|e| e.into_inner());
-            new.0.push(ptr::from_ref(m).cast_mut());
+            if new.0.try_reserve(1).is_ok() {
+                new.0.push(ptr::from_ref(m).cast_mut());
+            } else {
+                m.is_outside.store(false, Ordering::SeqCst); // no memory: not watched until the next time
+            }
         }
     }
 
@@ -48,8 +52,13 @@ impl Runtime {
             return !outside.watched.is_empty();
         }
         outside.looked_ns = now_ns;
-        let new = std::mem::take(&mut *self.outside.lock().unwrap_or_else(|e| e.into_inner()));
-        outside.watched.extend(new.0.into_iter().map(|machine| Watched { machine, since_ns: now_ns, asked: 0 }));
+        {
+            let mut new = self.outside.lock().unwrap_or_else(|e| e.into_inner());
+            if outside.watched.try_reserve(new.0.len()).is_ok() {
+                let all = new.0.drain(..);
+                outside.watched.extend(all.map(|machine| Watched { machine, since_ns: now_ns, asked: 0 }));
+            }
+        }
         let is_short_of_processors = self.idle_processors.load(Ordering::Relaxed) == 0;
         let must_come = is_short_of_processors || self.cancels.load(Ordering::Relaxed) != 0;
         let mut any = false;
