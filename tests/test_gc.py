@@ -8,6 +8,7 @@ import sys
 import gort
 import pytest
 from children import check
+from collecting import Loop
 from gort.gc import IN_STEPS
 from waiting import LIMIT, eventually, in_thread, raises_text
 
@@ -22,20 +23,6 @@ def thresholds_stay():
     yield
     gort.gc.tune(None)
     assert gc.get_threshold() == before and gc.isenabled()
-
-
-class Loop:
-    """A cycle of its own, which only the collector finds."""
-
-    at_end = None
-
-    def __init__(self, at_end=None):
-        self.itself = self
-        self.at_end = at_end
-
-    def __del__(self):
-        if self.at_end is not None:
-            self.at_end()
 
 
 # -- what is counted

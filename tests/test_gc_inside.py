@@ -8,23 +8,19 @@ import time
 
 import gort
 import pytest
+from collecting import Loop
 from waiting import LIMIT, eventually
 
 THRESHOLDS = gc.get_threshold()
 
 
-class Loop:
-    """A cycle of its own, which only the collector finds."""
-
-    at_end = None
-
-    def __init__(self, at_end=None):
-        self.itself = self
-        self.at_end = at_end
-
-    def __del__(self):
-        if self.at_end is not None:
-            self.at_end()
+def assert_is_cancelled(body):
+    """Start `body`, let it run, and cancel it: it ends by that."""
+    g = gort.go(body)
+    gort.go(gort.gosched).join(timeout=LIMIT)
+    assert g.cancel()
+    with pytest.raises(gort.Cancelled):
+        g.join(timeout=LIMIT)
 
 
 def test_nobody_runs_in_the_middle_of_a_pass():
@@ -137,11 +133,7 @@ def test_cancelled_in_a_callback_of_the_collector_ends_after_the_pass(place):
     gc.disable()
     try:
         for _ in range(5):
-            g = gort.go(body)
-            gort.go(gort.gosched).join(timeout=LIMIT)
-            assert g.cancel()
-            with pytest.raises(gort.Cancelled):
-                g.join(timeout=LIMIT)
+            assert_is_cancelled(body)
     finally:
         gc.enable()
         gc.callbacks.remove(compute)
@@ -155,10 +147,6 @@ def test_cancelled_while_passes_come_all_the_time_ends():
     gc.set_threshold(20, 1000, 1000)
     try:
         for _ in range(20):
-            g = gort.go(body)
-            gort.go(gort.gosched).join(timeout=LIMIT)
-            assert g.cancel()
-            with pytest.raises(gort.Cancelled):
-                g.join(timeout=LIMIT)
+            assert_is_cancelled(body)
     finally:
         gc.set_threshold(*THRESHOLDS)

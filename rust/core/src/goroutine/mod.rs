@@ -171,12 +171,6 @@ impl Bundle {
         }
     }
 
-    /// Whether that room holds what is at `address`.
-    pub fn holds<T>(&self, address: *const T) -> bool {
-        let start = self.place.0.get().addr();
-        (start..start + PLACE_BYTES).contains(&address.addr())
-    }
-
     /// What sysmon is shown of the state.
     #[inline]
     pub fn visible_host(&self) -> HostThread {

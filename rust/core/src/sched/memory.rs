@@ -4,13 +4,9 @@
 
 use super::runtime::Runtime;
 #[cfg(not(model))]
-pub(super) use heap::CacheCell;
-#[cfg(not(model))]
-pub(super) use heap::{Held, Memory};
+pub(super) use heap::{CacheCell, Held, Memory};
 #[cfg(model)]
-pub(super) use model::CacheCell;
-#[cfg(model)]
-pub(super) use model::{Held, Memory};
+pub(super) use model::{CacheCell, Held, Memory};
 
 impl Runtime {
     /// The heap that the runtime's own objects lie in.
@@ -65,7 +61,8 @@ impl Runtime {
     /// Memory for an object of `bytes`, aligned to 64 if `bytes` are a multiple of that, to 8 else; null: refused. Host attached.
     #[inline]
     pub fn take_object(&self, bytes: usize) -> *mut u8 {
-        self.memory.take(self.usable_processor(), bytes)
+        // SAFETY: that P is this thread's to use.
+        unsafe { self.memory.take(self.usable_processor(), bytes) }
     }
 
     /// Takes it back. Host attached.
@@ -148,11 +145,12 @@ mod heap {
             unsafe { (*p.cache.0.get()).as_mut() }
         }
 
-        /// # Safety is that of `usable_processor`: `p` is the caller's to use.
+        /// # Safety
+        /// `p` is null or the caller's to use.
         #[inline]
-        pub(crate) fn take(&self, p: *const Processor, bytes: usize) -> *mut u8 {
+        pub(crate) unsafe fn take(&self, p: *const Processor, bytes: usize) -> *mut u8 {
             let align = if bytes.is_multiple_of(64) { 64 } else { 8 };
-            // SAFETY: `usable_processor` gave it to this thread.
+            // SAFETY: the caller's promise; no reference to a cache is kept over a call.
             match unsafe { self.cache_of(p) } {
                 Some(cache) => cache.alloc_aligned(bytes, align),
                 None => self.0.alloc_aligned(bytes, align),
@@ -201,7 +199,9 @@ mod model {
             Held(std::marker::PhantomData)
         }
 
-        pub(crate) fn take(&self, _p: *const Processor, bytes: usize) -> *mut u8 {
+        /// # Safety
+        /// As the other one's.
+        pub(crate) unsafe fn take(&self, _p: *const Processor, bytes: usize) -> *mut u8 {
             // SAFETY: never of no size.
             unsafe { alloc(layout(bytes)) }
         }
