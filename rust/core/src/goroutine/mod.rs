@@ -9,6 +9,7 @@ pub mod host;
 mod model;
 pub mod registry;
 mod sched_entity;
+pub mod slab;
 pub mod status;
 #[cfg(all(test, not(model)))]
 mod tests;
@@ -27,6 +28,7 @@ use crate::stack::Stack;
 use crate::sys::scheduling::Scheduling;
 use crate::sys::signal::Mask;
 use host::HostThread;
+use slab::Slab;
 use std::cell::UnsafeCell;
 use std::marker::PhantomPinned;
 use std::mem::MaybeUninit;
@@ -227,8 +229,8 @@ pub struct Goroutine {
     pub body: Option<unsafe extern "C-unwind" fn(*mut Goroutine) -> bool>,
     /// The wait it is blocked in, for cancellation; null while it runs.
     pub wait: AtomicPtr<Wait>,
-    /// The runtime, for threads that are no M. The same for good.
-    pub runtime: *const u8,
+    /// The slab it is in.
+    pub slab: *const Slab,
     /// How it stands with the policies. As new while nobody uses those.
     pub entity: SchedEntity,
 }
@@ -250,6 +252,12 @@ impl Goroutine {
         let status = self.status.load(Ordering::Relaxed);
         let reason = waiter::reason_name(self.reason.load(Ordering::Relaxed));
         if status == status::RUNNABLE || reason.is_empty() { status::name(status) } else { reason }
+    }
+
+    /// The runtime, for threads that are no M.
+    pub fn runtime(&self) -> *const u8 {
+        // SAFETY: set where the descriptor was made; slabs are never freed.
+        unsafe { Slab::runtime(self.slab) }
     }
 
     /// The M it belongs to, null before its first run.

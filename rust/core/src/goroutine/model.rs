@@ -5,6 +5,7 @@
 
 use super::Goroutine;
 use super::registry::Registry;
+use super::slab::Plain;
 use super::status::{self, Wake};
 use super::waiter::{Node, Outcome, Wait, WaitQueue};
 use crate::primitive::Witness;
@@ -30,7 +31,7 @@ unsafe impl Sync for Shared {}
 
 fn shared() -> Arc<Shared> {
     let registry = Registry::new();
-    let g = registry.take(ptr::null_mut(), ptr::null(), |_| true);
+    let g = registry.take(ptr::null_mut(), &Plain(|_| true));
     let mut wait = Wait::new();
     wait.who = super::waiter::Who::Goroutine(g);
     Arc::new(Shared { g, stack: Witness::new(), wait, queue: ShortLock::new(WaitQueue::new()), _registry: registry })
@@ -154,8 +155,8 @@ fn registry_hands_each_descriptor_to_one_taker() {
     loom::model(|| {
         let registry = Arc::new(Registry::new());
         let other = registry.clone();
-        let thread = thread::spawn(move || other.take(ptr::null_mut(), ptr::null(), |_| true).addr());
-        let first = registry.take(ptr::null_mut(), ptr::null(), |_| true);
+        let thread = thread::spawn(move || other.take(ptr::null_mut(), &Plain(|_| true)).addr());
+        let first = registry.take(ptr::null_mut(), &Plain(|_| true));
         let second = thread.join().expect("no panic");
         assert_ne!(first.addr(), second);
         // SAFETY: the descriptor was just taken and is on no queue.

@@ -1,22 +1,23 @@
 //! Every descriptor there is: slabs that are never freed, a free list, and a walk for dumps.
 
-use super::{Goroutine, InBubble, SchedEntity, status};
+use super::slab::{Provider, SLAB, Slab};
+use super::{Goroutine, status};
 use crate::primitive::Mutex;
-use crate::primitive::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::primitive::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::primitive::exclusive::{ShortLock, add_u64};
 use std::ptr;
 
-/// Descriptors per slab: 256 of 128 bytes, one allocation; two in a model, which knows only so many atomics.
-const SLAB: usize = if cfg!(model) { 2 } else { 256 };
-
-struct FreeList(*mut Goroutine);
+/// The first of the slabs with room, linked by `next`.
+struct WithRoom(*mut Slab);
 // SAFETY: the list is only touched under its lock.
-unsafe impl Send for FreeList {}
+unsafe impl Send for WithRoom {}
 
 /// The table of all goroutines of a runtime.
 pub struct Registry {
-    free: ShortLock<FreeList>,
-    slabs: Mutex<Vec<Box<[Goroutine]>>>,
+    with_room: ShortLock<WithRoom>,
+    slabs: Mutex<Vec<*mut Slab>>,
+    /// How many slabs have descriptors in them, and so memory.
+    resident: AtomicUsize,
     next_id: AtomicU64,
     live: AtomicU64,
     /// The one goroutine older than the last fork, or null.
@@ -38,8 +39,9 @@ impl Registry {
     /// An empty table.
     pub fn new() -> Self {
         Self {
-            free: ShortLock::new(FreeList(ptr::null_mut())),
+            with_room: ShortLock::new(WithRoom(ptr::null_mut())),
             slabs: Mutex::new(Vec::new()),
+            resident: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             live: AtomicU64::new(0),
             survivor: AtomicPtr::new(ptr::null_mut()),
@@ -47,22 +49,25 @@ impl Registry {
     }
 
     /// A descriptor for `task`, RUNNABLE and on no queue; null when memory is refused. Never blocks for long. Before there are
-    /// more than ever, `room` is asked whether so many may be.
+    /// more than ever, `provider` is asked whether so many may be.
     #[inline]
-    pub fn take(&self, task: *mut u8, runtime: *const u8, room: impl Fn(usize) -> bool) -> *mut Goroutine {
-        let mut free = self.free.lock();
-        while free.0.is_null() {
-            drop(free);
-            if !self.grow(runtime, &room) {
+    pub fn take(&self, task: *mut u8, provider: &impl Provider) -> *mut Goroutine {
+        let mut list = self.with_room.lock();
+        while list.0.is_null() {
+            drop(list);
+            if !self.grow(provider) {
                 return ptr::null_mut();
             }
-            free = self.free.lock();
+            list = self.with_room.lock();
         }
-        let g = free.0;
-        // SAFETY: a descriptor on the free list belongs to the list, and now to this caller.
+        let slab = list.0;
+        // SAFETY: slabs in the list have room; what was taken is this caller's.
         unsafe {
-            free.0 = (*g).home.cast();
-            drop(free);
+            let g = Slab::take(slab, &self.resident);
+            if (*slab).is_full() {
+                list.0 = (*slab).next;
+            }
+            drop(list);
             (*g).id = add_u64(&self.next_id, 1);
             (*g).task = task;
             (*g).bundle = ptr::null_mut();
@@ -71,9 +76,9 @@ impl Registry {
             (*g).body = None;
             (*g).cancel_requested.store(0, Ordering::Relaxed);
             (*g).status.store(status::RUNNABLE, Ordering::Relaxed);
+            add_u64(&self.live, 1);
+            g
         }
-        add_u64(&self.live, 1);
-        g
     }
 
     /// Gives an ended goroutine's descriptor back.
@@ -82,15 +87,17 @@ impl Registry {
     /// `g` is DEAD and on no queue.
     #[inline]
     pub unsafe fn give_back(&self, g: *mut Goroutine) {
-        let mut free = self.free.lock();
+        let mut list = self.with_room.lock();
         // SAFETY: the caller owns the descriptor.
         unsafe {
             (*g).task = ptr::null_mut();
             (*g).status.store(status::FREE, Ordering::Relaxed);
-            (*g).home = free.0.cast();
+            let (slab, was_full) = Slab::give_back(g);
+            if was_full {
+                (*slab).next = std::mem::replace(&mut list.0, slab);
+            }
         }
-        free.0 = g;
-        drop(free);
+        drop(list);
         add_u64(&self.live, u64::MAX);
     }
 
@@ -106,14 +113,19 @@ impl Registry {
 
     /// Calls `f` for each live descriptor. A snapshot only under an exclusive host.
     pub fn for_each(&self, mut f: impl FnMut(&Goroutine)) {
-        let slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
-        // SAFETY: null or a descriptor, which is never freed. Relaxed: written while there was one thread.
-        let survivor = unsafe { self.survivor.load(Ordering::Relaxed).as_ref() };
-        for g in survivor.into_iter().chain(slabs.iter().flat_map(|slab| slab.iter())) {
+        let mut look = |g: &Goroutine| {
             let s = g.status.load(Ordering::Acquire); // pairs with the Release stores of the status protocol
             if s != status::FREE && s != status::DEAD {
                 f(g);
             }
+        };
+        let slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
+        // SAFETY: null or a descriptor, which is never freed; nor are slabs. Relaxed: written while there was one thread.
+        unsafe {
+            if let Some(survivor) = self.survivor.load(Ordering::Relaxed).as_ref() {
+                look(survivor);
+            }
+            slabs.iter().for_each(|&slab| Slab::each(slab, &mut look));
         }
     }
 
@@ -122,60 +134,65 @@ impl Registry {
         self.slabs.lock().unwrap_or_else(|e| e.into_inner()).len()
     }
 
-    /// Calls `f` for each descriptor of the slab of this number, in use or not; `false`: there are not so many slabs.
-    pub fn each_of_slab(&self, slab: usize, mut f: impl FnMut(&Goroutine)) -> bool {
+    /// Whether most of the memory of descriptors is nobody's. A hint.
+    pub fn is_sparse(&self) -> bool {
+        /// As many slabs may be idle in any case.
+        const SPARE: usize = 8;
+        let needed = self.live.load(Ordering::Relaxed) as usize / SLAB as usize;
+        self.resident.load(Ordering::Relaxed) > 2 * needed + SPARE
+    }
+
+    /// Calls `f` for each descriptor of the slab of this number that somebody had; `false`: there are not so many slabs.
+    pub fn each_of_slab(&self, slab: usize, f: impl FnMut(&Goroutine)) -> bool {
         let slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
-        let Some(slab) = slabs.get(slab) else { return false };
-        slab.iter().for_each(&mut f);
+        let Some(&slab) = slabs.get(slab) else { return false };
+        // SAFETY: slabs are never freed.
+        unsafe { Slab::each(slab, f) };
         true
+    }
+
+    /// Gives the system the memory of the slab of this number, if nobody has a descriptor of it, nor, unless `at_once`, had at
+    /// the last look.
+    pub fn release_if_idle(&self, slab: usize, at_once: bool) {
+        let slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(&slab) = slabs.get(slab) else { return };
+        let _list = self.with_room.lock();
+        // SAFETY: slabs are never freed; the lock is held.
+        if unsafe { Slab::release_if_idle(slab, at_once) } {
+            self.resident.fetch_sub(1, Ordering::Relaxed); // a count
+        }
     }
 
     /// In a forked child: there is no goroutine but `survivor`, which may be null. Descriptors of the others stay where they
     /// are and serve nobody again: who knew them still does. The host's lock is held, and there is one thread.
     pub fn keep_only(&self, survivor: *mut Goroutine) {
         let mut slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
-        std::mem::forget(std::mem::take(&mut *slabs));
-        self.free.lock().0 = ptr::null_mut();
+        slabs.clear();
+        self.with_room.lock().0 = ptr::null_mut();
+        self.resident.store(0, Ordering::Relaxed);
+        if !survivor.is_null() {
+            // SAFETY: a descriptor of this registry.
+            unsafe { Slab::keep_only(survivor) };
+        }
         self.live.store(u64::from(!survivor.is_null()), Ordering::Relaxed);
         self.survivor.store(survivor, Ordering::Relaxed);
     }
 
-    /// More descriptors; `false`: there is no memory, or no room.
+    /// One more slab; `false`: there is no memory, or no room.
     #[cold]
-    fn grow(&self, runtime: *const u8, room: impl Fn(usize) -> bool) -> bool {
-        let mut slab = Vec::new();
+    fn grow(&self, provider: &impl Provider) -> bool {
         let mut slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
-        let refused = slab.try_reserve_exact(SLAB).is_err() || slabs.try_reserve(1).is_err();
-        if refused || !room((slabs.len() + 1) * SLAB) {
+        if slabs.try_reserve(1).is_err() || !provider.make_room((slabs.len() + 1) * SLAB as usize) {
             return false;
         }
-        slab.extend((0..SLAB).map(|_| Goroutine {
-            status: AtomicU32::new(status::FREE),
-            reason: AtomicU8::new(0),
-            cancel_requested: AtomicU32::new(0),
-            stack_bytes: 0,
-            bubble: InBubble::default(),
-            id: 0,
-            bundle: ptr::null_mut(),
-            task: ptr::null_mut(),
-            home: ptr::null_mut(),
-            body: None,
-            wait: AtomicPtr::new(ptr::null_mut()),
-            runtime,
-            entity: SchedEntity::new(),
-        }));
-        slabs.push(slab.into_boxed_slice());
-        let last = slabs.len() - 1;
-        let first = slabs[last].as_mut_ptr();
-        let mut free = self.free.lock();
-        for i in 0..SLAB {
-            // SAFETY: `i` is inside the slab just made, which nobody else knows yet.
-            unsafe {
-                let g = first.add(i);
-                (*g).home = free.0.cast();
-                free.0 = g;
-            }
+        let slab = Slab::make(provider);
+        if slab.is_null() {
+            return false;
         }
+        slabs.push(slab);
+        let mut list = self.with_room.lock();
+        // SAFETY: just made, and nobody else's.
+        unsafe { (*slab).next = std::mem::replace(&mut list.0, slab) };
         true
     }
 }

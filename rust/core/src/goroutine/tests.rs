@@ -1,6 +1,7 @@
 //! Wait queues and the registry against plain lists, and the illegal wake.
 
 use super::registry::Registry;
+use super::slab::Plain;
 use super::status;
 use super::waiter::{Node, Outcome, Wait, WaitQueue, reason_name};
 use crate::primitive::atomic::Ordering;
@@ -94,7 +95,7 @@ proptest! {
         for take in steps {
             if take {
                 created += 1;
-                let g = registry.take(ptr::null_mut(), ptr::null(), |_| true);
+                let g = registry.take(ptr::null_mut(), &Plain(|_| true));
                 // SAFETY: a descriptor of this registry.
                 prop_assert_eq!(unsafe { (*g).id }, created);
                 prop_assert!(!live.contains(&g));
@@ -119,25 +120,88 @@ proptest! {
 fn registry_without_room_gives_none_and_goes_on_when_there_is_some() {
     let registry = Registry::new();
     let asked = std::cell::Cell::new(0);
-    let room = |count: usize| {
+    let room = Plain(|count: usize| {
         asked.set(count);
         count <= 512
-    };
-    let taken: Vec<_> = (0..512).map(|_| registry.take(ptr::null_mut(), ptr::null(), room)).collect();
+    });
+    let taken: Vec<_> = (0..512).map(|_| registry.take(ptr::null_mut(), &room)).collect();
     assert!(taken.iter().all(|g| !g.is_null()));
-    assert!(registry.take(ptr::null_mut(), ptr::null(), room).is_null());
+    assert!(registry.take(ptr::null_mut(), &room).is_null());
     assert_eq!((asked.get(), registry.live()), (768, 512));
     // SAFETY: taken above, on no queue.
     unsafe { registry.give_back(taken[0]) };
-    assert_eq!(registry.take(ptr::null_mut(), ptr::null(), room), taken[0]);
-    assert!(!registry.take(ptr::null_mut(), ptr::null(), |_| true).is_null());
+    assert_eq!(registry.take(ptr::null_mut(), &room), taken[0]);
+    assert!(!registry.take(ptr::null_mut(), &Plain(|_| true)).is_null());
+}
+
+#[test]
+fn slabs_that_nobody_has_one_of_give_their_memory_back_and_serve_again() {
+    let registry = Registry::new();
+    let take = || registry.take(ptr::null_mut(), &Plain(|_| true));
+    let taken: Vec<_> = (0..20 * 256).map(|_| take()).collect();
+    assert!(!registry.is_sparse());
+    for &g in &taken[1..] {
+        // SAFETY: taken above, on no queue.
+        unsafe { registry.give_back(g) };
+    }
+    assert!(registry.is_sparse());
+    let look = |at_once| (0..registry.slab_count()).for_each(|slab| registry.release_if_idle(slab, at_once));
+    let written = || {
+        let mut count = 0;
+        (0..registry.slab_count()).for_each(|slab| assert!(registry.each_of_slab(slab, |_| count += 1)));
+        count
+    };
+    look(false);
+    assert_eq!(written(), 20 * 256, "in use a moment ago");
+    let again = take();
+    look(false);
+    // SAFETY: live descriptors of this registry, and one of a slab that was released.
+    let slab_of = |g: *mut super::Goroutine| unsafe { (*g).slab };
+    assert_eq!(written(), if slab_of(again) == slab_of(taken[0]) { 256 } else { 2 * 256 });
+    assert!(!registry.is_sparse());
+    let mut listed = 0;
+    registry.for_each(|_| listed += 1);
+    assert_eq!(listed, 2);
+    // SAFETY: memory of a registry stays; nobody has this one.
+    assert_eq!(unsafe { (*taken[10 * 256]).status.load(Ordering::Relaxed) }, status::FREE);
+    let mut later: Vec<_> = (0..20 * 256).map(|_| take()).collect();
+    later.extend([again, taken[0]]);
+    later.sort_unstable();
+    later.dedup();
+    assert_eq!((later.len(), registry.live()), (20 * 256 + 2, 20 * 256 + 2), "each is one goroutine's");
+    for g in later {
+        // SAFETY: taken above, on no queue.
+        unsafe { registry.give_back(g) };
+    }
+    look(true);
+    assert_eq!(written(), 0);
+}
+
+#[test]
+fn the_survivor_of_a_fork_is_alone_and_its_slab_serves_nobody_else() {
+    let registry = Registry::new();
+    let take = || registry.take(ptr::null_mut(), &Plain(|_| true));
+    let taken: Vec<_> = (0..3).map(|_| take()).collect();
+    registry.keep_only(taken[1]);
+    let listed = || {
+        let mut listed = Vec::new();
+        registry.for_each(|g| listed.push(ptr::from_ref(g).cast_mut()));
+        listed
+    };
+    assert_eq!((listed(), registry.live()), (vec![taken[1]], 1));
+    assert!(!taken.contains(&take()), "who knew the others still does");
+    // SAFETY: taken above, on no queue.
+    unsafe { registry.give_back(taken[1]) };
+    assert_eq!((listed().len(), registry.live()), (1, 1));
+    assert_eq!(take(), taken[1]);
+    assert_eq!((listed().len(), registry.live()), (2, 2));
 }
 
 #[test]
 #[should_panic(expected = "woken in status")]
 fn wake_of_a_running_goroutine_is_told() {
     let registry = Registry::new();
-    let g = registry.take(ptr::null_mut(), ptr::null(), |_| true);
+    let g = registry.take(ptr::null_mut(), &Plain(|_| true));
     // SAFETY: the descriptor lives as long as the registry.
     unsafe {
         (*g).status.store(status::RUNNING, Ordering::Relaxed);

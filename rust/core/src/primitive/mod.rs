@@ -13,6 +13,7 @@ pub mod exclusive;
 mod model;
 #[cfg(model)]
 mod model_lock;
+pub mod room;
 #[cfg(shuttle)]
 mod shuttled;
 #[cfg(any(not(model), all(test, loom)))]

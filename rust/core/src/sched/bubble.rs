@@ -381,7 +381,7 @@ pub fn bubble_now_ns() -> Option<u64> {
         if g.is_null() || (*g).bubble.id == 0 {
             return None;
         }
-        let rt = &*(*g).runtime.cast::<Runtime>();
+        let rt = &*(*g).runtime().cast::<Runtime>();
         rt.bubbles.with((*g).bubble.id, |bubble| bubble.now_ns)
     }
 }

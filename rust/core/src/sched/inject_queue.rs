@@ -1,6 +1,7 @@
 //! The global queue: a [`Fifo`] under a lock, its length readable without it.
 
 use crate::primitive::atomic::{AtomicUsize, Ordering};
+use crate::primitive::room::make_room;
 use crate::primitive::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 
@@ -37,8 +38,7 @@ impl<T> Fifo<T> {
 
     /// Makes room for `count` in all, before and behind. `false`: memory is refused.
     pub fn make_room(&mut self, count: usize) -> bool {
-        let parts = [&mut self.first, &mut self.behind];
-        parts.into_iter().all(|part| part.try_reserve(count.saturating_sub(part.len())).is_ok())
+        make_room(&mut self.first, count) && make_room(&mut self.behind, count)
     }
 
     /// Appends; `is_behind`: it used up its slice.

@@ -182,7 +182,7 @@ fn machine(rt: &'static Runtime, id: u32) -> *mut Machine {
 }
 
 fn goroutine(rt: &'static Runtime) -> usize {
-    rt.registry.take(ptr::null_mut(), ptr::from_ref(rt).cast(), |_| true).expose_provenance()
+    rt.registry.take(ptr::null_mut(), rt).expose_provenance()
 }
 
 /// The M looks for one goroutine as `search` does, and sleeps when there is none. Returns it.

@@ -248,8 +248,8 @@ unsafe fn note_in_bubble(g: *mut Goroutine) {
 }
 
 unsafe fn runtime_of(g: *mut Goroutine) -> &'static Runtime {
-    // SAFETY: set by `registry.take`'s caller for every goroutine; runtimes are never freed.
-    unsafe { &*(*g).runtime.cast::<Runtime>() }
+    // SAFETY: what the runtime says of itself (`Provider`) for every goroutine; runtimes are never freed.
+    unsafe { &*(*g).runtime().cast::<Runtime>() }
 }
 
 /// Lets others run: the goroutine goes to the tail of the global queue. Returns at once when nobody else could run.

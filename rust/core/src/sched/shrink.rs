@@ -97,7 +97,8 @@ fn add(counter: &AtomicU64, n: u64) {
 impl Runtime {
     /// Whether a look at some goroutines is due. Any thread; a hint.
     fn may_shrink(&self) -> bool {
-        if !self.host.exclusive || self.registry.live() < self.config.shrink_least || self.config.shrink_ns == 0 {
+        let is_worth_it = self.registry.live() >= self.config.shrink_least || self.registry.is_sparse();
+        if !self.host.exclusive || self.config.shrink_ns == 0 || !is_worth_it {
             return false;
         }
         let (s, now) = (&self.shrinker, clock::now_ns());
@@ -144,8 +145,8 @@ impl Runtime {
         s.early_at.store(self.registry.created() + (live / 8).max(self.config.shrink_least), Ordering::Relaxed);
     }
 
-    /// Has the goroutines of one slab that are parked give back what they can; `at_once`: also those that have run since the
-    /// last look. `false`: there are not so many slabs. Host attached; under another host than an exclusive one nothing is done.
+    /// Has the goroutines of one slab that are parked give back what they can, and the slab if there are none; `at_once`: also
+    /// what was in use since the last look. `false`: there are not so many slabs. Host attached; under another host than an exclusive one nothing is done.
     pub fn shrink_slab(&self, slab: usize, at_once: bool) -> bool {
         if !self.host.exclusive {
             return false;
@@ -157,6 +158,7 @@ impl Runtime {
         });
         // SAFETY: nothing of these stacks is in use: their goroutines' bytes are kept elsewhere. The bundles are alive.
         unsafe { self.stacks.empty_slots(&mut saved, |&bundle: &*mut Bundle| (*bundle).rest = Rest::Bared) };
+        self.registry.release_if_idle(slab, at_once);
         more
     }
 

@@ -7,6 +7,7 @@ use super::runtime::{REQUEST_STOP, Runtime};
 use super::{bubble, current_machine, idle};
 use crate::context;
 use crate::goroutine::host::HostThread;
+use crate::goroutine::slab::Provider;
 use crate::goroutine::{Bundle, Goroutine, status, waiter};
 use crate::primitive::atomic::Ordering;
 use crate::sys::{signal, thread};
@@ -33,7 +34,7 @@ impl Runtime {
         if bubble::is_any() && !self.bubbles.has_room_for_member() {
             return ptr::null_mut();
         }
-        self.registry.take(task, ptr::from_ref(self).cast(), |count| self.make_room(count))
+        self.registry.take(task, self)
     }
 
     /// Queues a new goroutine to run.
@@ -192,6 +193,25 @@ impl Runtime {
         // SAFETY: host attached.
         unsafe { (self.host.end_hurry)() };
         self.requests.fetch_or(REQUEST_STOP, Ordering::AcqRel); // keeps Ms off the short way
+    }
+}
+
+impl Provider for Runtime {
+    fn runtime(&self) -> *const u8 {
+        ptr::from_ref(self).cast()
+    }
+
+    fn make_room(&self, count: usize) -> bool {
+        self.make_room_for(count)
+    }
+
+    fn memory(&self, bytes: usize) -> *mut u8 {
+        self.take_object(bytes)
+    }
+
+    unsafe fn take_back(&self, object: *mut u8, bytes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.give_object(object, bytes) };
     }
 }
 

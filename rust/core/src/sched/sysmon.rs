@@ -144,7 +144,7 @@ impl Runtime {
         if out.is_null() && unsafe { self.computes_too_long(p, &*m, seen, now) } && self.ask_to_preempt(p) {
             seen.begun_ns = now; // it has a slice to come to a safe point
             seen.is_asked = true;
-            return Look::HandedOff;
+            return Look::Waiting; // it is no call, which would be followed by others
         }
         if out.is_null() || out != seen.host || ticks != seen.ticks {
             *seen = Seen { host: out, ticks, since_ns: now, ..*seen };

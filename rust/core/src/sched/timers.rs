@@ -22,8 +22,8 @@ impl Runtime {
         }
     }
 
-    /// Makes room for `count` goroutines in all, wherever they may be queued or timed. `false`: memory is refused.
-    pub(super) fn make_room(&self, count: usize) -> bool {
+    /// Room for `count` goroutines in all, wherever they may be queued or timed. `false`: memory is refused.
+    pub(super) fn make_room_for(&self, count: usize) -> bool {
         // A group has a timer as well.
         let all = self.policies.make_room(count, 0);
         self.inject.make_room(count) && all.is_some_and(|all| self.processors.keep_room(all))

@@ -13,6 +13,7 @@
 mod tests;
 
 use crate::primitive::Mutex;
+use crate::primitive::room::make_room;
 use crate::sys::{memory, valgrind};
 use std::io;
 use std::num::NonZeroUsize;
@@ -144,8 +145,8 @@ impl DepotState {
     /// Room in the lists for so many more slots.
     fn make_room(&mut self, slots: usize) -> io::Result<()> {
         let all = self.made + slots;
-        let has_room = self.free.try_reserve(all - self.free.len()).is_ok()
-            && self.retired.try_reserve(RELEASE_BATCH - self.retired.len()).is_ok()
+        let has_room = make_room(&mut self.free, all)
+            && make_room(&mut self.retired, RELEASE_BATCH)
             && self.cold.try_reserve(slots).is_ok();
         if has_room { Ok(()) } else { Err(refused()) }
     }

@@ -2,6 +2,7 @@
 //! know their index, so that taking one out is O(log n); equal deadlines come in the order they were set.
 
 use super::{EventTimer, NOT_QUEUED, Timer};
+use crate::primitive::room::make_room;
 
 const ARITY: usize = 4;
 
@@ -58,7 +59,7 @@ impl TimerHeap {
     }
 
     fn reserve(&mut self, count: usize) -> bool {
-        self.heap.try_reserve(count.saturating_sub(self.heap.len())).is_ok()
+        make_room(&mut self.heap, count)
     }
 
     /// How many can be queued before memory is asked for.

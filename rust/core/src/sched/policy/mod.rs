@@ -24,6 +24,7 @@ use super::inject_queue::Fifo;
 use super::runtime::{REQUEST_POLICY, Runtime};
 use crate::goroutine::{Account, Goroutine, SchedEntity};
 use crate::primitive::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use crate::primitive::room::make_room;
 use crate::primitive::{Mutex, MutexGuard};
 use crate::sys::clock;
 use fair::{Fair, WEIGHT};
@@ -110,10 +111,9 @@ impl State {
 
     /// Makes room for so many goroutines and groups, whatever lists they are in. `false`: memory is refused.
     fn make_room(&mut self, goroutines: usize, groups: usize) -> bool {
-        let listed = self.groups.len();
         self.fifo.make_room(goroutines)
             && self.nodes.make_room(goroutines + groups)
-            && self.groups.try_reserve(groups.saturating_sub(listed)).is_ok()
+            && make_room(&mut self.groups, groups)
     }
 
     /// `is_behind`: it used up a slice and was preempted.

@@ -5,6 +5,7 @@
 
 use super::group::Group;
 use crate::goroutine::Goroutine;
+use crate::primitive::room::make_room;
 use std::ptr;
 
 const NONE: u32 = u32::MAX;
@@ -48,16 +49,7 @@ impl Nodes {
 
     /// Makes room for `count` in all. `false`: memory is refused.
     pub(super) fn make_room(&mut self, count: usize) -> bool {
-        let room = self.all.capacity();
-        if room >= count {
-            return true;
-        }
-        if self.all.is_empty() {
-            self.all = Vec::new(); // or all of it would be copied, and memory touched that nobody has used
-        }
-        let used = self.all.len();
-        self.all.try_reserve_exact(count.max(2 * room) - used).is_ok()
-            || self.all.try_reserve_exact(count - used).is_ok()
+        make_room(&mut self.all, count)
     }
 
     /// Nobody is in any list any more; the room stays.

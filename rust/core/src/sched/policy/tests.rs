@@ -8,6 +8,7 @@ use super::{Policy, State, join_group, weight_of};
 use crate::chan::Chan;
 use crate::goroutine::Goroutine;
 use crate::goroutine::registry::Registry;
+use crate::goroutine::slab::Plain;
 use crate::primitive::atomic::{AtomicU64, Ordering};
 use crate::sched::gosched;
 use crate::sched::null_tests::{go, runtime};
@@ -26,7 +27,7 @@ impl Many {
     }
 
     fn one(&self, priority: i8) -> *mut Goroutine {
-        let g = self.0.take(std::ptr::null_mut(), std::ptr::null(), |_| true);
+        let g = self.0.take(std::ptr::null_mut(), &Plain(|_| true));
         // SAFETY: taken just now.
         unsafe { (*g).entity.priority = priority };
         g

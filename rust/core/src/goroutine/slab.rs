@@ -1,0 +1,239 @@
+//! A slab of descriptors: memory that stays theirs for good, whether the system keeps pages for it or not.
+//!
+//! A descriptor is written when it is first taken, so that the memory of those that never were is not touched. Whoever still knows one
+//! that nobody has may look at it: it is [`status::FREE`], which is 0, also where the system has taken the pages.
+
+use super::{Goroutine, InBubble, SchedEntity, status};
+use crate::primitive::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use crate::sys::memory;
+use std::ptr;
+
+/// Descriptors per slab: 256 of 128 bytes; two in a model, which knows only so many atomics.
+pub(super) const SLAB: u32 = if cfg!(model) { 2 } else { 256 };
+
+const BYTES: usize = SLAB as usize * size_of::<Goroutine>();
+
+/// What a registry asks of those it is for.
+pub trait Provider {
+    /// What descriptors have as their runtime.
+    fn runtime(&self) -> *const u8;
+    /// Whether so many goroutines in all may be; asked before there are more than ever.
+    fn make_room(&self, count: usize) -> bool;
+    /// Memory aligned to 64 bytes, of which `bytes` are a multiple; null: refused.
+    fn memory(&self, bytes: usize) -> *mut u8;
+    /// Takes it back.
+    ///
+    /// # Safety
+    /// `object` is of `memory(bytes)`, and nobody uses it again.
+    unsafe fn take_back(&self, object: *mut u8, bytes: usize);
+}
+
+/// What is known of a slab. Never freed.
+#[repr(align(64))]
+pub struct Slab {
+    runtime: *const u8,
+    descriptors: *mut Goroutine,
+    /// The next one that has room.
+    pub(super) next: *mut Slab,
+    /// Those that were taken and given back, linked by `home`.
+    free: *mut Goroutine,
+    used: u32,
+    /// So many have been written, the first ones.
+    begun: AtomicU32,
+    /// Nobody had one when somebody looked last.
+    is_idle: bool,
+}
+
+/// The slab whose descriptor it is.
+fn of(g: *mut Goroutine) -> *mut Slab {
+    // SAFETY: a descriptor's slab is written before anybody can have it.
+    unsafe { (*g).slab.cast_mut() }
+}
+
+impl Slab {
+    /// A new one; null: memory is refused.
+    pub(super) fn make(provider: &impl Provider) -> *mut Slab {
+        let slab = provider.memory(size_of::<Slab>()).cast::<Slab>();
+        if slab.is_null() {
+            return slab;
+        }
+        let descriptors = provider.memory(BYTES).cast::<Goroutine>();
+        if descriptors.is_null() {
+            // SAFETY: of `memory`, just now.
+            unsafe { provider.take_back(slab.cast(), size_of::<Slab>()) };
+            return ptr::null_mut();
+        }
+        // SAFETY: memory for one, just now.
+        unsafe {
+            slab.write(Slab {
+                runtime: provider.runtime(),
+                descriptors,
+                next: ptr::null_mut(),
+                free: ptr::null_mut(),
+                used: 0,
+                begun: AtomicU32::new(0),
+                is_idle: false,
+            });
+        }
+        slab
+    }
+
+    /// The runtime of its descriptors.
+    ///
+    /// # Safety
+    /// `slab` is alive.
+    pub(super) unsafe fn runtime(slab: *const Slab) -> *const u8 {
+        // SAFETY: the caller's promise; never changed.
+        unsafe { (*slab).runtime }
+    }
+
+    /// Whether all of its descriptors are taken.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.used == SLAB
+    }
+
+    /// Takes one; `resident` counts the slabs of which one has been written. Under the registry's lock.
+    ///
+    /// # Safety
+    /// `slab` is not full.
+    #[inline]
+    pub(super) unsafe fn take(slab: *mut Slab, resident: &AtomicUsize) -> *mut Goroutine {
+        // SAFETY: the registry's lock; descriptors in the list are the list's.
+        unsafe {
+            let g = (*slab).free;
+            (*slab).used += 1;
+            (*slab).is_idle = false;
+            if g.is_null() {
+                return Slab::begin_one(slab, resident);
+            }
+            (*slab).free = (*g).home.cast();
+            g
+        }
+    }
+
+    /// # Safety
+    /// As for `take`; all that were given back are taken.
+    unsafe fn begin_one(slab: *mut Slab, resident: &AtomicUsize) -> *mut Goroutine {
+        // SAFETY: as in `take`: some are not begun, since none is in the list and not all are taken.
+        unsafe {
+            let begun = (*slab).begun.load(Ordering::Relaxed); // stored under the same lock
+            if begun == 0 {
+                resident.fetch_add(1, Ordering::Relaxed); // a count
+            }
+            let g = (*slab).descriptors.add(begun as usize);
+            g.write(Goroutine {
+                status: AtomicU32::new(status::FREE),
+                reason: AtomicU8::new(0),
+                cancel_requested: AtomicU32::new(0),
+                stack_bytes: 0,
+                bubble: InBubble::default(),
+                id: 0,
+                bundle: ptr::null_mut(),
+                task: ptr::null_mut(),
+                home: ptr::null_mut(),
+                body: None,
+                wait: AtomicPtr::new(ptr::null_mut()),
+                slab,
+                entity: SchedEntity::new(),
+            });
+            (*slab).begun.store(begun + 1, Ordering::Release); // pairs with the Acquire in `each`
+            g
+        }
+    }
+
+    /// Takes `g` back; returns its slab, and whether that was full. Under the registry's lock.
+    ///
+    /// # Safety
+    /// `g` was taken, and nobody has it.
+    #[inline]
+    pub(super) unsafe fn give_back(g: *mut Goroutine) -> (*mut Slab, bool) {
+        let slab = of(g);
+        // SAFETY: the registry's lock; the descriptor is the caller's.
+        unsafe {
+            let was_full = (*slab).is_full();
+            (*g).home = (*slab).free.cast();
+            (*slab).free = g;
+            (*slab).used -= 1;
+            (slab, was_full)
+        }
+    }
+
+    /// Calls `f` for each descriptor that somebody had.
+    ///
+    /// # Safety
+    /// `slab` is alive.
+    pub(super) unsafe fn each<'a>(slab: *mut Slab, f: impl FnMut(&'a Goroutine)) {
+        // SAFETY: so many are written, and stay descriptors for good: zeroed, they are free ones. The header is not borrowed:
+        // others change it meanwhile.
+        unsafe {
+            let begun = (*slab).begun.load(Ordering::Acquire); // pairs with the Release in `begin_one`
+            std::slice::from_raw_parts((*slab).descriptors, begun as usize).iter().for_each(f);
+        }
+    }
+
+    /// Whether nobody has any of it, nor had at the last look, or now is enough: then the system gets the pages. Returns whether it
+    /// does. Under the registry's lock.
+    ///
+    /// # Safety
+    /// `slab` is alive.
+    pub(super) unsafe fn release_if_idle(slab: *mut Slab, at_once: bool) -> bool {
+        // SAFETY: the registry's lock; who still looks at the descriptors sees them free, before and after.
+        unsafe {
+            if (*slab).used != 0 || (*slab).begun.load(Ordering::Relaxed) == 0 {
+                return false;
+            }
+            if !at_once && !std::mem::replace(&mut (*slab).is_idle, true) {
+                return false;
+            }
+            (*slab).free = ptr::null_mut();
+            (*slab).begun.store(0, Ordering::Relaxed); // who sees the old number looks at free ones
+            let (page, start) = (memory::page_bytes(), (*slab).descriptors.expose_provenance());
+            let (first, end) = (start.next_multiple_of(page), (start + BYTES) / page * page);
+            if first < end {
+                memory::release_pages(first, end - first);
+            }
+            true
+        }
+    }
+
+    /// In a forked child: nobody but `survivor` has a descriptor of its slab, and nobody will.
+    ///
+    /// # Safety
+    /// `survivor` was taken.
+    pub(super) unsafe fn keep_only(survivor: *mut Goroutine) {
+        let slab = of(survivor);
+        // SAFETY: one thread.
+        unsafe { ((*slab).free, (*slab).used) = (ptr::null_mut(), SLAB) };
+    }
+}
+
+#[cfg(test)]
+fn layout(bytes: usize) -> std::alloc::Layout {
+    std::alloc::Layout::from_size_align(bytes, 64).expect("a size of ours")
+}
+
+/// A provider for tests: `0` answers for room, memory is the allocator's.
+#[cfg(test)]
+pub(crate) struct Plain<F: Fn(usize) -> bool>(pub(crate) F);
+
+#[cfg(test)]
+impl<F: Fn(usize) -> bool> Provider for Plain<F> {
+    fn runtime(&self) -> *const u8 {
+        ptr::null()
+    }
+
+    fn make_room(&self, count: usize) -> bool {
+        (self.0)(count)
+    }
+
+    fn memory(&self, bytes: usize) -> *mut u8 {
+        // SAFETY: never of no size. Leaked, as all of a registry is.
+        unsafe { std::alloc::alloc(layout(bytes)) }
+    }
+
+    unsafe fn take_back(&self, object: *mut u8, bytes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { std::alloc::dealloc(object, layout(bytes)) };
+    }
+}
