@@ -39,7 +39,7 @@ pub(crate) unsafe fn forked(survivor: *mut Goroutine) -> bool {
         if (*bundle).stack.is_some() {
             go::forget_run(); // it is not the one that runs on a thread's own stack
         }
-        if !(*survivor).task.is_null() && (*survivor).body.is_none() {
+        if !(*survivor).task.is_null() && !(*survivor).is_thread() {
             (*(*survivor).task.cast::<GoObject>()).epoch = waiter::epoch();
         }
         let identity = if boundary::has_identity() { (*bundle).identity as c_ulong } else { 0 };

@@ -21,19 +21,19 @@ pub(crate) struct GoObject {
     pub(crate) g: *mut Goroutine,
     /// The process it runs in: `waiter::epoch`. In a child forked since there is no such goroutine.
     pub(crate) epoch: u32,
+    pub(crate) state: AtomicU32,
     pub(crate) id: u64,
     pub(crate) function: *mut ffi::PyObject,
     pub(crate) args: *mut ffi::PyObject,
     pub(crate) kwargs: *mut ffi::PyObject,
     pub(crate) context: *mut ffi::PyObject,
     pub(crate) name: *mut ffi::PyObject,
+    /// What the call returned; where there is an exception, the traceback it ended with: each join starts from it, or joins would
+    /// add up in it.
     pub(crate) result: *mut ffi::PyObject,
     pub(crate) exception: *mut ffi::PyObject,
     /// The Group object it is in, or null.
     pub(crate) group: *mut ffi::PyObject,
-    /// The traceback the exception ended with: each join starts from it, or joins would add up in it.
-    pub(crate) traceback: *mut ffi::PyObject,
-    pub(crate) state: AtomicU32,
     pub(crate) joiners: NotifyList,
 }
 
@@ -130,31 +130,36 @@ pub(crate) struct Place {
     pub(crate) group: *mut ffi::PyObject,
 }
 
-/// Puts `g`, which is new and that of `obj`, into its place.
-#[inline]
-unsafe fn place(g: *mut Goroutine, obj: *mut GoObject, asked: Place) {
-    // SAFETY: GIL held; both are the caller's, and the running goroutine is alive.
-    unsafe {
-        let parent = sched::caller();
-        let inherits = !parent.is_null() && (*parent).entity.is_inherited();
-        if inherits || asked.priority.is_some() || !asked.group.is_null() {
-            (*runtime_or_null()).use_entities();
-        }
-        if inherits {
-            (*g).entity.priority = (*parent).entity.priority;
-            if !(*parent).task.is_null() && (*parent).body.is_none() {
-                (*obj).group = ffi::Py_XNewRef((*(*parent).task.cast::<GoObject>()).group);
+impl Place {
+    /// Whether it is another one than that of those of whom nothing was said, started by `parent`.
+    #[inline]
+    unsafe fn is_special(self, rt: &Runtime, obj: *const GoObject, parent: *const Goroutine) -> bool {
+        // SAFETY: GIL held; the object is new and the parent runs.
+        unsafe { self.priority.is_some() || !self.group.is_null() || (*obj).has(RESERVED) || rt.gives_a_place(parent) }
+    }
+
+    /// Puts `g`, which is new and that of `obj`, into it.
+    #[cold]
+    unsafe fn give(self, rt: &Runtime, g: *mut Goroutine, obj: *mut GoObject, parent: *const Goroutine) {
+        // SAFETY: GIL held; goroutine and object are the caller's, the parent runs, and goroutines have entities.
+        unsafe {
+            let entity = Goroutine::entity(g);
+            if rt.gives_a_place(parent) {
+                (*entity).priority = rt.priority(parent);
+                if !(*parent).task.is_null() && !(*parent).is_thread() {
+                    (*obj).group = ffi::Py_XNewRef((*(*parent).task.cast::<GoObject>()).group);
+                }
             }
-        }
-        if !asked.group.is_null() {
-            let before = std::mem::replace(&mut (*obj).group, ffi::Py_NewRef(asked.group));
-            ffi::Py_XDECREF(before);
-        }
-        if let Some(priority) = asked.priority {
-            (*g).entity.priority = priority;
-        }
-        if !(*obj).group.is_null() {
-            policy::join_group(g, crate::entry::policy::core_group((*obj).group));
+            if !self.group.is_null() {
+                let before = std::mem::replace(&mut (*obj).group, ffi::Py_NewRef(self.group));
+                ffi::Py_XDECREF(before);
+            }
+            if let Some(priority) = self.priority {
+                (*entity).priority = priority;
+            }
+            if !(*obj).group.is_null() {
+                policy::join_group(g, crate::entry::policy::core_group((*obj).group));
+            }
         }
     }
 }
@@ -164,21 +169,21 @@ unsafe fn place(g: *mut Goroutine, obj: *mut GoObject, asked: Place) {
 /// # Safety
 /// GIL held; `obj` is new.
 #[must_use]
-pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: u32, place_asked: Place) -> bool {
+pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_shift: u8, place_asked: Place) -> bool {
     // SAFETY: `obj` is alive; `prepare` runs before anybody else can see the goroutine. Relaxed: the GIL orders it.
     unsafe {
         if origins::KEEPS.load(Ordering::Relaxed) {
-            return start_with_origin(rt, obj, stack_bytes, place_asked);
+            return start_with_origin(rt, obj, stack_shift, place_asked);
         }
-        spawn(rt, obj, stack_bytes, place_asked)
+        spawn(rt, obj, stack_shift, place_asked)
     }
 }
 
 #[cold]
-unsafe fn start_with_origin(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: u32, place_asked: Place) -> bool {
+unsafe fn start_with_origin(rt: &'static Runtime, obj: *mut GoObject, stack_shift: u8, place_asked: Place) -> bool {
     // SAFETY: as in `start`.
     unsafe {
-        let is_started = spawn(rt, obj, stack_bytes, place_asked);
+        let is_started = spawn(rt, obj, stack_shift, place_asked);
         if is_started {
             origins::add((*obj).id);
         }
@@ -187,16 +192,23 @@ unsafe fn start_with_origin(rt: &'static Runtime, obj: *mut GoObject, stack_byte
 }
 
 #[inline(always)]
-unsafe fn spawn(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: u32, place_asked: Place) -> bool {
+unsafe fn spawn(rt: &'static Runtime, obj: *mut GoObject, stack_shift: u8, place_asked: Place) -> bool {
     // SAFETY: as in `start`.
     unsafe {
+        let parent = sched::caller();
+        let is_special = place_asked.is_special(rt, obj, parent);
+        if is_special && !rt.use_entities() {
+            return false;
+        }
         let g = rt.spawn(obj.cast(), |g| {
             ffi::Py_INCREF(obj.cast());
             (*obj).g = g;
             (*obj).epoch = epoch();
             (*obj).id = (*g).id;
-            (*g).stack_bytes = stack_bytes;
-            place(g, obj, place_asked);
+            (*g).stack_shift = stack_shift;
+            if is_special {
+                place_asked.give(rt, g, obj, parent);
+            }
         });
         !g.is_null()
     }
@@ -243,7 +255,7 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
                 ffi::Py_DECREF(exception);
             } else {
                 (*obj).exception = exception;
-                (*obj).traceback = ffi::PyException_GetTraceback(exception);
+                (*obj).result = ffi::PyException_GetTraceback(exception);
             }
         }
         (*obj).set(DONE);
@@ -268,7 +280,7 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
         }
         let state = ffi::PyThreadState_Get();
         host::gort_set_context(ptr::null_mut());
-        let reusable = (*g).stack_bytes == 0 && host::gort_is_pristine(state) != 0 && !rt.should_retire();
+        let reusable = (*g).stack_shift == 0 && host::gort_is_pristine(state) != 0 && !rt.should_retire();
         if !reusable {
             ffi::PyThreadState_Clear(state);
         }
@@ -393,7 +405,6 @@ unsafe extern "C" fn go_traverse(
             (*obj).name,
             (*obj).result,
             (*obj).exception,
-            (*obj).traceback,
             (*obj).group,
         ];
         for field in fields {
@@ -418,7 +429,6 @@ unsafe extern "C" fn go_clear(slf: *mut ffi::PyObject) -> std::ffi::c_int {
             &raw mut (*obj).name,
             &raw mut (*obj).result,
             &raw mut (*obj).exception,
-            &raw mut (*obj).traceback,
             &raw mut (*obj).group,
         ];
         for field in fields {
@@ -445,7 +455,13 @@ unsafe extern "C" fn go_dealloc(slf: *mut ffi::PyObject) {
     // SAFETY: called by CPython on an object whose last reference is gone.
     unsafe {
         ffi::PyObject_GC_UnTrack(slf.cast());
-        host::gort_dealloc_in_turn(slf, go_dealloc, dealloc_now);
+        let obj = slf.cast::<GoObject>();
+        let has_no_result = (*obj).result.is_null() || (*obj).result == ffi::Py_None();
+        if has_no_result && (*obj).function.is_null() && (*obj).exception.is_null() {
+            dealloc_now(slf); // most do not end any other
+        } else {
+            host::gort_dealloc_in_turn(slf, go_dealloc, dealloc_now);
+        }
     }
 }
 
@@ -453,7 +469,8 @@ unsafe extern "C" fn dealloc_now(slf: *mut ffi::PyObject) {
     // SAFETY: the last reference is gone; the runtime's own goes with the goroutine's end, so it is not alive.
     unsafe {
         let tp = ffi::Py_TYPE(slf);
-        if ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
+        let has_exception = !(*slf.cast::<GoObject>()).exception.is_null();
+        if has_exception && ffi::PyObject_CallFinalizerFromDealloc(slf) < 0 {
             ffi::PyObject_GC_Track(slf.cast()); // somebody keeps it
             return;
         }

@@ -32,8 +32,6 @@ use slab::Slab;
 use std::cell::UnsafeCell;
 use std::marker::PhantomPinned;
 use std::mem::MaybeUninit;
-#[cfg(not(model))]
-use std::mem::offset_of;
 use waiter::Wait;
 
 /// The soft guard of one stack. Touched by the thread that runs on the stack, and by its signal handler.
@@ -201,7 +199,7 @@ pub struct InBubble {
     pub blocked: Blocked,
 }
 
-/// A goroutine descriptor: two cache lines. One that is started and ends without waiting touches the first only.
+/// A goroutine descriptor: one cache line.
 #[repr(C, align(64))]
 pub struct Goroutine {
     /// See [`status`].
@@ -210,9 +208,9 @@ pub struct Goroutine {
     pub reason: AtomicU8,
     /// [`Goroutine::ASKED_TO_END`] once a cancellation is asked for and not yet delivered; [`Goroutine::ENDS_SOON`] once the
     /// host was told to raise it, which it has done by now, or not; else 0.
-    pub cancel_requested: AtomicU32,
-    /// Virtual bytes of the stack it asked for; 0 takes the runtime's.
-    pub stack_bytes: u32,
+    pub cancel_requested: AtomicU8,
+    /// Virtual bytes of the stack it asked for, as a power of two; 0 takes the runtime's. A thread has its stack from the start.
+    pub stack_shift: u8,
     /// The bubble it is in.
     pub bubble: InBubble,
     /// Unique for the life of the process; 1 is the main goroutine.
@@ -225,24 +223,20 @@ pub struct Goroutine {
     /// after it ran elsewhere. An M that this is not asks before it runs this goroutine (`sched::mail`). In the free list, which
     /// is next.
     pub home: *mut u8,
-    /// What it runs; `None`: the host's `run`.
-    pub body: Option<unsafe extern "C-unwind" fn(*mut Goroutine) -> bool>,
     /// The wait it is blocked in, for cancellation; null while it runs.
     pub wait: AtomicPtr<Wait>,
     /// The slab it is in.
     pub slab: *const Slab,
-    /// How it stands with the policies. As new while nobody uses those.
-    pub entity: SchedEntity,
 }
 
 #[cfg(not(model))]
-const _: () = assert!(size_of::<Goroutine>() == 128 && offset_of!(Goroutine, wait) == 64);
+const _: () = assert!(size_of::<Goroutine>() == 64);
 
 impl Goroutine {
     /// Value of `cancel_requested`.
-    pub const ASKED_TO_END: u32 = 1;
+    pub const ASKED_TO_END: u8 = 1;
     /// Value of `cancel_requested`.
-    pub const ENDS_SOON: u32 = 2;
+    pub const ENDS_SOON: u8 = 2;
 
     /// Bit of `home`: the stack's addresses are those of another M's thread.
     pub const AWAY: usize = 1;
@@ -252,6 +246,27 @@ impl Goroutine {
         let status = self.status.load(Ordering::Relaxed);
         let reason = waiter::reason_name(self.reason.load(Ordering::Relaxed));
         if status == status::RUNNABLE || reason.is_empty() { status::name(status) } else { reason }
+    }
+
+    /// Whether it is a thread of the host's (`boundary::threads`), which has no object there. Host attached.
+    pub fn is_thread(&self) -> bool {
+        // SAFETY: null or a live goroutine's bundle, which its end gives back with the host's lock.
+        unsafe { self.bundle.as_ref() }.is_some_and(|bundle| bundle.is_thread)
+    }
+
+    /// Bytes of the stack it asked for; 0: the runtime's size.
+    pub fn stack_bytes(&self) -> u32 {
+        if self.stack_shift == 0 { 0 } else { 1 << self.stack_shift }
+    }
+
+    /// How `g` stands with the policies.
+    ///
+    /// # Safety
+    /// A live goroutine of a registry that keeps entities (`Registry::keep_entities`).
+    #[inline]
+    pub unsafe fn entity(g: *const Goroutine) -> *mut SchedEntity {
+        // SAFETY: the caller's promise.
+        unsafe { Slab::entity(g) }
     }
 
     /// The runtime, for threads that are no M.

@@ -2,7 +2,7 @@
 
 use super::slab::{Provider, SLAB, Slab};
 use super::{Goroutine, status};
-use crate::primitive::Mutex;
+use crate::primitive::{Mutex, MutexGuard};
 use crate::primitive::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::primitive::exclusive::{ShortLock, add_u64};
 use std::ptr;
@@ -12,10 +12,18 @@ struct WithRoom(*mut Slab);
 // SAFETY: the list is only touched under its lock.
 unsafe impl Send for WithRoom {}
 
+/// All slabs.
+#[derive(Default)]
+struct Slabs {
+    all: Vec<*mut Slab>,
+    /// Whether each has entities.
+    have_entities: bool,
+}
+
 /// The table of all goroutines of a runtime.
 pub struct Registry {
     with_room: ShortLock<WithRoom>,
-    slabs: Mutex<Vec<*mut Slab>>,
+    slabs: Mutex<Slabs>,
     /// How many slabs have descriptors in them, and so memory.
     resident: AtomicUsize,
     next_id: AtomicU64,
@@ -40,7 +48,7 @@ impl Registry {
     pub fn new() -> Self {
         Self {
             with_room: ShortLock::new(WithRoom(ptr::null_mut())),
-            slabs: Mutex::new(Vec::new()),
+            slabs: Mutex::new(Slabs::default()),
             resident: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             live: AtomicU64::new(0),
@@ -72,8 +80,7 @@ impl Registry {
             (*g).task = task;
             (*g).bundle = ptr::null_mut();
             (*g).home = ptr::null_mut();
-            (*g).stack_bytes = 0;
-            (*g).body = None;
+            (*g).stack_shift = 0;
             (*g).cancel_requested.store(0, Ordering::Relaxed);
             (*g).status.store(status::RUNNABLE, Ordering::Relaxed);
             add_u64(&self.live, 1);
@@ -101,6 +108,10 @@ impl Registry {
         add_u64(&self.live, u64::MAX);
     }
 
+    fn lock_slabs(&self) -> MutexGuard<'_, Slabs> {
+        self.slabs.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     /// How many goroutines are alive.
     pub fn live(&self) -> u64 {
         self.live.load(Ordering::Relaxed)
@@ -119,19 +130,31 @@ impl Registry {
                 f(g);
             }
         };
-        let slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
+        let slabs = self.lock_slabs();
         // SAFETY: null or a descriptor, which is never freed; nor are slabs. Relaxed: written while there was one thread.
         unsafe {
             if let Some(survivor) = self.survivor.load(Ordering::Relaxed).as_ref() {
                 look(survivor);
             }
-            slabs.iter().for_each(|&slab| Slab::each(slab, &mut look));
+            slabs.all.iter().for_each(|&slab| Slab::each(slab, &mut look));
         }
+    }
+
+    /// From now on there is an entity for each goroutine. `false`: memory is refused.
+    pub fn keep_entities(&self, provider: &impl Provider) -> bool {
+        let mut slabs = self.lock_slabs();
+        // SAFETY: slabs are never freed. The survivor of a fork is in one that is not listed.
+        unsafe {
+            let survivor = self.survivor.load(Ordering::Relaxed);
+            slabs.have_entities = (survivor.is_null() || Slab::keep_entities(Slab::of(survivor), provider))
+                && slabs.all.iter().all(|&slab| Slab::keep_entities(slab, provider));
+        }
+        slabs.have_entities
     }
 
     /// How many slabs there are.
     pub fn slab_count(&self) -> usize {
-        self.slabs.lock().unwrap_or_else(|e| e.into_inner()).len()
+        self.lock_slabs().all.len()
     }
 
     /// Whether most of the memory of descriptors is nobody's. A hint.
@@ -144,8 +167,8 @@ impl Registry {
 
     /// Calls `f` for each descriptor of the slab of this number that somebody had; `false`: there are not so many slabs.
     pub fn each_of_slab(&self, slab: usize, f: impl FnMut(&Goroutine)) -> bool {
-        let slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
-        let Some(&slab) = slabs.get(slab) else { return false };
+        let slabs = self.lock_slabs();
+        let Some(&slab) = slabs.all.get(slab) else { return false };
         // SAFETY: slabs are never freed.
         unsafe { Slab::each(slab, f) };
         true
@@ -154,8 +177,8 @@ impl Registry {
     /// Gives the system the memory of the slab of this number, if nobody has a descriptor of it, nor, unless `at_once`, had at
     /// the last look.
     pub fn release_if_idle(&self, slab: usize, at_once: bool) {
-        let slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
-        let Some(&slab) = slabs.get(slab) else { return };
+        let slabs = self.lock_slabs();
+        let Some(&slab) = slabs.all.get(slab) else { return };
         let _list = self.with_room.lock();
         // SAFETY: slabs are never freed; the lock is held.
         if unsafe { Slab::release_if_idle(slab, at_once) } {
@@ -166,8 +189,8 @@ impl Registry {
     /// In a forked child: there is no goroutine but `survivor`, which may be null. Descriptors of the others stay where they
     /// are and serve nobody again: who knew them still does. The host's lock is held, and there is one thread.
     pub fn keep_only(&self, survivor: *mut Goroutine) {
-        let mut slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
-        slabs.clear();
+        let mut slabs = self.lock_slabs();
+        slabs.all.clear();
         self.with_room.lock().0 = ptr::null_mut();
         self.resident.store(0, Ordering::Relaxed);
         if !survivor.is_null() {
@@ -181,15 +204,15 @@ impl Registry {
     /// One more slab; `false`: there is no memory, or no room.
     #[cold]
     fn grow(&self, provider: &impl Provider) -> bool {
-        let mut slabs = self.slabs.lock().unwrap_or_else(|e| e.into_inner());
-        if slabs.try_reserve(1).is_err() || !provider.make_room((slabs.len() + 1) * SLAB as usize) {
+        let mut slabs = self.lock_slabs();
+        if slabs.all.try_reserve(1).is_err() || !provider.make_room((slabs.all.len() + 1) * SLAB as usize) {
             return false;
         }
-        let slab = Slab::make(provider);
+        let slab = Slab::make(provider, slabs.have_entities);
         if slab.is_null() {
             return false;
         }
-        slabs.push(slab);
+        slabs.all.push(slab);
         let mut list = self.with_room.lock();
         // SAFETY: just made, and nobody else's.
         unsafe { (*slab).next = std::mem::replace(&mut list.0, slab) };

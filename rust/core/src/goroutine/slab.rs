@@ -8,10 +8,11 @@ use crate::primitive::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Orde
 use crate::sys::memory;
 use std::ptr;
 
-/// Descriptors per slab: 256 of 128 bytes; two in a model, which knows only so many atomics.
+/// Descriptors per slab: 256 of 64 bytes; two in a model, which knows only so many atomics.
 pub(super) const SLAB: u32 = if cfg!(model) { 2 } else { 256 };
 
 const BYTES: usize = SLAB as usize * size_of::<Goroutine>();
+const ENTITIES_BYTES: usize = (SLAB as usize * size_of::<SchedEntity>()).next_multiple_of(64);
 
 /// What a registry asks of those it is for.
 pub trait Provider {
@@ -33,6 +34,8 @@ pub trait Provider {
 pub struct Slab {
     runtime: *const u8,
     descriptors: *mut Goroutine,
+    /// One for each descriptor, once policies are in use; null before.
+    entities: *mut SchedEntity,
     /// The next one that has room.
     pub(super) next: *mut Slab,
     /// Those that were taken and given back, linked by `home`.
@@ -44,38 +47,73 @@ pub struct Slab {
     is_idle: bool,
 }
 
-/// The slab whose descriptor it is.
-fn of(g: *mut Goroutine) -> *mut Slab {
-    // SAFETY: a descriptor's slab is written before anybody can have it.
-    unsafe { (*g).slab.cast_mut() }
-}
-
 impl Slab {
+    /// The slab whose descriptor it is.
+    pub(super) fn of(g: *mut Goroutine) -> *mut Slab {
+        // SAFETY: a descriptor's slab is written before anybody can have it.
+        unsafe { (*g).slab.cast_mut() }
+    }
+
     /// A new one; null: memory is refused.
-    pub(super) fn make(provider: &impl Provider) -> *mut Slab {
+    pub(super) fn make(provider: &impl Provider, with_entities: bool) -> *mut Slab {
         let slab = provider.memory(size_of::<Slab>()).cast::<Slab>();
-        if slab.is_null() {
-            return slab;
-        }
         let descriptors = provider.memory(BYTES).cast::<Goroutine>();
-        if descriptors.is_null() {
-            // SAFETY: of `memory`, just now.
-            unsafe { provider.take_back(slab.cast(), size_of::<Slab>()) };
-            return ptr::null_mut();
-        }
-        // SAFETY: memory for one, just now.
+        // SAFETY: memory for one, just now; what was granted before something else was refused is nobody's.
         unsafe {
-            slab.write(Slab {
-                runtime: provider.runtime(),
-                descriptors,
-                next: ptr::null_mut(),
-                free: ptr::null_mut(),
-                used: 0,
-                begun: AtomicU32::new(0),
-                is_idle: false,
-            });
+            if !slab.is_null() && !descriptors.is_null() {
+                slab.write(Slab {
+                    runtime: provider.runtime(),
+                    descriptors,
+                    entities: ptr::null_mut(),
+                    next: ptr::null_mut(),
+                    free: ptr::null_mut(),
+                    used: 0,
+                    begun: AtomicU32::new(0),
+                    is_idle: false,
+                });
+                if !with_entities || Slab::keep_entities(slab, provider) {
+                    return slab;
+                }
+            }
+            for (object, bytes) in [(slab.cast(), size_of::<Slab>()), (descriptors.cast::<u8>(), BYTES)] {
+                if !object.is_null() {
+                    provider.take_back(object, bytes);
+                }
+            }
         }
-        slab
+        ptr::null_mut()
+    }
+
+    /// Makes its descriptors' entities if there are none. `false`: memory is refused.
+    ///
+    /// # Safety
+    /// `slab` is alive; under the lock of the registry's slabs.
+    pub(super) unsafe fn keep_entities(slab: *mut Slab, provider: &impl Provider) -> bool {
+        // SAFETY: the caller's promise; nobody looks at entities before all slabs have them.
+        unsafe {
+            if (*slab).entities.is_null() {
+                let entities = provider.memory(ENTITIES_BYTES).cast::<SchedEntity>();
+                if entities.is_null() {
+                    return false;
+                }
+                (0..SLAB as usize).for_each(|i| entities.add(i).write(SchedEntity::new()));
+                (*slab).entities = entities;
+            }
+            true
+        }
+    }
+
+    /// The entity of `g`.
+    ///
+    /// # Safety
+    /// A live goroutine of a slab that has entities.
+    #[inline]
+    pub(super) unsafe fn entity(g: *const Goroutine) -> *mut SchedEntity {
+        // SAFETY: the caller's promise: both are of the same slab.
+        unsafe {
+            let slab = (*g).slab;
+            (*slab).entities.offset(g.offset_from((*slab).descriptors))
+        }
     }
 
     /// The runtime of its descriptors.
@@ -125,17 +163,15 @@ impl Slab {
             g.write(Goroutine {
                 status: AtomicU32::new(status::FREE),
                 reason: AtomicU8::new(0),
-                cancel_requested: AtomicU32::new(0),
-                stack_bytes: 0,
+                cancel_requested: AtomicU8::new(0),
+                stack_shift: 0,
                 bubble: InBubble::default(),
                 id: 0,
                 bundle: ptr::null_mut(),
                 task: ptr::null_mut(),
                 home: ptr::null_mut(),
-                body: None,
                 wait: AtomicPtr::new(ptr::null_mut()),
                 slab,
-                entity: SchedEntity::new(),
             });
             (*slab).begun.store(begun + 1, Ordering::Release); // pairs with the Acquire in `each`
             g
@@ -148,7 +184,7 @@ impl Slab {
     /// `g` was taken, and nobody has it.
     #[inline]
     pub(super) unsafe fn give_back(g: *mut Goroutine) -> (*mut Slab, bool) {
-        let slab = of(g);
+        let slab = Slab::of(g);
         // SAFETY: the registry's lock; the descriptor is the caller's.
         unsafe {
             let was_full = (*slab).is_full();
@@ -202,7 +238,7 @@ impl Slab {
     /// # Safety
     /// `survivor` was taken.
     pub(super) unsafe fn keep_only(survivor: *mut Goroutine) {
-        let slab = of(survivor);
+        let slab = Slab::of(survivor);
         // SAFETY: one thread.
         unsafe { ((*slab).free, (*slab).used) = (ptr::null_mut(), SLAB) };
     }

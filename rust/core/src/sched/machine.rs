@@ -332,10 +332,10 @@ impl Machine {
     unsafe fn equip(&mut self, g: *mut Goroutine) -> bool {
         // SAFETY: `g` and the spare bundle belong to this M, and so does one from the pool.
         unsafe {
-            let spare = (*g).stack_bytes == 0 && !self.spare.is_null();
+            let spare = (*g).stack_shift == 0 && !self.spare.is_null();
             let bundle = match spare {
                 true => std::mem::replace(&mut self.spare, ptr::null_mut()),
-                false => self.rt.take_bundle((*g).stack_bytes),
+                false => self.rt.take_bundle((*g).stack_bytes()),
             };
             if bundle.is_null() {
                 let home = self.home();
@@ -405,7 +405,8 @@ pub(super) unsafe extern "C-unwind" fn goroutine_main(value: usize) -> ! {
         // SAFETY: `g` is RUNNING here, on its own stack; the M is asked for anew after the run, it may be another.
         unsafe {
             let rt = (*current_machine()).rt;
-            let reusable = (*g).body.map_or_else(|| (rt.host.run)(g), |body| body(g));
+            let thread_body = if (*(*g).bundle).is_thread { rt.thread_body.get() } else { None };
+            let reusable = thread_body.map_or_else(|| (rt.host.run)(g), |body| body(g));
             let bundle = (*g).bundle;
             (*bundle).spoiled = !reusable;
             unlock_at_end(&mut *bundle);

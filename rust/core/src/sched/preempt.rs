@@ -147,7 +147,7 @@ impl Runtime {
         unsafe { self.answer_request_to_end(g, 0) }
     }
 
-    unsafe fn answer_request_to_end(&self, g: *mut Goroutine, then: u32) -> bool {
+    unsafe fn answer_request_to_end(&self, g: *mut Goroutine, then: u8) -> bool {
         // SAFETY: the caller's promise.
         let request = unsafe { &(*g).cancel_requested };
         let was_asked = request.load(Ordering::Relaxed) == Goroutine::ASKED_TO_END;

@@ -131,6 +131,8 @@ pub struct Runtime {
     pub(super) cancels: AtomicU32,
     /// Called with a goroutine that ends and has `locals` or is wired, on its stack.
     pub at_end: OnceLock<unsafe fn(*mut Goroutine)>,
+    /// What goroutines that are threads run.
+    pub(super) thread_body: OnceLock<unsafe extern "C-unwind" fn(*mut Goroutine) -> bool>,
     /// What sysmon tells of a call that lasts: the id of its thread.
     pub on_lasting_call: OnceLock<fn(u32)>,
     /// What threads without the host's lock want done with it.
@@ -199,6 +201,7 @@ impl Runtime {
             outside: Mutex::new(NewOutside::default()),
             cancels: AtomicU32::new(0),
             at_end: OnceLock::new(),
+            thread_body: OnceLock::new(),
             on_lasting_call: OnceLock::new(),
             errands: Mutex::new(Vec::new()),
             foreign_waits: AtomicUsize::new(0),
@@ -209,7 +212,7 @@ impl Runtime {
             sysmon_started: AtomicBool::new(false),
             config,
         }));
-        rt.set_policy(rt.config.policy);
+        rt.set_policy(rt.config.policy).ok_or(io::ErrorKind::OutOfMemory)?;
         rt.watch_for_overflow();
         for p in rt.processors.iter().rev() {
             rt.put_idle_processor(p);

@@ -74,6 +74,7 @@ impl Runtime {
         if g.is_null() {
             return false;
         }
+        let _ = self.thread_body.set(body); // the same for all
         // SAFETY: goroutine and bundle are nobody else's yet, and the state nobody's: its thread has not begun.
         unsafe {
             let bundle = self.make_threads_bundle(state, stack_bytes);
@@ -85,8 +86,6 @@ impl Runtime {
             (*bundle).mask = signal::mask();
             (*bundle).is_thread = true;
             (*bundle).starts_detached = true;
-            (*g).body = Some(body);
-            (*g).stack_bytes = stack_bytes;
             (*g).bundle = bundle;
             self.launch(g);
         }

@@ -56,10 +56,10 @@ unsafe extern "C-unwind" fn go(_m: Object, args: *const Object, nargs: ffi::Py_s
 ///
 /// # Safety
 /// As for `task::start`; null is allowed, with an exception set.
-pub(super) unsafe fn started(rt: &'static Runtime, obj: *mut GoObject, stack_bytes: u32, place: Place) -> Object {
+pub(super) unsafe fn started(rt: &'static Runtime, obj: *mut GoObject, stack_shift: u8, place: Place) -> Object {
     // SAFETY: the caller's promise.
     unsafe {
-        if !obj.is_null() && !task::start(rt, obj, stack_bytes, place) {
+        if !obj.is_null() && !task::start(rt, obj, stack_shift, place) {
             ffi::Py_DECREF(obj.cast());
             return ffi::PyErr_NoMemory();
         }
@@ -74,8 +74,8 @@ unsafe fn truth(value: Object) -> Option<bool> {
     (truth >= 0).then_some(truth != 0)
 }
 
-/// A stack size argument, bytes or None, as the power of two that holds it; 0 for None. `None`: an exception is set.
-unsafe fn stack_bytes(value: Object) -> Option<u32> {
+/// A stack size argument, bytes or None, as the exponent of the power of two that holds it; 0 for None. `None`: an exception is set.
+unsafe fn stack_shift(value: Object) -> Option<u8> {
     // SAFETY: GIL held; null or a live object.
     unsafe {
         if value.is_null() || value == ffi::Py_None() {
@@ -87,7 +87,7 @@ unsafe fn stack_bytes(value: Object) -> Option<u32> {
         }
         let (least, most) = super::STACK_BYTES;
         match usize::try_from(bytes) {
-            Ok(bytes) if (least..=most).contains(&bytes) => Some(bytes.next_power_of_two() as u32),
+            Ok(bytes) if (least..=most).contains(&bytes) => Some(bytes.next_power_of_two().trailing_zeros() as u8),
             _ => {
                 let text = format!("spawn(): stack_size must be from {least} to {most} bytes, not {bytes}");
                 error::set(ffi::PyExc_ValueError, &text);
@@ -117,7 +117,7 @@ unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::P
         if has_name && ffi::PyUnicode_Check(name) == 0 {
             return error::set(ffi::PyExc_TypeError, "spawn(): name must be a str or None");
         }
-        let Some(stack_bytes) = stack_bytes(stack_size) else { return ptr::null_mut() };
+        let Some(stack_shift) = stack_shift(stack_size) else { return ptr::null_mut() };
         let (Some(is_locked), Some(is_reserved)) = (truth(locked), truth(reserve)) else { return ptr::null_mut() };
         if is_reserved && !is_locked {
             return error::set(ffi::PyExc_ValueError, "spawn(): reserve needs locked=True");
@@ -143,7 +143,7 @@ unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::P
             }
             (*obj).set(if is_locked { LOCKED } else { 0 } | if is_reserved { RESERVED } else { 0 });
         }
-        started(rt, obj, stack_bytes, place)
+        started(rt, obj, stack_shift, place)
     }
 }
 
@@ -172,16 +172,15 @@ unsafe extern "C-unwind" fn join(slf: Object, args: *const Object, nargs: ffi::P
             }
         }
         (*obj).set(JOINED);
+        let result = if (*obj).result.is_null() { ffi::Py_None() } else { (*obj).result };
         if !(*obj).exception.is_null() {
-            let traceback = if (*obj).traceback.is_null() { ffi::Py_None() } else { (*obj).traceback };
-            ffi::PyException_SetTraceback((*obj).exception, traceback);
+            ffi::PyException_SetTraceback((*obj).exception, result);
             host::gort_raise(error::to_raise((*obj).exception));
             return ptr::null_mut();
         }
         if (*obj).has(CANCELLED) {
             return error::set(error::cancelled(), "the goroutine was cancelled");
         }
-        let result = if (*obj).result.is_null() { ffi::Py_None() } else { (*obj).result };
         ffi::Py_INCREF(result);
         result
     }
@@ -279,7 +278,7 @@ unsafe extern "C-unwind" fn current(_m: Object, _: Object) -> Object {
     let g = sched::current_goroutine();
     // SAFETY: GIL held; the running goroutine's object is alive. The main goroutine and threads have none.
     unsafe {
-        if g.is_null() || (*g).task.is_null() || (*g).body.is_some() {
+        if g.is_null() || (*g).task.is_null() || (*g).is_thread() {
             return none();
         }
         let obj = (*g).task.cast::<ffi::PyObject>();
@@ -310,7 +309,7 @@ pub(super) unsafe fn list_of(rt: &Runtime, is_wanted: impl Fn(&Goroutine) -> boo
     unsafe {
         let mut list = ffi::PyList_New(0);
         rt.registry.for_each(|g| {
-            let is_ours = !g.task.is_null() && g.body.is_none() && is_wanted(g);
+            let is_ours = !g.task.is_null() && !g.is_thread() && is_wanted(g);
             if is_ours && !list.is_null() && ffi::PyList_Append(list, g.task.cast()) < 0 {
                 ffi::Py_DECREF(std::mem::replace(&mut list, ptr::null_mut()));
             }

@@ -3,7 +3,7 @@
 use super::sync::{Holder, alloc, inner};
 use super::{arguments, boolean, counts, fast, methods, none, plain, runtime};
 use crate::error;
-use crate::task::{GoObject, Place};
+use crate::task::{GoObject, Place, runtime_or_null};
 use gort_core::sched::policy::{Group, LEAST_PRIORITY, Policy};
 use pyo3::ffi;
 use std::ptr;
@@ -88,8 +88,9 @@ unsafe extern "C-unwind" fn set_policy(_m: Object, value: Object) -> Object {
         }
         let before = match POLICIES.get(n as usize) {
             Some(&(_, policy)) => rt.set_policy(policy),
-            None => rt.policy(),
+            None => Some(rt.policy()),
         };
+        let Some(before) = before else { return ffi::PyErr_NoMemory() };
         ffi::PyLong_FromLong(POLICIES.iter().position(|&(_, policy)| policy == before).unwrap_or(0) as _)
     }
 }
@@ -98,7 +99,11 @@ unsafe extern "C-unwind" fn set_schedstats(_m: Object, value: Object) -> Object 
     let Some(rt) = runtime() else { return ptr::null_mut() };
     // SAFETY: METH_O with the GIL.
     let truth = unsafe { ffi::PyObject_IsTrue(value) };
-    if truth < 0 { ptr::null_mut() } else { boolean(rt.set_measured(truth != 0)) }
+    if truth < 0 {
+        return ptr::null_mut();
+    }
+    // SAFETY: as above.
+    rt.set_measured(truth != 0).map_or_else(|| unsafe { ffi::PyErr_NoMemory() }, boolean)
 }
 
 pub(super) unsafe extern "C-unwind" fn set_priority(slf: Object, value: Object) -> Object {
@@ -107,8 +112,8 @@ pub(super) unsafe extern "C-unwind" fn set_priority(slf: Object, value: Object) 
     unsafe {
         let Some(priority) = priority(value) else { return ptr::null_mut() };
         let g = (*slf.cast::<GoObject>()).goroutine();
-        if !g.is_null() {
-            rt.set_priority(g, priority);
+        if !g.is_null() && !rt.set_priority(g, priority) {
+            return ffi::PyErr_NoMemory();
         }
         boolean(!g.is_null())
     }
@@ -118,7 +123,8 @@ pub(super) unsafe extern "C" fn get_priority(slf: Object, _: *mut std::ffi::c_vo
     // SAFETY: `slf` is a Goroutine; GIL held, under which priorities change.
     unsafe {
         let g = (*slf.cast::<GoObject>()).goroutine();
-        ffi::PyLong_FromLong(if g.is_null() { 0 } else { (*g).entity.priority.into() })
+        let rt = runtime_or_null().as_ref().filter(|_| !g.is_null());
+        ffi::PyLong_FromLong(rt.map_or(0, |rt| rt.priority(g)).into())
     }
 }
 

@@ -64,7 +64,7 @@ fn is_suspect(rt: &Runtime, g: &Goroutine) -> bool {
     let reason = g.reason.load(Ordering::Relaxed);
     let wait = g.wait.load(Ordering::Acquire); // pairs with the Release in `block_goroutine`
     let is_parked = g.status.load(Ordering::Acquire) == status::WAITING && !wait.is_null(); // the status protocol's
-    let is_ours = !g.task.is_null() && g.body.is_none() && !ptr::eq(g, rt.main.load(Ordering::Relaxed));
+    let is_ours = !g.task.is_null() && !g.is_thread() && !ptr::eq(g, rt.main.load(Ordering::Relaxed));
     // A bubble wakes its goroutines itself when all of them wait.
     if !is_parked || !is_ours || g.bundle.is_null() || g.bubble.id != 0 {
         return false;

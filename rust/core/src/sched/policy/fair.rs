@@ -48,7 +48,7 @@ impl Tree {
     /// Lets a goroutine in: one that slept has a credit, a new one none.
     unsafe fn admit(&mut self, nodes: &mut Nodes, g: *mut Goroutine, credit_ns: u64) {
         // SAFETY: the caller's to queue.
-        let entity = unsafe { &mut (*g).entity };
+        let entity = unsafe { &mut *Goroutine::entity(g) };
         let credit_ns = if entity.account().runs == 0 { 0 } else { credit_ns };
         entity.virtual_ns = entity.virtual_ns.max(self.floor_ns.saturating_sub(credit_ns));
         self.heap.push(nodes, Node::of_goroutine(g, entity.virtual_ns));
@@ -82,7 +82,7 @@ impl Fair {
         let credit_ns = if was_preempted { self.slice_ns * SLICES_OWED } else { self.slice_ns };
         // SAFETY: the caller's promise; a goroutine has a count of its group.
         unsafe {
-            let group = (*g).entity.group.cast::<Group>();
+            let group = (*Goroutine::entity(g)).group.cast::<Group>();
             if group.is_null() {
                 self.root.admit(nodes, g, credit_ns);
                 self.len += 1;

@@ -46,7 +46,7 @@ impl Mlfq {
     /// `g` is the caller's to queue, as everywhere here.
     pub(super) unsafe fn push(&mut self, nodes: &mut Nodes, g: *mut Goroutine, since_ns: u64) {
         // SAFETY: the caller's promise.
-        let entity = unsafe { &mut (*g).entity };
+        let entity = unsafe { &mut *Goroutine::entity(g) };
         if entity.boost != self.boost {
             (entity.boost, entity.sunk, entity.used_ns) = (self.boost, 0, 0);
         }
@@ -74,7 +74,7 @@ impl Mlfq {
         let first = queue?.pop(nodes)?;
         if is_turn {
             // SAFETY: as above.
-            unsafe { (*first.g).entity.is_on_turn = self.len > 1 };
+            unsafe { (*Goroutine::entity(first.g)).is_on_turn = self.len > 1 };
         }
         self.len -= 1;
         Some(first.g)

@@ -77,8 +77,8 @@ pub struct Policies {
     watches_wakes: AtomicBool,
     /// How often this was put to use: what began before is not charged.
     era: AtomicU32,
-    /// Whether the entity of any goroutine may be other than new.
-    was_used: AtomicBool,
+    /// Whether goroutines have entities: each one, once anybody may stand otherwise than a new one.
+    has_entities: AtomicBool,
 }
 
 /// What a goroutine of `priority` gets beside one of priority 0, which gets `WEIGHT`: 1.25 times as much for each step, as
@@ -123,7 +123,7 @@ impl State {
     unsafe fn add(&mut self, g: *mut Goroutine, now_ns: u64, is_behind: bool) {
         // SAFETY: the caller's promise.
         unsafe {
-            let entity = &mut (*g).entity;
+            let entity = &mut *Goroutine::entity(g);
             if entity.ready_since_ns == 0 {
                 entity.ready_since_ns = now_ns;
             }
@@ -153,7 +153,7 @@ impl State {
                     Policy::Fair => self.fair.pop(&mut self.nodes),
                 };
                 let Some(g) = first else { return ptr::null_mut() };
-                match group_of(&(*g).entity) {
+                match group_of(&*Goroutine::entity(g)) {
                     Some(group) if group.state().is_throttled => {
                         group.state().aside.push(&mut self.nodes, g, now_ns);
                     }
@@ -231,7 +231,7 @@ impl Policies {
             waiting: AtomicUsize::new(0),
             watches_wakes: AtomicBool::new(false),
             era: AtomicU32::new(0),
-            was_used: AtomicBool::new(false),
+            has_entities: AtomicBool::new(false),
         }
     }
 
@@ -281,7 +281,6 @@ impl Policies {
     fn tell(&self, rt: &Runtime, state: &State) -> bool {
         let is_needed = state.is_needed();
         if is_needed {
-            self.was_used.store(true, Ordering::Relaxed); // before the request
             let before = rt.requests.fetch_or(REQUEST_POLICY, Ordering::AcqRel);
             self.era.fetch_add(u32::from(before & REQUEST_POLICY == 0), Ordering::Relaxed); // under the lock
         } else {
@@ -312,7 +311,7 @@ impl Policies {
             for &group in &state.groups {
                 (*group).state().forget();
             }
-            state.reservations = usize::from(!survivor.is_null() && (*survivor).entity.is_reserved);
+            state.reservations = usize::from(!survivor.is_null() && (*Goroutine::entity(survivor)).is_reserved);
         }
         self.tell(rt, &state);
     }
@@ -320,8 +319,11 @@ impl Policies {
 
 /// What users of the runtime ask for.
 impl Runtime {
-    /// The order from now on; returns the previous one. Host attached, as for all of these.
-    pub fn set_policy(&self, policy: Policy) -> Policy {
+    /// The order from now on; returns the previous one, `None` when memory is refused. Host attached, as for all of these.
+    pub fn set_policy(&self, policy: Policy) -> Option<Policy> {
+        if policy != Policy::Fifo && !self.use_entities() {
+            return None;
+        }
         let mut state = self.policies.lock();
         let before = state.policy;
         if before != policy {
@@ -338,7 +340,7 @@ impl Runtime {
             }
         }
         self.policies.publish(self, state);
-        before
+        Some(before)
     }
 
     /// The order now.
@@ -346,24 +348,30 @@ impl Runtime {
         self.policies.lock().policy
     }
 
-    /// Measures run times and waits from now on, or only while something else here needs them; returns what was before.
-    pub fn set_measured(&self, is_measured: bool) -> bool {
+    /// Measures run times and waits from now on, or only while something else here needs them; returns what was before, `None` when
+    /// memory is refused.
+    pub fn set_measured(&self, is_measured: bool) -> Option<bool> {
+        if is_measured && !self.use_entities() {
+            return None;
+        }
         let mut state = self.policies.lock();
         let before = std::mem::replace(&mut state.is_measured, is_measured);
         self.policies.publish(self, state);
-        before
+        Some(before)
     }
 
-    /// Changes the priority of `g`. For one that computes: from its next scheduling point on.
+    /// Changes the priority of `g`. For one that computes: from its next scheduling point on. `false`: memory is refused.
     ///
     /// # Safety
     /// A live goroutine of this runtime.
-    pub unsafe fn set_priority(&self, g: *mut Goroutine, priority: i8) {
-        self.use_entities();
+    pub unsafe fn set_priority(&self, g: *mut Goroutine, priority: i8) -> bool {
+        if !self.use_entities() {
+            return false;
+        }
         let mut state = self.policies.lock();
         // SAFETY: the caller's promise, under the lock.
         unsafe {
-            let entity = &mut (*g).entity;
+            let entity = &mut *Goroutine::entity(g);
             let before = mlfq::level(entity);
             entity.priority = priority.clamp(LEAST_PRIORITY, -LEAST_PRIORITY);
             (entity.sunk, entity.used_ns) = (0, 0);
@@ -372,16 +380,36 @@ impl Runtime {
                 self.interrupt_for(g, state, clock::now_ns());
             }
         }
+        true
+    }
+
+    /// The priority of `g`.
+    ///
+    /// # Safety
+    /// A live goroutine of this runtime; host attached.
+    pub unsafe fn priority(&self, g: *const Goroutine) -> i8 {
+        // SAFETY: the caller's promise; there are entities.
+        if self.has_entities() { unsafe { (*Goroutine::entity(g)).priority } } else { 0 }
+    }
+
+    /// Whether those that `g` starts stand otherwise than a new one.
+    ///
+    /// # Safety
+    /// Null or a live goroutine of this runtime; host attached.
+    #[inline]
+    pub unsafe fn gives_a_place(&self, g: *const Goroutine) -> bool {
+        // SAFETY: the caller's promise; there are entities.
+        self.has_entities() && !g.is_null() && unsafe { (*Goroutine::entity(g)).is_inherited() }
     }
 
     /// `g` goes before everybody from now on, or no more.
     ///
     /// # Safety
-    /// A live goroutine of this runtime.
+    /// A live goroutine of this runtime, which has `use_entities` behind it.
     pub unsafe fn set_reserved(&self, g: *mut Goroutine, is_reserved: bool) {
         let mut state = self.policies.lock();
         // SAFETY: the caller's promise, under the lock.
-        let before = unsafe { std::mem::replace(&mut (*g).entity.is_reserved, is_reserved) };
+        let before = unsafe { std::mem::replace(&mut (*Goroutine::entity(g)).is_reserved, is_reserved) };
         state.reservations = state.reservations + usize::from(is_reserved) - usize::from(before);
         self.policies.publish(self, state);
     }
@@ -393,19 +421,30 @@ impl Runtime {
     pub unsafe fn account(&self, g: *const Goroutine) -> (Account, u32) {
         let _state = self.policies.lock();
         // SAFETY: the caller's promise, under the lock.
-        unsafe { ((*g).entity.account(), (*g).bundle.as_ref().map_or(0, |bundle| bundle.migrations)) }
+        unsafe {
+            let account = if self.has_entities() { (*Goroutine::entity(g)).account() } else { Account::default() };
+            (account, (*g).bundle.as_ref().map_or(0, |bundle| bundle.migrations))
+        }
     }
 
-    /// A goroutine is about to stand otherwise with the policies than a new one, for the first time perhaps.
-    pub fn use_entities(&self) {
-        self.policies.was_used.store(true, Ordering::Relaxed); // with the host's lock, or before others are told
+    /// A goroutine is about to stand otherwise with the policies than a new one, for the first time perhaps. `false`: memory is refused.
+    pub fn use_entities(&self) -> bool {
+        if !self.has_entities() && self.registry.keep_entities(self) {
+            self.policies.has_entities.store(true, Ordering::Relaxed); // with the host's lock, or before others are told
+        }
+        self.has_entities()
+    }
+
+    #[inline]
+    fn has_entities(&self) -> bool {
+        self.policies.has_entities.load(Ordering::Relaxed)
     }
 
     /// A group of `weight` whose goroutines may compute for `quota_ns` of each `PERIOD_NS`; 0: as long as they like. `None`: memory
     /// is refused.
     pub fn new_group(&'static self, weight: u32, quota_ns: u64) -> Option<Arc<Group>> {
         let all = self.policies.make_room(0, 1)?;
-        if !self.processors.keep_room(all) {
+        if !self.processors.keep_room(all) || !self.use_entities() {
             return None;
         }
         let group = Group::new(self, weight, quota_ns);
@@ -432,18 +471,6 @@ impl Runtime {
         let _state = self.policies.lock();
         // SAFETY: the lock is held.
         unsafe { group.state().account }
-    }
-
-    /// Gives `g`, which is new, priority and group of `parent`.
-    ///
-    /// # Safety
-    /// Both are live goroutines of this runtime, `g` the caller's.
-    pub unsafe fn inherit_place(&self, g: *mut Goroutine, parent: *const Goroutine) {
-        // SAFETY: the caller's promise; a goroutine has a count of its group.
-        unsafe {
-            (*g).entity.priority = (*parent).entity.priority;
-            join_group(g, (*parent).entity.group.cast());
-        }
     }
 
     /// A period of `group` has begun, or its quota has changed.
@@ -479,7 +506,7 @@ pub unsafe fn join_group(g: *mut Goroutine, group: *const Group) {
     unsafe {
         if !group.is_null() {
             Arc::increment_strong_count(group);
-            (*g).entity.group = group.cast();
+            (*Goroutine::entity(g)).group = group.cast();
         }
     }
 }
@@ -490,15 +517,15 @@ pub unsafe fn join_group(g: *mut Goroutine, group: *const Group) {
 /// `g` is the caller's; host attached.
 #[inline]
 pub(super) unsafe fn leave(g: *mut Goroutine, policies: &Policies) {
-    if !policies.was_used.load(Ordering::Relaxed) {
-        return; // the entity is as new, and in a cache line that is not looked at then
+    if !policies.has_entities.load(Ordering::Relaxed) {
+        return;
     }
     // SAFETY: the count is the goroutine's.
     unsafe {
-        let group = std::mem::replace(&mut (*g).entity.group, ptr::null());
+        let group = std::mem::replace(&mut (*Goroutine::entity(g)).group, ptr::null());
         if !group.is_null() {
             Arc::decrement_strong_count(group.cast::<Group>());
         }
-        (*g).entity.reset();
+        (*Goroutine::entity(g)).reset();
     }
 }

@@ -23,13 +23,15 @@ struct Many(Registry);
 
 impl Many {
     fn new() -> Self {
-        Self(Registry::new())
+        let registry = Registry::new();
+        assert!(registry.keep_entities(&Plain(|_| true)));
+        Self(registry)
     }
 
     fn one(&self, priority: i8) -> *mut Goroutine {
         let g = self.0.take(std::ptr::null_mut(), &Plain(|_| true));
         // SAFETY: taken just now.
-        unsafe { (*g).entity.priority = priority };
+        unsafe { (*Goroutine::entity(g)).priority = priority };
         g
     }
 }
@@ -94,10 +96,10 @@ proptest! {
             for (is_push, priority, sunk) in steps {
                 if is_push {
                     let g = many.one(priority);
-                    (*g).entity.boost = 1;
-                    (*g).entity.sunk = sunk;
+                    (*Goroutine::entity(g)).boost = 1;
+                    (*Goroutine::entity(g)).sunk = sunk;
                     queue.push(&mut nodes, g, now);
-                    model.push((mlfq::level(&(*g).entity), id(g)));
+                    model.push((mlfq::level(&*Goroutine::entity(g)), id(g)));
                 } else {
                     let first = model.iter().copied().min();
                     model.retain(|&entry| Some(entry) != first);
@@ -123,7 +125,7 @@ proptest! {
         let mut running: Vec<*mut Goroutine> = Vec::new();
         let in_group = |g: *mut Goroutine, group: &Arc<Group>| {
             // SAFETY: a descriptor of this test.
-            std::ptr::eq(unsafe { (*g).entity.group }.cast(), Arc::as_ptr(group))
+            std::ptr::eq(unsafe { (*Goroutine::entity(g)).group }.cast(), Arc::as_ptr(group))
         };
         // SAFETY: one thread, and goroutines of this test.
         unsafe {
@@ -147,7 +149,7 @@ proptest! {
                     }
                     4 => {
                         if let Some(g) = running.pop() {
-                            fair.charge(&nodes, &mut (*g).entity, ns);
+                            fair.charge(&nodes, &mut *Goroutine::entity(g), ns);
                             fair.push(&mut nodes, g, false);
                             queued.push(id(g));
                         }
@@ -220,7 +222,7 @@ fn mlfq_lets_hogs_sink_and_waiters_rise() {
     let queue = Mlfq::new(SLICE_NS);
     let many = Many::new();
     // SAFETY: this test's.
-    let entity = unsafe { &mut (*many.one(0)).entity };
+    let entity = unsafe { &mut *Goroutine::entity(many.one(0)) };
     for slices in 1..20u8 {
         queue.charge(entity, SLICE_NS, false);
         assert_eq!(entity.sunk, slices.min(7));
@@ -249,20 +251,20 @@ fn mlfq_boosts_and_gives_a_turn_to_who_waits_longest() {
             queue.push(&mut nodes, high, now);
             let first = queue.pop(&mut nodes, now).expect("two are queued");
             if std::ptr::eq(first, low) {
-                assert!(std::mem::take(&mut (*low).entity.is_on_turn));
+                assert!(std::mem::take(&mut (*Goroutine::entity(low)).is_on_turn));
                 turns += 1;
                 queue.push(&mut nodes, low, now);
                 assert!(std::ptr::eq(queue.pop(&mut nodes, now).expect("one more"), high));
             }
         }
         assert!((8..=11).contains(&turns), "{turns} turns in a second");
-        (*low).entity.sunk = 7;
+        (*Goroutine::entity(low)).sunk = 7;
         while queue.take_one(&mut nodes).is_some() {}
         queue.push(&mut nodes, low, 0);
         queue.push(&mut nodes, many.one(-20), 1);
         assert!(queue.pop(&mut nodes, 2_000 * ms).is_some(), "boosts first");
         queue.push(&mut nodes, low, 2_001 * ms);
-        assert_eq!((*low).entity.sunk, 0);
+        assert_eq!((*Goroutine::entity(low)).sunk, 0);
     }
 }
 
@@ -274,8 +276,8 @@ fn shares(fair: &mut Fair, nodes: &mut Nodes, all: &[*mut Goroutine], rounds: us
         all.iter().for_each(|&g| fair.push(nodes, g, false));
         for _ in 0..rounds {
             let g = fair.pop(nodes).expect("all are ready");
-            (*g).entity.measure().expect("memory").runs += 1;
-            fair.charge(nodes, &mut (*g).entity, SLICE_NS);
+            (*Goroutine::entity(g)).measure().expect("memory").runs += 1;
+            fair.charge(nodes, &mut *Goroutine::entity(g), SLICE_NS);
             got[all.iter().position(|&other| std::ptr::eq(other, g)).expect("one of them")] += 1;
             fair.push(nodes, g, false);
         }
@@ -314,11 +316,11 @@ fn one_that_slept_goes_before_those_who_computed_but_not_for_long() {
     shares(&mut fair, &mut nodes, &[hog], 100);
     // SAFETY: this test's.
     unsafe {
-        (*sleeper).entity.measure().expect("memory").runs = 1;
-        assert!(fair.outranks(&(*sleeper).entity, &(*hog).entity, 0));
+        (*Goroutine::entity(sleeper)).measure().expect("memory").runs = 1;
+        assert!(fair.outranks(&*Goroutine::entity(sleeper), &*Goroutine::entity(hog), 0));
         fair.push(&mut nodes, sleeper, false);
         assert!(std::ptr::eq(fair.pop(&mut nodes).expect("two"), sleeper));
-        fair.charge(&nodes, &mut (*sleeper).entity, 3 * SLICE_NS);
+        fair.charge(&nodes, &mut *Goroutine::entity(sleeper), 3 * SLICE_NS);
         fair.push(&mut nodes, sleeper, false);
         assert!(std::ptr::eq(fair.pop(&mut nodes).expect("two"), hog), "a credit of one slice, however long it slept");
     }
@@ -333,11 +335,11 @@ fn one_that_was_preempted_keeps_what_it_is_behind() {
     shares(&mut fair, &mut nodes, &[hog], 10);
     // SAFETY: this test's.
     unsafe {
-        (*other).entity.measure().expect("memory").runs = 1;
+        (*Goroutine::entity(other)).measure().expect("memory").runs = 1;
         let mut turns = 0;
         fair.push(&mut nodes, other, true);
         while std::ptr::eq(fair.pop(&mut nodes).expect("two"), other) {
-            fair.charge(&nodes, &mut (*other).entity, SLICE_NS);
+            fair.charge(&nodes, &mut *Goroutine::entity(other), SLICE_NS);
             fair.push(&mut nodes, other, true);
             turns += 1;
         }
@@ -375,7 +377,7 @@ fn work_goes_on_while_policies_and_quotas_change() {
         rt.spawn(Box::into_raw(Box::new(body)).cast(), |g| {
             // SAFETY: new, and the group is alive.
             unsafe {
-                (*g).entity.priority = pair as i8;
+                (*Goroutine::entity(g)).priority = pair as i8;
                 join_group(g, few);
             }
         });
@@ -402,7 +404,7 @@ fn the_state_says_what_it_holds() {
     // SAFETY: this test's.
     unsafe {
         let (first, second, reserved) = (many.one(0), many.one(0), many.one(0));
-        (*reserved).entity.is_reserved = true;
+        (*Goroutine::entity(reserved)).is_reserved = true;
         let slow = rt.new_group(100, 1).expect("memory");
         join_group(second, Arc::as_ptr(&slow));
         slow.state().is_throttled = true;
@@ -431,7 +433,7 @@ fn who_has_room_is_queued_under_every_policy_without_asking_for_memory() {
     // SAFETY: this test's, each queued once at a time.
     unsafe {
         for (i, &g) in all.iter().enumerate() {
-            (*g).entity.is_reserved = i % 7 == 0;
+            (*Goroutine::entity(g)).is_reserved = i % 7 == 0;
             join_group(g, groups.get(i % 5).map_or(std::ptr::null(), Arc::as_ptr));
         }
         groups[0].state().is_throttled = true;

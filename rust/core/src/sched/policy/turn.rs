@@ -53,7 +53,7 @@ impl Machine {
         let state = self.rt.policies.lock();
         // SAFETY: the caller's promise; goroutines have a count of their groups.
         unsafe {
-            let entity = &mut (*g).entity;
+            let entity = &mut *Goroutine::entity(g);
             let slice_ns = if std::mem::take(&mut entity.is_on_turn) { state.slice_ns / 4 } else { state.slice_ns };
             let slice_ns = group_of(entity).map_or(slice_ns, |group| group.state().allowance_ns(slice_ns, now));
             let since = std::mem::take(&mut entity.ready_since_ns);
@@ -87,7 +87,7 @@ impl Machine {
         let mut state = self.rt.policies.lock();
         // SAFETY: the caller's promise.
         unsafe {
-            let entity = &mut (*self.previous).entity;
+            let entity = &mut *Goroutine::entity(self.previous);
             if let Some(account) = entity.measure() {
                 account.run_ns += used;
             }
@@ -117,7 +117,7 @@ impl Runtime {
         let state = self.policies.lock();
         // SAFETY: the caller's promise.
         unsafe {
-            (*g).entity.ready_since_ns = now;
+            (*Goroutine::entity(g)).ready_since_ns = now;
             if self.policies.watches_wakes() {
                 self.interrupt_for(g, state, now);
             }
@@ -176,10 +176,10 @@ impl Runtime {
                 // Acquire: pairs with the Release in `execute`.
                 let m = m.as_ref().filter(|m| !m.in_scheduler.load(Ordering::Acquire) && !m.current.is_null())?;
                 let ran_ns = m.meter.ran_ns(now_ns);
-                if !state.outranks(&(*g).entity, &(*m.current).entity, ran_ns) {
+                if !state.outranks(&*Goroutine::entity(g), &*Goroutine::entity(m.current), ran_ns) {
                     return None;
                 }
-                if ran_ns < PROTECTED_NS && !(*g).entity.is_reserved {
+                if ran_ns < PROTECTED_NS && !(*Goroutine::entity(g)).is_reserved {
                     m.slice_ns.fetch_min(PROTECTED_NS, Ordering::Relaxed); // sysmon sees to it then
                     return None;
                 }
