@@ -2,9 +2,9 @@
 
 use super::slab::{Provider, SLAB, Slab};
 use super::{Goroutine, status};
-use crate::primitive::{Mutex, MutexGuard};
 use crate::primitive::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::primitive::exclusive::{ShortLock, add_u64};
+use crate::primitive::{Mutex, MutexGuard};
 use std::ptr;
 
 /// The first of the slabs with room, linked by `next`.

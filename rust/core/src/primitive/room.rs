@@ -76,7 +76,10 @@ mod tests {
         assert!(!make_room(&mut list, TOO_MANY) && list.room() == room, "an empty list keeps what it has");
         push(&mut list, 7);
         assert!(!make_room(&mut list, TOO_MANY) && list.room() == room && list.used() == 1);
-        assert!(make_room(&mut list, room + 1) && list.room() >= 2 * room, "one that grows by ones is not copied each time");
+        assert!(
+            make_room(&mut list, room + 1) && list.room() >= 2 * room,
+            "one that grows by ones is not copied each time"
+        );
         assert_eq!(list.used(), 1);
     }
 

@@ -311,7 +311,8 @@ impl Policies {
             for &group in &state.groups {
                 (*group).state().forget();
             }
-            state.reservations = usize::from(!survivor.is_null() && (*Goroutine::entity(survivor)).is_reserved);
+            let is_reserved = !survivor.is_null() && rt.has_entities() && (*Goroutine::entity(survivor)).is_reserved;
+            state.reservations = usize::from(is_reserved);
         }
         self.tell(rt, &state);
     }
