@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 /// Longest a test may take; only a hang comes near it.
@@ -184,13 +184,7 @@ fn test_pairs_echo_on_four_processors() {
 
 #[test]
 fn test_thousand_pairs_echo_at_once() {
-    // SAFETY: the record is initialised; a refusal shows below.
-    unsafe {
-        let mut limit: libc::rlimit = std::mem::zeroed();
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        limit.rlim_cur = limit.rlim_max.min(8192);
-        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-    }
+    limit();
     echo(1, 1_000, 5);
     echo(4, 1_000, 5);
 }
@@ -266,15 +260,22 @@ fn at_number(stream: &UnixStream, number: RawFd) -> OwnedFd {
     }
 }
 
-/// A number near the limit that only one test uses.
-fn high(number: RawFd) -> RawFd {
-    // SAFETY: the record is initialised.
-    let limit = unsafe {
+/// How many descriptors there may be: what the thousand pairs of one test need, and more, if the system lets us.
+fn limit() -> RawFd {
+    static LIMIT: OnceLock<RawFd> = OnceLock::new();
+    // SAFETY: the record is initialised; a refusal shows where the descriptors are made.
+    *LIMIT.get_or_init(|| unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
         libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
-        limit.rlim_cur
-    };
-    RawFd::try_from(limit.min(1024)).expect("small") - 1 - number
+        limit.rlim_cur = limit.rlim_max.min(8192);
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        limit.rlim_cur as RawFd
+    })
+}
+
+/// A number below the limit that only one test uses: more than all of them together have open.
+fn high(number: RawFd) -> RawFd {
+    limit() - 1 - number
 }
 
 #[test]

@@ -133,6 +133,11 @@ unsafe fn stack_moved(thread: HostThread, from: usize, bytes: usize, to: usize) 
     unsafe { gort_stack_moved(thread.cast(), from, bytes, to) }
 }
 
+unsafe fn clear_thread(thread: HostThread) {
+    // SAFETY: GIL held, by the core's contract; nothing lies in it whose end would run code.
+    unsafe { ffi::PyThreadState_Clear(thread.cast()) }
+}
+
 unsafe fn delete_thread(thread: HostThread) {
     OUR_STATES.fetch_sub(1, Ordering::Relaxed);
     // SAFETY: cleared at its goroutine's end and not current, by the core's contract.
@@ -330,6 +335,7 @@ pub(crate) static HOST: Host = Host {
     give_header,
     header_used,
     new_thread,
+    clear_thread,
     delete_thread,
     new_home,
     end_home,

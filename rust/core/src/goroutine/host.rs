@@ -33,7 +33,9 @@ pub struct Host {
     pub header_used: unsafe fn(HostThread) -> usize,
     /// A thread state for a goroutine on the stack `[base, top)`, with its header; null when memory is refused. Host attached.
     pub new_thread: unsafe fn(base: usize, top: usize, header: usize, bytes: usize) -> HostThread,
-    /// Deletes a state that is not current. Host attached on another state.
+    /// Clears the state of a goroutine that has ended, which holds nothing, and is not current. Host attached on another state.
+    pub clear_thread: unsafe fn(HostThread),
+    /// Deletes a state that was cleared and is not current. Host attached on another state.
     pub delete_thread: unsafe fn(HostThread),
     /// The home state of the calling OS thread, made detached; null when refused. No state is current.
     pub new_home: unsafe fn() -> HostThread,
@@ -176,6 +178,7 @@ pub const fn null_host() -> Host {
         give_header: null_header,
         header_used: null_used,
         new_thread: null_new_thread,
+        clear_thread: null_thread,
         delete_thread: null_thread,
         new_home: null_home,
         end_home: null_thread,

@@ -62,6 +62,17 @@ pub fn make_room<L: Room>(list: &mut L, count: usize) -> bool {
     is_there
 }
 
+/// An empty list with much room gets the same room elsewhere, in memory that nobody has used.
+pub fn renew<L: Room>(list: &mut L) {
+    /// So much of it is not worth it.
+    const LITTLE: usize = 1024;
+    let room = list.room();
+    let mut other = L::default();
+    if room > LITTLE && list.used() == 0 && other.grow(room) {
+        *list = other;
+    }
+}
+
 #[cfg(all(test, not(model)))]
 mod tests {
     use super::*;

@@ -20,7 +20,7 @@ impl Runtime {
     /// refused. Host attached.
     pub(super) fn take_bundle(&self, stack_bytes: u32) -> *mut Bundle {
         if stack_bytes == 0
-            && let Some(bundle) = self.bundles.lock().0.pop()
+            && let Some(bundle) = self.pooled_bundle()
         {
             return bundle;
         }
@@ -99,12 +99,44 @@ impl Runtime {
     }
 
     pub(super) fn keep_bundle(&self, bundle: *mut Bundle) {
-        self.bundles.lock().0.push(bundle);
+        self.bundles.lock().idle.push(bundle);
+    }
+
+    fn pooled_bundle(&self) -> Option<*mut Bundle> {
+        let mut pool = self.bundles.lock();
+        let bundle = pool.idle.pop();
+        pool.unused = pool.unused.min(pool.idle.len());
+        bundle
+    }
+
+    /// Deletes pooled bundles: `all`, or half of those that nobody has needed since the last call. Host attached.
+    pub(super) fn shed_bundles(&self, all: bool) {
+        let count = {
+            let mut pool = self.bundles.lock();
+            let idle = pool.idle.len();
+            let count = if all { idle } else { pool.unused.div_ceil(2) };
+            pool.idle.rotate_left(count); // those that have waited for the longest
+            pool.unused = idle - count;
+            count
+        };
+        // SAFETY: pooled bundles are nobody's, their states hold nothing; the current one is of a goroutine that has just ended.
+        unsafe {
+            let current = (self.host.current)();
+            for _ in 0..count {
+                let Some(bundle) = self.bundles.lock().idle.pop() else { return };
+                if (*bundle).host == current {
+                    self.keep_bundle(bundle);
+                    return;
+                }
+                (self.host.clear_thread)((*bundle).host);
+                self.destroy_bundle(bundle);
+            }
+        }
     }
 
     /// Whether enough bundles lie idle that an ending goroutine should give its memory back, or there is no room for one more.
     pub fn should_retire(&self) -> bool {
-        let bundles = &mut self.bundles.lock().0;
+        let bundles = &mut self.bundles.lock().idle;
         bundles.len() >= self.config.max_idle_bundles || bundles.try_reserve(1).is_err()
     }
 

@@ -119,7 +119,7 @@ impl Runtime {
                 }
             }
             self.idle_processors.store(held.idle.processors.len(), Ordering::Relaxed);
-            let bundles = std::mem::take(&mut self.bundles.lock().0);
+            let bundles = std::mem::take(&mut *self.bundles.lock()).idle;
             bundles.into_iter().for_each(|bundle| self.give_bundle(bundle)); // their states are nobody's any more
             let mut may_move = (self.host.forked)(survivor);
             if let Some(p) = mine {

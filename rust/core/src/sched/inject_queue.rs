@@ -1,7 +1,7 @@
 //! The global queue: a [`Fifo`] under a lock, its length readable without it.
 
 use crate::primitive::atomic::{AtomicUsize, Ordering};
-use crate::primitive::room::make_room;
+use crate::primitive::room::{make_room, renew};
 use crate::primitive::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 
@@ -39,6 +39,12 @@ impl<T> Fifo<T> {
     /// Makes room for `count` in all, before and behind. `false`: memory is refused.
     pub fn make_room(&mut self, count: usize) -> bool {
         make_room(&mut self.first, count) && make_room(&mut self.behind, count)
+    }
+
+    /// Gives the system the memory of the room that nobody uses now.
+    fn renew(&mut self) {
+        renew(&mut self.first);
+        renew(&mut self.behind);
     }
 
     /// Appends; `is_behind`: it used up its slice.
@@ -123,6 +129,11 @@ impl<T> InjectQueue<T> {
     /// Makes room for `count` in all, so that pushes ask for no memory. `false`: it is refused.
     pub fn make_room(&self, count: usize) -> bool {
         self.with(|q| q.make_room(count))
+    }
+
+    /// While it is empty: gives the system the memory of its room, which stays.
+    pub fn renew(&self) {
+        self.with(Fifo::renew);
     }
 
     /// Appends.

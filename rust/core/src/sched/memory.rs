@@ -15,11 +15,15 @@ impl Runtime {
         self.memory.heap()
     }
 
-    /// Gives all memory that no object lies in back to the system. Host attached.
+    /// Gives all memory that nobody uses back to the system. Host attached; not on g0.
     #[cfg(not(model))]
     pub fn release_memory(&self) -> usize {
+        self.shed_bundles(true);
+        self.inject.renew();
+        self.processors.iter().for_each(super::processor::Processor::renew_room);
         self.flush_caches(crate::alloc::Cache::flush);
         self.stacks.release_retired();
+        crate::sys::memory::trim_allocator();
         self.memory.heap().release_all()
     }
 

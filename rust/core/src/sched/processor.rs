@@ -101,6 +101,11 @@ impl Processor {
         self.timers.lock().keep_room(count)
     }
 
+    /// While there are no timers: gives the system the memory of the room for them, which stays.
+    pub(super) fn renew_room(&self) {
+        self.timers.lock().renew();
+    }
+
     /// Adds a timer.
     ///
     /// # Safety

@@ -70,7 +70,13 @@ pub struct Counters {
     pub preemptions: AtomicU64,
 }
 
-pub(super) struct BundlePool(pub(super) Vec<*mut Bundle>);
+/// Bundles that wait for a goroutine; the last is taken first.
+#[derive(Default)]
+pub(super) struct BundlePool {
+    pub(super) idle: Vec<*mut Bundle>,
+    /// So many nobody needed since they were last asked for.
+    pub(super) unused: usize,
+}
 // SAFETY: bundles in the pool belong to the pool; it is only touched under its lock.
 unsafe impl Send for BundlePool {}
 
@@ -207,7 +213,7 @@ impl Runtime {
             foreign_waits: AtomicUsize::new(0),
             counters: Counters::default(),
             state_delete: Mutex::new(()),
-            bundles: ShortLock::new(BundlePool(Vec::new())),
+            bundles: ShortLock::new(BundlePool::default()),
             random: AtomicU64::new(random),
             sysmon_started: AtomicBool::new(false),
             config,

@@ -134,6 +134,7 @@ impl Runtime {
             s.due_ns.store(now + LOOK_NS.min(self.config.shrink_ns), Ordering::Relaxed);
             return;
         }
+        self.shed_bundles(false);
         self.decay_caches();
         let (live, saves) = (self.registry.live(), s.saves.load(Ordering::Relaxed));
         let is_fruitful = (saves - s.saves_before.load(Ordering::Relaxed)) * FRUITFUL >= live;

@@ -66,6 +66,15 @@ fn map_anew(bytes: usize, protection: libc::c_int) -> io::Result<usize> {
     Ok(p.expose_provenance())
 }
 
+/// Gives the system what the C library's allocator has free.
+pub fn trim_allocator() {
+    // SAFETY: no pointers. Others know no such function.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Reserves zeroed memory, each page committed by its first touch.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //! know their index, so that taking one out is O(log n); equal deadlines come in the order they were set.
 
 use super::{EventTimer, NOT_QUEUED, Timer};
-use crate::primitive::room::make_room;
+use crate::primitive::room::{make_room, renew};
 
 const ARITY: usize = 4;
 
@@ -60,6 +60,11 @@ impl TimerHeap {
 
     fn reserve(&mut self, count: usize) -> bool {
         make_room(&mut self.heap, count)
+    }
+
+    /// While it is empty: gives the system the memory of its room, which stays.
+    pub fn renew(&mut self) {
+        renew(&mut self.heap);
     }
 
     /// How many can be queued before memory is asked for.

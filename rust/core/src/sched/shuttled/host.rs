@@ -38,6 +38,7 @@ std::thread_local! {
 pub(super) static HOST: Host = Host {
     exclusive: true,
     new_thread: |_, _, _, _| new_state(),
+    clear_thread,
     delete_thread,
     new_home: || new_state(),
     end_home,
@@ -120,6 +121,10 @@ unsafe fn switch(from: HostThread, to: HostThread) {
     assert!(!new.is_attached.load(Ordering::SeqCst), "a state is current twice");
     old.is_attached.store(false, Ordering::SeqCst);
     new.is_attached.store(true, Ordering::SeqCst);
+}
+
+unsafe fn clear_thread(thread: HostThread) {
+    assert!(!state(thread).is_attached.load(Ordering::SeqCst), "the current state is cleared");
 }
 
 unsafe fn delete_thread(thread: HostThread) {
