@@ -101,6 +101,28 @@ def join_pair():
     return g.join, lambda: ch.send("value"), "value"
 
 
+def select_pair():
+    a, b, never = gort.Chan(), gort.Chan(), gort.Chan()
+
+    def wait():
+        index, value, ok = gort.select(gort.recv(a), gort.send(b, object()), gort.recv(never))
+        assert (index, ok) == (0, True)
+        return value
+
+    return wait, lambda: a.send("value"), "value"
+
+
+def select_send_pair():
+    chans = [gort.Chan() for _ in range(12)]
+    values = [object() for _ in chans]
+
+    def wait():
+        cases = [gort.send(ch, value) for ch, value in zip(chans, values, strict=True)]
+        return gort.select(*cases, gort.recv(gort.Chan()))[0]
+
+    return wait, lambda: chans[7].recv() is values[7] or 1 / 0, 7
+
+
 PAIRS = [
     chan_pair,
     send_pair,
@@ -109,6 +131,8 @@ PAIRS = [
     waitgroup_pair,
     semaphore_pair,
     join_pair,
+    select_pair,
+    select_send_pair,
 ]
 
 
@@ -470,11 +494,3 @@ for i in range(2 * n): ch.send(i)
 print(sorted(g.join(timeout=20) for g in flat + deep) == list(range(2 * n)))
 """
     check(code, "True", GORT_SHRINK="0")
-
-
-def test_plain_waiter_needs_no_trim():
-    g = waiter(gort.Chan(1).recv)
-    assert gort.memory.stats()["stack_saves"] >= 0
-    g.cancel()
-    with pytest.raises(gort.Cancelled):
-        g.join(timeout=LIMIT)

@@ -364,3 +364,40 @@ fn test_emptied_slots_give_up_pages_and_tables_and_get_their_guards_again() {
         }
     }
 }
+
+#[test]
+fn test_slots_that_nobody_has_give_up_pages_and_tables_and_are_given_with_their_guards() {
+    if !is_child() {
+        let name = "test_slots_that_nobody_has_give_up_pages_and_tables_and_are_given_with_their_guards";
+        let end = run_child(name, "install");
+        assert!(end.success(), "{end}");
+        return;
+    }
+    let depot = StackDepot::new(256 << 10, GuardMode::Install).expect("a depot");
+    let Ok(kept) = depot.allocate() else { return };
+    let mut stacks: Vec<Stack> = (1..4096).map(|_| depot.allocate().expect("memory")).collect();
+    stacks.iter().chain([&kept]).for_each(|stack| write(stack.top() - 8));
+    let mut all: Vec<usize> = stacks.iter().map(Stack::slot_start).collect();
+    let (full, reserved) = (used_bytes("VmPTE:"), used_bytes("VmSize:"));
+    stacks.drain(..).for_each(|stack| depot.free(stack));
+    depot.release_free();
+    depot.release_free(); // nothing is left to give
+    let freed = full - used_bytes("VmPTE:");
+    assert!(kernel() < (6, 14) || freed > 500 << 12, "511 tables of 4 KiB: {freed}");
+    // SAFETY: the end of a stack of this test's.
+    assert_eq!(unsafe { std::ptr::with_exposed_provenance::<u8>(kept.top() - 8).read() }, 1, "it was in use");
+    let again: Vec<Stack> = (1..4096).map(|_| depot.allocate().expect("memory")).collect();
+    for stack in &again {
+        // SAFETY: as above.
+        assert_eq!(unsafe { std::ptr::with_exposed_provenance::<u8>(stack.top() - 8).read() }, 0, "a new page");
+        assert!(is_readable(stack.base()));
+        for guarded in [stack.slot_start(), stack.base() - 1] {
+            assert!(!is_readable(guarded));
+        }
+    }
+    let mut given: Vec<usize> = again.iter().map(Stack::slot_start).collect();
+    all.sort_unstable();
+    given.sort_unstable();
+    assert!(given == all, "the same slots, each once");
+    assert!(used_bytes("VmSize:") < reserved + (16 << 20), "no slab was added");
+}

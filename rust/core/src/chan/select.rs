@@ -1,8 +1,11 @@
 //! Select, as Go's runtime/select.go: all channels locked in address order, pass 1 looks in random order, pass 2 joins
 //! every queue, pass 3 leaves the losing ones. The look is one moment: default is chosen only if nothing was ready then.
 //!
-//! A select over up to `INLINE` cases asks for no memory. What a larger one needs is allocated before the locks are
-//! taken, and belongs to no destructor while the goroutine is parked: a host may end the thread there.
+//! A select over up to `INLINE` cases needs no memory. What a larger one looks with is allocated before the locks are taken, and
+//! belongs to no destructor while the goroutine is parked: a host may end the thread there.
+//!
+//! What a select that waits shares with who ends the wait lies beside the stack, so that this can be saved meanwhile
+//! (`sched::shrink`); where memory for it is refused, up to `INLINE` cases wait on the stack.
 
 use super::{Chan, Readied, RecvError, SendError, State, ready};
 use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
@@ -74,8 +77,7 @@ pub fn select<T>(
     if cases.len() <= INLINE {
         let mut order = [0; INLINE];
         let mut chans = [std::ptr::null(); INLINE];
-        let mut nodes = [const { MaybeUninit::uninit() }; INLINE];
-        return select_with(rt, cases, &mut order, &mut chans, &mut nodes, has_default, deadline_ns);
+        return select_with(rt, cases, &mut order, &mut chans, has_default, deadline_ns);
     }
     select_many(rt, cases, has_default, deadline_ns)
 }
@@ -126,29 +128,26 @@ fn select_many<T>(
         Some(ManuallyDrop::new(v))
     }
     let n = cases.len();
-    let (mut order, mut chans, mut nodes) = (room::<u16>(n), room::<*const Chan<T>>(n), room::<Node>(n));
+    let (mut order, mut chans) = (room::<u16>(n), room::<*const Chan<T>>(n));
     let mut selected = Selected::NoMemory;
-    if let (Some(order), Some(chans), Some(nodes)) = (&mut order, &mut chans, &mut nodes) {
+    if let (Some(order), Some(chans)) = (&mut order, &mut chans) {
         order.resize(n, 0);
         chans.resize(n, std::ptr::null());
-        let nodes = &mut nodes.spare_capacity_mut()[..n];
-        selected = select_with(rt, cases, order, chans, nodes, has_default, deadline_ns);
+        selected = select_with(rt, cases, order, chans, has_default, deadline_ns);
     }
     // Dropped here and not by a scope's end, which a thread that ends in the park would run.
     order.map(ManuallyDrop::into_inner);
     chans.map(ManuallyDrop::into_inner);
-    nodes.map(ManuallyDrop::into_inner);
     selected
 }
 
-/// The three passes. `order`, `chans` and `nodes` are scratch with room for every case.
+/// The three passes. `order` and `chans` are scratch with room for every case.
 #[inline]
 fn select_with<T>(
     rt: &'static Runtime,
     cases: &mut [Case<'_, T>],
     order: &mut [u16],
     chans: &mut [*const Chan<T>],
-    nodes: &mut [MaybeUninit<Node>],
     has_default: bool,
     deadline_ns: Option<u64>,
 ) -> Selected {
@@ -162,7 +161,70 @@ fn select_with<T>(
         unlock_all(locked);
         return Selected::Default;
     }
-    wait_for_one(rt, cases, locked, order, nodes, deadline_ns)
+    // From the cache of this P as a rule. Only hosts without a lock of their own keep others from the channels meanwhile.
+    let bytes = Shared::<T>::bytes(cases.len());
+    let place = rt.take_object(bytes);
+    if place.is_null() {
+        return wait_on_the_stack(rt, cases, locked, order, deadline_ns);
+    }
+    // SAFETY: memory of that size, which nobody reaches any more after the wait. No lock but those of the channels is held.
+    unsafe {
+        let selected = wait_for_one(rt, cases, locked, order, &Shared::at(place, cases.len()), deadline_ns);
+        rt.give_object(place, bytes);
+        selected
+    }
+}
+
+/// What a select that waits shares with who ends the wait: for each case a node, and a slot for its value.
+struct Shared<T> {
+    wait: *mut Wait,
+    nodes: *mut Node,
+    slots: *mut Option<T>,
+}
+
+impl<T> Shared<T> {
+    /// Where nodes and slots of `n` cases are in its memory, and where that ends.
+    fn layout(n: usize) -> (usize, usize, usize) {
+        let nodes = size_of::<Wait>().next_multiple_of(align_of::<Node>());
+        let slots = (nodes + n * size_of::<Node>()).next_multiple_of(align_of::<Option<T>>());
+        (nodes, slots, slots + n * size_of::<Option<T>>())
+    }
+
+    /// How much it needs, aligned to 64 bytes.
+    fn bytes(n: usize) -> usize {
+        const { assert!(align_of::<Option<T>>() <= 64 && align_of::<Wait>() <= 64) };
+        Self::layout(n).2.next_multiple_of(64)
+    }
+
+    /// # Safety
+    /// `place` has room for `bytes(n)`.
+    unsafe fn at(place: *mut u8, n: usize) -> Self {
+        let (nodes, slots, _) = Self::layout(n);
+        // SAFETY: the caller's promise.
+        unsafe { Self { wait: place.cast(), nodes: place.add(nodes).cast(), slots: place.add(slots).cast() } }
+    }
+}
+
+/// Memory was refused. Out of line: the nodes would be a part of the stack of everybody who selects.
+#[cold]
+#[inline(never)]
+fn wait_on_the_stack<T>(
+    rt: &'static Runtime,
+    cases: &mut [Case<'_, T>],
+    locked: &[*const Chan<T>],
+    order: &[u16],
+    deadline_ns: Option<u64>,
+) -> Selected {
+    if cases.len() > INLINE {
+        unlock_all(locked);
+        return Selected::NoMemory;
+    }
+    let mut wait = MaybeUninit::uninit();
+    let mut nodes = [const { MaybeUninit::<Node>::uninit() }; INLINE];
+    let mut slots = [const { MaybeUninit::<Option<T>>::uninit() }; INLINE];
+    let shared = Shared { wait: wait.as_mut_ptr(), nodes: nodes.as_mut_ptr().cast(), slots: slots.as_mut_ptr().cast() };
+    // SAFETY: in place to the end of the wait; the channels' locks are held, and no other.
+    unsafe { wait_for_one(rt, cases, locked, order, &shared, deadline_ns) }
 }
 
 /// Locks each channel of the cases once, in address order, and returns those it locked: none under an exclusive host,
@@ -250,59 +312,63 @@ fn queue_of<'s, T>(case: &Case<'_, T>, state: &'s mut State<T>) -> &'s mut WaitQ
 
 /// Passes 2 and 3. The channels in `locked` are locked on entry. The queues are joined in a random order, `order`: of
 /// cases on one channel the first to join is the one served.
-fn wait_for_one<T>(
+///
+/// # Safety
+/// `shared` has room for what each case needs, in place until this returns.
+unsafe fn wait_for_one<T>(
     rt: &'static Runtime,
     cases: &mut [Case<'_, T>],
     locked: &[*const Chan<T>],
     order: &[u16],
-    nodes: &mut [MaybeUninit<Node>],
+    shared: &Shared<T>,
     deadline_ns: Option<u64>,
 ) -> Selected {
-    let mut wait = Wait::new();
-    wait.is_durable = cases.iter().all(|case| case.chan.is_none_or(|chan| chan.bubble != 0));
-    sched::announce(&mut wait);
-    // While the wait is on, others write slots and nodes: both are reached only through these pointers until its end.
-    let (n, cases, nodes) = (cases.len(), cases.as_mut_ptr(), nodes.as_mut_ptr().cast::<Node>());
-    wait.queue_count = 0;
-    for i in order[..n].iter().map(|&i| i as usize) {
-        // SAFETY: `i` is in bounds of both; all channels are locked; nodes stay in place until they are unlinked below.
-        unsafe {
-            let case = cases.add(i);
-            let Some(chan) = (*case).chan else { continue };
-            nodes.add(i).write(Node::new(&raw mut wait, (&raw mut (*case).slot).cast()));
+    let Shared { wait, nodes, slots } = *shared;
+    let n = cases.len();
+    // SAFETY: the caller's promise: all of it is in bounds. Until the wait is over others write nodes and slots, which are
+    // reached only through these pointers; all channels are locked, and nodes stay in place until they are unlinked below.
+    unsafe {
+        wait.write(Wait::new());
+        (*wait).is_durable = cases.iter().all(|case| case.chan.is_none_or(|chan| chan.bubble != 0));
+        sched::announce(&mut *wait);
+        (*wait).queue_count = 0;
+        for i in order[..n].iter().map(|&i| i as usize) {
+            let case = &mut cases[i];
+            let Some(chan) = case.chan else { continue };
+            slots.add(i).write(case.slot.take());
+            nodes.add(i).write(Node::new(wait, slots.add(i).cast()));
             (*nodes.add(i)).case = i;
-            wait.queue_count += 1;
-            queue_of(&*case, &mut *chan.state.value_ptr()).push_back(nodes.add(i));
+            (*wait).queue_count += 1;
+            queue_of(case, &mut *chan.state.value_ptr()).push_back(nodes.add(i));
         }
-    }
-    unlock_all(locked);
-    let reason = match n {
-        0 => Reason::SelectNoCases,
-        // SAFETY: in bounds. With a channel, one case is a plain operation and does not come here.
-        1 if unsafe { (*cases).is_send } => Reason::ChanSendNil,
-        1 => Reason::ChanReceiveNil,
-        _ => Reason::Select,
-    };
-    // SAFETY: announced above; no lock is held.
-    let outcome = unsafe { sched::block(rt, &mut wait, reason, deadline_ns) };
-    for i in 0..n {
-        // SAFETY: in bounds; a node with a channel was written above, is live, and linked in this queue if anywhere.
-        unsafe {
-            let Some(chan) = (*cases.add(i)).chan else { continue };
-            let mut state = chan.state.lock();
-            queue_of(&*cases.add(i), &mut state).remove(nodes.add(i));
+        unlock_all(locked);
+        let reason = match cases {
+            [] => Reason::SelectNoCases,
+            // With a channel, one case is a plain operation and does not come here.
+            [case] if case.is_send => Reason::ChanSendNil,
+            [_] => Reason::ChanReceiveNil,
+            _ => Reason::Select,
+        };
+        let outcome = sched::block(rt, &mut *wait, reason, deadline_ns);
+        for (i, case) in cases.iter_mut().enumerate() {
+            let Some(chan) = case.chan else { continue };
+            queue_of(case, &mut chan.state.lock()).remove(nodes.add(i));
+            case.slot = slots.add(i).read();
         }
+        end(&*wait, cases, outcome)
     }
-    if wait.winner.is_null() {
-        return Selected::Ended(outcome);
-    }
-    // SAFETY: the winner is one of `nodes`; its claimer is done with it, and so is everybody else.
-    let (i, is_send) = unsafe {
-        let i = (*wait.winner).case;
-        (*cases.add(i)).stamp = (*wait.winner).amount;
-        (i, (*cases.add(i)).is_send)
-    };
-    match (outcome, is_send) {
+}
+
+/// How the wait of these cases ended.
+///
+/// # Safety
+/// Nobody else reaches the wait and its nodes any more; its winner, if there is one, is one of those.
+unsafe fn end<T>(wait: &Wait, cases: &mut [Case<'_, T>], outcome: Outcome) -> Selected {
+    // SAFETY: the caller's promise.
+    let Some(winner) = (unsafe { wait.winner.as_ref() }) else { return Selected::Ended(outcome) };
+    let i = winner.case;
+    cases[i].stamp = winner.amount;
+    match (outcome, cases[i].is_send) {
         (Outcome::Delivered, true) => Selected::Sent(i),
         (Outcome::Delivered, false) => Selected::Received(i),
         (Outcome::Closed, true) => Selected::SendOnClosed(i),

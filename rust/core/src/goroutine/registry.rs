@@ -187,14 +187,17 @@ impl Registry {
     }
 
     /// In a forked child: there is no goroutine but `survivor`, which may be null. Descriptors of the others stay where they
-    /// are and serve nobody again: who knew them still does. The host's lock is held, and there is one thread.
-    pub fn keep_only(&self, survivor: *mut Goroutine) {
+    /// are and serve nobody again: who knew them still does.
+    ///
+    /// # Safety
+    /// The host's lock is held, and there is one thread; `survivor` is a live goroutine of this registry.
+    pub unsafe fn keep_only(&self, survivor: *mut Goroutine) {
         let mut slabs = self.lock_slabs();
         slabs.all.clear();
         self.with_room.lock().0 = ptr::null_mut();
         self.resident.store(0, Ordering::Relaxed);
         if !survivor.is_null() {
-            // SAFETY: a descriptor of this registry.
+            // SAFETY: the caller's promise.
             unsafe { Slab::keep_only(survivor) };
         }
         self.live.store(u64::from(!survivor.is_null()), Ordering::Relaxed);

@@ -224,11 +224,8 @@ impl Slab {
             }
             (*slab).free = ptr::null_mut();
             (*slab).begun.store(0, Ordering::Relaxed); // who sees the old number looks at free ones
-            let (page, start) = (memory::page_bytes(), (*slab).descriptors.expose_provenance());
-            let (first, end) = (start.next_multiple_of(page), (start + BYTES) / page * page);
-            if first < end {
-                memory::release_pages(first, end - first);
-            }
+            let start = (*slab).descriptors.expose_provenance();
+            memory::release_within(start..start + BYTES);
             true
         }
     }

@@ -182,7 +182,8 @@ fn the_survivor_of_a_fork_is_alone_and_its_slab_serves_nobody_else() {
     let registry = Registry::new();
     let take = || registry.take(ptr::null_mut(), &Plain(|_| true));
     let taken: Vec<_> = (0..3).map(|_| take()).collect();
-    registry.keep_only(taken[1]);
+    // SAFETY: taken just now, and there is no other thread that uses the registry.
+    unsafe { registry.keep_only(taken[1]) };
     let listed = || {
         let mut listed = Vec::new();
         registry.for_each(|g| listed.push(ptr::from_ref(g).cast_mut()));

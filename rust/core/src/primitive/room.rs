@@ -1,6 +1,7 @@
 //! Room in lists: asked for before it is needed, so that a refusal comes where it can be answered.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// A list that can be asked for room.
 pub trait Room: Default {
@@ -10,9 +11,16 @@ pub trait Room: Default {
     fn room(&self) -> usize;
     /// Makes room for `more` than are in it. `false`: memory is refused, and nothing is changed.
     fn grow(&mut self, more: usize) -> bool;
+    /// The addresses of its room.
+    fn place(&mut self) -> Range<usize>;
 }
 
 impl<T> Room for Vec<T> {
+    fn place(&mut self) -> Range<usize> {
+        let start = self.as_mut_ptr().expose_provenance();
+        start..start + self.capacity() * size_of::<T>()
+    }
+
     fn used(&self) -> usize {
         self.len()
     }
@@ -27,6 +35,13 @@ impl<T> Room for Vec<T> {
 }
 
 impl<T> Room for VecDeque<T> {
+    fn place(&mut self) -> Range<usize> {
+        let mut ring = Vec::from(std::mem::take(self)); // the same memory, as this turns it back
+        let place = ring.place();
+        *self = ring.into();
+        place
+    }
+
     fn used(&self) -> usize {
         self.len()
     }
@@ -62,15 +77,9 @@ pub fn make_room<L: Room>(list: &mut L, count: usize) -> bool {
     is_there
 }
 
-/// An empty list with much room gets the same room elsewhere, in memory that nobody has used.
-pub fn renew<L: Room>(list: &mut L) {
-    /// So much of it is not worth it.
-    const LITTLE: usize = 1024;
-    let room = list.room();
-    let mut other = L::default();
-    if room > LITTLE && list.used() == 0 && other.grow(room) {
-        *list = other;
-    }
+/// Where the room of a list lies, if it is empty: memory whose content nobody needs.
+pub fn unused<L: Room>(list: &mut L) -> Range<usize> {
+    if list.used() == 0 { list.place() } else { 0..0 }
 }
 
 #[cfg(all(test, not(model)))]
@@ -92,6 +101,20 @@ mod tests {
             "one that grows by ones is not copied each time"
         );
         assert_eq!(list.used(), 1);
+        assert!(unused(&mut list).is_empty(), "it has something in it");
+    }
+
+    #[test]
+    fn room_of_an_empty_list_is_all_of_its_memory() {
+        let mut list: Vec<u64> = Vec::with_capacity(100);
+        assert_eq!(unused(&mut list), list.as_ptr().addr()..list.as_ptr().addr() + 800);
+        let mut ring: VecDeque<u64> = VecDeque::with_capacity(100);
+        ring.extend(0..60);
+        ring.drain(..); // the next would go in the middle of the ring
+        let place = unused(&mut ring);
+        assert_eq!(place.len(), 800);
+        ring.push_back(1);
+        assert_eq!(ring.as_slices().0.as_ptr().addr(), place.start, "nothing was moved elsewhere");
     }
 
     #[test]

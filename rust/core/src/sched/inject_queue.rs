@@ -1,8 +1,9 @@
 //! The global queue: a [`Fifo`] under a lock, its length readable without it.
 
 use crate::primitive::atomic::{AtomicUsize, Ordering};
-use crate::primitive::room::{make_room, renew};
+use crate::primitive::room::{make_room, unused};
 use crate::primitive::{Mutex, MutexGuard};
+use crate::sys::memory;
 use std::collections::VecDeque;
 
 /// Of so many that are taken while somebody stands behind, one is of those.
@@ -42,9 +43,11 @@ impl<T> Fifo<T> {
     }
 
     /// Gives the system the memory of the room that nobody uses now.
-    fn renew(&mut self) {
-        renew(&mut self.first);
-        renew(&mut self.behind);
+    fn release_room(&mut self) {
+        for part in [&mut self.first, &mut self.behind] {
+            // SAFETY: the list's own memory, and it is empty.
+            unsafe { memory::release_within(unused(part)) };
+        }
     }
 
     /// Appends; `is_behind`: it used up its slice.
@@ -132,8 +135,8 @@ impl<T> InjectQueue<T> {
     }
 
     /// While it is empty: gives the system the memory of its room, which stays.
-    pub fn renew(&self) {
-        self.with(Fifo::renew);
+    pub fn release_room(&self) {
+        self.with(Fifo::release_room);
     }
 
     /// Appends.

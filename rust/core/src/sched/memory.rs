@@ -19,10 +19,10 @@ impl Runtime {
     #[cfg(not(model))]
     pub fn release_memory(&self) -> usize {
         self.shed_bundles(true);
-        self.inject.renew();
-        self.processors.iter().for_each(super::processor::Processor::renew_room);
+        self.inject.release_room();
+        self.processors.iter().for_each(super::processor::Processor::release_room);
         self.flush_caches(crate::alloc::Cache::flush);
-        self.stacks.release_retired();
+        self.stacks.release_free();
         crate::sys::memory::trim_allocator();
         self.memory.heap().release_all()
     }

@@ -102,8 +102,8 @@ impl Processor {
     }
 
     /// While there are no timers: gives the system the memory of the room for them, which stays.
-    pub(super) fn renew_room(&self) {
-        self.timers.lock().renew();
+    pub(super) fn release_room(&self) {
+        self.timers.lock().release_room();
     }
 
     /// Adds a timer.

@@ -133,6 +133,8 @@ struct DepotState {
     retired: Vec<usize>,
     /// Reserved slots that are still inaccessible.
     cold: Vec<usize>,
+    /// Usable slots nobody has, side by side, without guards and page tables.
+    bare: Vec<Range<usize>>,
     /// Slots ever made whose guard splits a mapping.
     split: usize,
     /// Slabs ever made of usable slots.
@@ -181,6 +183,7 @@ impl StackDepot {
             free: Vec::new(),
             retired: Vec::new(),
             cold: Vec::new(),
+            bare: Vec::new(),
             split: 0,
             slabs: 0,
             made: 0,
@@ -255,7 +258,7 @@ impl StackDepot {
         let slot_start = match state.free.pop().or_else(|| state.retired.pop()) {
             Some(slot) => slot,
             None => {
-                if state.cold.is_empty() {
+                if !self.guard_some(&mut state) && state.cold.is_empty() {
                     self.grow(&mut state)?;
                 }
                 match state.free.pop() {
@@ -294,13 +297,56 @@ impl StackDepot {
         self.state.lock().unwrap_or_else(|e| e.into_inner()).free.extend_from_slice(&slots);
     }
 
-    /// Gives the pages of all stacks that wait for a batch to fill back to the system.
-    pub fn release_retired(&self) {
+    /// Gives what nobody's stacks have back to the system: pages, and where they fill whole page tables guards and tables as well.
+    pub fn release_free(&self) {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
-        let DepotState { free, retired, .. } = &mut *state;
-        // SAFETY: nobody's, and not given while the lock is held.
-        unsafe { self.release_slots(retired) };
+        let DepotState { free, retired, bare, .. } = &mut *state;
         free.append(retired);
+        let before = bare.len();
+        // SAFETY: nobody's, and not given while the lock is held.
+        unsafe {
+            self.empty(
+                free,
+                |&slot| slot,
+                |whole, _| {
+                    let is_listed = bare.try_reserve(1).is_ok();
+                    if is_listed {
+                        bare.push(whole);
+                    }
+                    is_listed
+                },
+            );
+        }
+        let mut taken = bare[before..].iter().peekable();
+        free.retain(|slot| {
+            while taken.next_if(|range| range.end <= *slot).is_some() {}
+            taken.peek().is_none_or(|range| !range.contains(slot))
+        });
+        let spare = free.spare_capacity_mut().as_mut_ptr_range();
+        // SAFETY: the list's own memory, in which nothing is.
+        unsafe { memory::release_within(spare.start.expose_provenance()..spare.end.expose_provenance()) };
+    }
+
+    /// Gives some of the slots without guards theirs, so that they are free ones. `false`: there are none, or the system refuses.
+    fn guard_some(&self, state: &mut DepotState) -> bool {
+        let Some(last) = state.bare.last_mut() else { return false };
+        let slots = (last.len() / self.slot_bytes).min(RELEASE_BATCH);
+        let start = last.end - slots * self.slot_bytes;
+        let each = (0..slots).rev().map(|i| start + i * self.slot_bytes);
+        // SAFETY: slots of this depot that nobody has. Where the kernel knows no call for many, one at a time has to do.
+        let guarded = unsafe {
+            let guard = self.guard_bytes + self.soft_bytes;
+            match memory::guard_install_each(each.clone(), guard) {
+                0 => usize::from(self.guard(last.end - self.slot_bytes, guard)),
+                many => many,
+            }
+        };
+        last.end -= guarded * self.slot_bytes;
+        if last.start == last.end {
+            state.bare.pop();
+        }
+        state.free.extend(each.take(guarded));
+        guarded != 0
     }
 
     /// Gives the pages of slots, by where they begin, back to the system, those of neighbours together; guards stay.
@@ -322,19 +368,39 @@ impl StackDepot {
     /// # Safety
     /// As for `release_slots`.
     pub unsafe fn empty_slots<T>(&self, slots: &mut [(usize, T)], mut bared: impl FnMut(&T)) {
-        slots.sort_unstable_by_key(|&(slot, _)| slot);
-        for run in slots.chunk_by(|a, b| a.0 + self.slot_bytes == b.0) {
-            let (start, end) = (run[0].0, run[0].0 + run.len() * self.slot_bytes);
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.empty(
+                slots,
+                |&(slot, _)| slot,
+                |_, owners| {
+                    owners.iter().for_each(|(_, owner)| bared(owner));
+                    true
+                },
+            );
+        }
+    }
+
+    /// Gives the pages of slots back, and guards and page tables of runs of them that fill tables if `strip` of such a run agrees.
+    ///
+    /// # Safety
+    /// As for `release_slots`.
+    unsafe fn empty<S>(
+        &self,
+        slots: &mut [S],
+        start_of: impl Fn(&S) -> usize,
+        mut strip: impl FnMut(Range<usize>, &[S]) -> bool,
+    ) {
+        slots.sort_unstable_by_key(&start_of);
+        for run in slots.chunk_by(|a, b| start_of(a) + self.slot_bytes == start_of(b)) {
+            let (start, end) = (start_of(&run[0]), start_of(&run[0]) + run.len() * self.slot_bytes);
             let whole = start.next_multiple_of(TABLE_BYTES)..end / TABLE_BYTES * TABLE_BYTES;
+            let inside = (whole.start.saturating_sub(start) / self.slot_bytes).min(run.len())
+                ..(whole.end.saturating_sub(start) / self.slot_bytes).min(run.len());
             // SAFETY: the caller's promise, of neighbours.
             unsafe {
-                if self.mode == GuardMode::Install
-                    && !whole.is_empty()
-                    && memory::guard_remove(whole.start, whole.len())
-                {
-                    let slots =
-                        run.iter().filter(|&&(slot, _)| whole.contains(&slot) && slot + self.slot_bytes <= whole.end);
-                    slots.for_each(|(_, owner)| bared(owner));
+                if self.mode == GuardMode::Install && !whole.is_empty() && strip(whole.clone(), &run[inside]) {
+                    memory::guard_remove(whole.start, whole.len());
                 }
                 memory::release_pages(start, end - start);
             }

@@ -66,6 +66,19 @@ fn map_anew(bytes: usize, protection: libc::c_int) -> io::Result<usize> {
     Ok(p.expose_provenance())
 }
 
+/// Gives the whole pages within `place` back to the system: they are zeros when somebody looks next.
+///
+/// # Safety
+/// Private memory of the caller's, in which nothing is of value.
+pub unsafe fn release_within(place: std::ops::Range<usize>) {
+    let page = page_bytes();
+    let (start, end) = (place.start.next_multiple_of(page), place.end / page * page);
+    if start < end {
+        // SAFETY: the caller's promise.
+        unsafe { release_pages(start, end - start) };
+    }
+}
+
 /// Gives the system what the C library's allocator has free.
 pub fn trim_allocator() {
     // SAFETY: no pointers. Others know no such function.

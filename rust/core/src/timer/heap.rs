@@ -2,7 +2,8 @@
 //! know their index, so that taking one out is O(log n); equal deadlines come in the order they were set.
 
 use super::{EventTimer, NOT_QUEUED, Timer};
-use crate::primitive::room::{make_room, renew};
+use crate::primitive::room::{make_room, unused};
+use crate::sys::memory;
 
 const ARITY: usize = 4;
 
@@ -63,8 +64,9 @@ impl TimerHeap {
     }
 
     /// While it is empty: gives the system the memory of its room, which stays.
-    pub fn renew(&mut self) {
-        renew(&mut self.heap);
+    pub fn release_room(&mut self) {
+        // SAFETY: the list's own memory, and it is empty.
+        unsafe { memory::release_within(unused(&mut self.heap)) };
     }
 
     /// How many can be queued before memory is asked for.
