@@ -11,7 +11,7 @@ import gort
 import pytest
 from children import check, child
 from gort import sync
-from waiting import LIMIT, eventually, join_all, parked, waiter
+from waiting import LIMIT, eventually, join_all, parked
 
 pytestmark = pytest.mark.usefixtures("everybody_ends")
 

@@ -8,6 +8,7 @@ use crate::goroutine::Goroutine;
 use crate::primitive::atomic::Ordering;
 use crate::primitive::exclusive::add_u64;
 use crate::primitive::prefetch;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 /// How often the global queue goes first. Go's number: prime, so that it does not fall in step with a program's loops.
@@ -209,10 +210,9 @@ impl Machine {
         if waiting == 0 {
             return ptr::null_mut();
         }
-        let mut places = [ptr::null_mut(); 128];
+        let mut places = [const { MaybeUninit::uninit() }; 128];
         let share = (waiting / self.rt.processors.in_use() + 1).min(places.len());
-        let count = self.rt.inject.pop_batch(&mut places[..share]);
-        let batch = &places[..count];
+        let batch = self.rt.inject.pop_batch(&mut places[..share]);
         add_u64(&self.rt.counters.global_pops, batch.len() as u64);
         // SAFETY: taken from a queue, they are this M's.
         unsafe { fetch_ahead(batch) };

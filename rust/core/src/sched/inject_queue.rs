@@ -5,6 +5,7 @@ use crate::primitive::room::{make_room, unused};
 use crate::primitive::{Mutex, MutexGuard};
 use crate::sys::memory;
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 
 /// Of so many that are taken while somebody stands behind, one is of those.
 const TURN_OF_THOSE_BEHIND: u32 = 8;
@@ -171,14 +172,16 @@ impl<T> InjectQueue<T> {
         if self.is_empty() { None } else { self.with(Fifo::pop) }
     }
 
-    /// Takes as many from the front as there are places; returns how many. Of those behind one at most: the others shall not come
-    /// before who is ready soon.
-    pub fn pop_batch(&self, places: &mut [*mut T]) -> usize {
-        self.with(|q| {
+    /// Takes as many from the front as there are places. Of those behind one at most: the others shall not come before who is
+    /// ready soon.
+    pub fn pop_batch<'a>(&self, places: &'a mut [MaybeUninit<*mut T>]) -> &'a [*mut T] {
+        let count = self.with(|q| {
             let one = if places.is_empty() { None } else { q.pop() };
             let more = places.len().saturating_sub(1).min(q.first.len());
             let taken = one.into_iter().chain(q.first.drain(..more));
-            places.iter_mut().zip(taken).map(|(place, item)| *place = item).count()
-        })
+            places.iter_mut().zip(taken).map(|(place, item)| place.write(item)).count()
+        });
+        // SAFETY: so many were written just now.
+        unsafe { places[..count].assume_init_ref() }
     }
 }

@@ -16,6 +16,7 @@ use crate::primitive::atomic::Ordering;
 use crate::primitive::exclusive::ShortLock;
 use loom::sync::Arc;
 use loom::thread::{self, JoinHandle};
+use std::mem::MaybeUninit;
 use std::ptr;
 
 /// A queued thing: whoever takes it writes it, so that two takers, or one that does not see it whole, are a race.
@@ -147,9 +148,8 @@ fn global_queue_gives_each_item_once_and_its_length_ends_right() {
             other.push_batch(&[item(1), item(2)]);
             other.pop().into_iter().map(take).collect()
         });
-        let mut places = [ptr::null_mut(); 2];
-        let count = queue.pop_batch(&mut places);
-        let taken: Taken = places[..count].iter().copied().map(take).collect();
+        let mut places = [const { MaybeUninit::uninit() }; 2];
+        let taken: Taken = queue.pop_batch(&mut places).iter().copied().map(take).collect();
         let mut rest: Taken = thread.join().expect("no panic");
         rest.extend(taken);
         while let Some(item) = queue.pop() {

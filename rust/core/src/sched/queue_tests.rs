@@ -4,6 +4,7 @@ use super::inject_queue::{Fifo, InjectQueue};
 use super::local_queue::LocalQueue;
 use proptest::prelude::*;
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use std::ptr;
 
 const SLOTS: usize = 256;
@@ -126,10 +127,8 @@ proptest! {
                 }
                 _ => {
                     let expected: Vec<_> = model.drain(..count.min(model.len())).collect();
-                    let mut places = vec![std::ptr::null_mut(); count];
-                    let taken = queue.pop_batch(&mut places);
-                    places.truncate(taken);
-                    prop_assert_eq!(places, expected);
+                    let mut places = vec![MaybeUninit::uninit(); count];
+                    prop_assert_eq!(queue.pop_batch(&mut places), expected);
                 }
             }
             prop_assert_eq!((queue.len(), queue.is_empty()), (model.len(), model.is_empty()));

@@ -204,8 +204,8 @@ unsafe extern "C-unwind" fn cancel(slf: Object, _: Object) -> Object {
 
 unsafe extern "C-unwind" fn gosched(_m: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
-    sched::gosched();
     let g = sched::current_goroutine();
+    sched::gosched();
     // SAFETY: GIL held; `g` is the running goroutine.
     if !g.is_null() && unsafe { rt.take_request_to_end(g) } {
         super::gc::note_exit(g);
