@@ -89,7 +89,7 @@ macro_rules! hooks {
                 pub(in crate::boundary) unsafe extern "C" fn enter($($argument: $type),*) -> $result {
                     // SAFETY: as called.
                     unsafe {
-                        if crate::context::has_current() { $function($($argument),*) } else { call($($argument),*) }
+                        if !crate::context::current_get().is_null() { $function($($argument),*) } else { call($($argument),*) }
                     }
                 }
 

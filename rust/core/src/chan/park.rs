@@ -5,6 +5,7 @@
 //! park: a host may end the thread there.
 
 use super::{Chan, RecvError, SendError, ready};
+use crate::goroutine::Goroutine;
 use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortGuard;
 use crate::sched::{self, Runtime};
@@ -117,12 +118,12 @@ impl<T> Chan<T> {
         value: Option<T>,
         deadline_ns: Option<u64>,
     ) -> (Outcome, Option<T>) {
-        let place = sched::place_to_wait::<Standing<T>>();
+        let (g, place) = sched::place_to_wait::<Standing<T>>();
         if place.is_null() {
             return self.wait_on_thread(rt, state, side, value, deadline_ns);
         }
         // SAFETY: the place is this goroutine's to the end of the call.
-        unsafe { self.wait_at(place, rt, state, side, value, deadline_ns) }
+        unsafe { self.wait_at(g, place, rt, state, side, value, deadline_ns) }
     }
 
     /// Out of line: its place would be a part of every goroutine's stack.
@@ -138,14 +139,16 @@ impl<T> Chan<T> {
     ) -> (Outcome, Option<T>) {
         let mut local = MaybeUninit::uninit();
         // SAFETY: room for one, to the end of the call.
-        unsafe { self.wait_at(local.as_mut_ptr(), rt, state, side, value, deadline_ns) }
+        unsafe { self.wait_at(sched::current_goroutine(), local.as_mut_ptr(), rt, state, side, value, deadline_ns) }
     }
 
     /// # Safety
-    /// `place` is the caller's to the end of the call.
+    /// `g` is the goroutine that calls, or null, and `place` the caller's to the end of the call.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "one call's, in two places")]
     unsafe fn wait_at(
         &self,
+        g: *mut Goroutine,
         place: *mut Standing<T>,
         rt: &'static Runtime,
         mut state: ShortGuard<'_, State<T>>,
@@ -160,7 +163,7 @@ impl<T> Chan<T> {
             slot.write(value);
             wait.write(Wait::new());
             (*wait).is_durable = self.bubble != 0;
-            sched::announce(&mut *wait);
+            sched::announce_as(g, &mut *wait);
             node.write(Node::new(wait, slot.cast()));
             side.queue(&mut state).push_back(node);
             drop(state);

@@ -127,10 +127,15 @@ unsafe extern "C-unwind" {
     fn gort_context_entry();
 }
 
-/// Whether the calling thread has a pointer (`current_set`).
+unsafe extern "C" {
+    fn gort_current_get() -> *mut u8;
+}
+
+/// The calling thread's pointer. Opaque to the compiler, so never cached over a switch.
 #[inline(always)]
-pub fn has_current() -> bool {
-    !super::current_get().is_null()
+pub fn current_get() -> *mut u8 {
+    // SAFETY: reads this thread's word.
+    unsafe { gort_current_get() }
 }
 
 /// Reads a word of a parked stack. By an instruction of its own: a sanitizer that watches loads would object to the space

@@ -8,7 +8,6 @@ unsafe extern "C-unwind" {
     fn gort_call_to_the_end(function: *const (), a: usize, b: usize, c: usize) -> usize;
 }
 unsafe extern "C" {
-    fn gort_current_get() -> *mut u8;
     fn gort_current_set(value: *mut u8);
 }
 
@@ -42,13 +41,6 @@ unsafe extern "C" {
 /// Sets the filter of `pass_on`, before the first call. The first filter counts.
 pub fn set_filter(filter: unsafe extern "C" fn(usize) -> usize) {
     let _ = super::FILTER.compare_exchange(0, filter as usize, Ordering::Release, Ordering::Relaxed); // read by assembly
-}
-
-/// The calling thread's pointer. Opaque to the compiler, so never cached over a switch.
-#[inline(always)]
-pub fn current_get() -> *mut u8 {
-    // SAFETY: reads this thread's word.
-    unsafe { gort_current_get() }
 }
 
 /// Sets the calling thread's pointer.

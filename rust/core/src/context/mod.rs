@@ -24,12 +24,10 @@ mod tests;
 #[cfg(not(model))]
 mod calls;
 #[cfg(not(model))]
-pub use calls::{call_to_the_end, current_get, current_set, pass_on, set_filter, switch};
-#[cfg(not(model))]
-pub use machine::has_current;
+pub use calls::{call_to_the_end, current_set, pass_on, set_filter, switch};
 #[cfg(model)]
-pub use machine::{call_to_the_end, current_get, current_set, switch};
-pub use machine::{init, set_stack_word, stack_word};
+pub use machine::{call_to_the_end, current_set, switch};
+pub use machine::{current_get, init, set_stack_word, stack_word};
 
 /// What an unwinder meets at the frame of `call_to_the_end`: here the thread stays, for good.
 ///

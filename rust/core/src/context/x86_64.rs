@@ -87,13 +87,6 @@ global_asm!(
     "gort_current:",
     ".zero 8",
     ".text",
-    ".hidden gort_current_get",
-    ".globl gort_current_get",
-    ".type gort_current_get,@function",
-    "gort_current_get:",
-    "mov rax, qword ptr [rip + gort_current@GOTTPOFF]",
-    "mov rax, qword ptr fs:[rax]",
-    "ret",
     ".hidden gort_current_set",
     ".globl gort_current_set",
     ".type gort_current_set,@function",
@@ -109,11 +102,11 @@ unsafe extern "C-unwind" {
     fn gort_context_entry();
 }
 
-/// Whether the calling thread has a pointer (`current_set`): two loads that clobber nothing. Not cached by the compiler.
+/// The calling thread's pointer: two loads that clobber nothing. Opaque to the compiler, so never cached over a switch.
 #[inline(always)]
-pub fn has_current() -> bool {
-    let pointer: usize;
-    // SAFETY: reads this thread's word, as `gort_current_get` does.
+pub fn current_get() -> *mut u8 {
+    let pointer: *mut u8;
+    // SAFETY: reads this thread's word.
     unsafe {
         std::arch::asm!(
             "mov {p}, qword ptr [rip + gort_current@GOTTPOFF]",
@@ -122,7 +115,7 @@ pub fn has_current() -> bool {
             options(nostack, preserves_flags, readonly),
         );
     }
-    pointer != 0
+    pointer
 }
 
 /// Reads a word of a parked stack. By an instruction of its own: a sanitizer that watches loads would object to the space

@@ -182,6 +182,6 @@ impl<T> InjectQueue<T> {
             places.iter_mut().zip(taken).map(|(place, item)| place.write(item)).count()
         });
         // SAFETY: so many were written just now.
-        unsafe { places[..count].assume_init_ref() }
+        unsafe { std::slice::from_raw_parts(places.as_ptr().cast(), count) }
     }
 }

@@ -16,7 +16,16 @@ pub use super::spawn::running as current_goroutine;
 /// Prepares to block: fills in who waits. Call before the wait can be found by anybody; `block` must follow.
 #[inline]
 pub fn announce(wait: &mut Wait) {
-    let g = current_goroutine();
+    // SAFETY: asked just now.
+    unsafe { announce_as(current_goroutine(), wait) }
+}
+
+/// The same where it is known who runs.
+///
+/// # Safety
+/// `g` is the running goroutine, or null on a plain thread.
+#[inline(always)]
+pub unsafe fn announce_as(g: *mut Goroutine, wait: &mut Wait) {
     if g.is_null() {
         wait.who = Who::Thread(&raw const wait.word);
     } else {
@@ -27,19 +36,19 @@ pub fn announce(wait: &mut Wait) {
 }
 
 /// A place for a wait of the calling goroutine's and what others reach through it, beside its stack, so that this can be saved
-/// while it waits (`shrink`). One wait at a time, over which the caller does nothing else that waits. Null on a plain thread, and
-/// where a `T` is too large.
+/// while it waits (`shrink`); with who that is. One wait at a time, over which the caller does nothing else that waits. Null on a
+/// plain thread, and where a `T` is too large.
 #[inline(always)]
-pub fn place_to_wait<T>() -> *mut T {
+pub fn place_to_wait<T>() -> (*mut Goroutine, *mut T) {
     let g = current_goroutine();
     // SAFETY: the running goroutine's own bundle.
-    if g.is_null() { ptr::null_mut() } else { unsafe { (*(*g).bundle).place() } }
+    (g, if g.is_null() { ptr::null_mut() } else { unsafe { (*(*g).bundle).place() } })
 }
 
 /// Calls `wait` with such a place, or one on the caller's stack.
 #[inline(always)]
 pub fn with_place<T, R>(wait: impl FnOnce(*mut T) -> R) -> R {
-    let place: *mut T = place_to_wait();
+    let (_, place): (_, *mut T) = place_to_wait();
     if place.is_null() { with_local_place(wait) } else { wait(place) }
 }
 
