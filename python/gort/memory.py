@@ -3,13 +3,25 @@
 A goroutine that stays parked for a second or two gives the memory of its stack back by itself: the
 part in use, some hundred bytes, is kept elsewhere until it runs again. `trim` does the same at
 once; GORT_SHRINK sets how long a second is, in milliseconds, and 0 that it is never.
+
+`set_limit` bounds what goroutines have in all: the next one is refused, or waits for room.
 """
 
 from __future__ import annotations
 
-from gort._core import _memory_release, _memory_stats, _memory_trim_step, gosched
+import operator
 
-__all__ = ["stats", "trim"]
+from gort._core import (
+    _memory_release,
+    _memory_set_limit,
+    _memory_stats,
+    _memory_trim_step,
+    gosched,
+)
+
+__all__ = ["set_limit", "stats", "trim"]
+
+_MOST = (1 << 62) - 1
 
 
 def trim() -> int:
@@ -36,12 +48,53 @@ def trim() -> int:
     return _memory_stats()["stack_saves"] - before
 
 
+def set_limit(limit: int | None, *, block: bool = False) -> int | None:
+    """Bound the memory of goroutines: starting one that would pass the limit raises or waits.
+
+    What counts is `stats()["goroutine_bytes"]`: what the runtime's heap has in use, descriptors,
+    and one page for each stack whose bytes are not kept elsewhere. A goroutine that has not run yet
+    counts as if it had. Python's own objects do not count, nor further pages of deep stacks; the
+    heap grows by batches, some tens of KiB past the limit.
+
+    Before a start is refused the memory of idle and parked goroutines is taken back. What runs
+    already goes on whatever the limit is; functions of timers are started in any case; a thread
+    that would be a goroutine is refused as by the system.
+
+    Args:
+        limit: Bytes; None for no limit.
+        block: What `go` and `spawn` do past the limit: False has them raise MemoryError; True has
+            them wait, in order, until others have ended, as a receive would: it can be cancelled,
+            and is a deadlock where nobody else runs. A plain thread blocks.
+
+    Returns:
+        The limit before, in bytes, or None.
+
+    Raises:
+        TypeError: `limit` is no integer.
+        ValueError: `limit` is negative.
+
+    Example:
+        >>> import gort
+        >>> gort.memory.set_limit(1 << 30)
+        >>> gort.memory.set_limit(None) == 1 << 30
+        True
+    """
+    bytes_or_none = -1
+    if limit is not None:
+        bytes_or_none = min(operator.index(limit), _MOST)
+        if bytes_or_none < 0:
+            raise ValueError(f"set_limit(): a limit must not be negative: {limit}")
+    before = _memory_set_limit(bytes_or_none, block)
+    return None if before < 0 else before
+
+
 def stats() -> dict[str, int]:
     """Return what the runtime's memory is used for; sizes in bytes. Never blocks for long.
 
-    `stacks_saved` goroutines have given back their stacks, of which `stacks_saved_bytes` are kept;
-    `stack_saves` and `stack_restores` count both ways. `heap_` names are those of Go's
-    runtime/metrics for the heap that the runtime's own objects lie in.
+    `goroutine_bytes` is what `set_limit` counts. `stacks_saved` goroutines have given back their
+    stacks, of which `stacks_saved_bytes` are kept; `stack_saves` and `stack_restores`
+    count both ways. `heap_` names are those of Go's runtime/metrics for the heap that the runtime's
+    own objects lie in.
 
     Example:
         >>> import gort

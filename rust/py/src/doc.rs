@@ -5,12 +5,13 @@
 use std::ffi::CStr;
 
 pub(crate) const GO: &CStr = c"go(fn, /, *args, **kwargs)\n--\n
-Start fn(*args, **kwargs) as a goroutine and return its Goroutine; never blocks.
+Start fn(*args, **kwargs) as a goroutine and return its Goroutine; blocks only if gort.memory.set_limit says so.
 
 An exception that nobody takes with join() is reported through gort.excepthook.
 
 Raises:
     TypeError: fn is not callable.
+    MemoryError: there is no memory for it, or it would pass the limit.
     RuntimeStopped: the interpreter is ending.
 
 Example:
@@ -20,7 +21,7 @@ Example:
 ";
 
 pub(crate) const SPAWN: &CStr = c"spawn(fn, args=(), kwargs=None, *, name=None, stack_size=None, locked=False, reserve=False, priority=None, group=None)\n--\n
-Start fn as a goroutine as go() does, with options; never blocks.
+Start fn as a goroutine as go() does, with options; blocks no more than that.
 
 Args:
     fn: what to run.
@@ -35,6 +36,7 @@ Args:
 
 Raises:
     TypeError, ValueError: an argument is no such thing.
+    MemoryError: there is no memory for it, or it would pass the limit.
 
 Example:
     >>> import gort

@@ -114,6 +114,12 @@ impl Heap {
         (stats.large_allocated_bytes, stats.large_freed_bytes) = (large.allocated_bytes, large.freed_bytes);
     }
 
+    /// Bytes of pages in use and of metadata. One lock.
+    pub fn used_bytes(&self) -> usize {
+        let heap = self.pages.lock();
+        (heap.counts.in_use << PAGE_SHIFT) + heap.metadata_bytes()
+    }
+
     fn page_stats(&self) -> Stats {
         let heap = self.pages.lock();
         let (pages, large) = (heap.counts, heap.large);

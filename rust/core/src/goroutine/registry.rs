@@ -1,6 +1,6 @@
 //! Every descriptor there is: slabs that are never freed, a free list, and a walk for dumps.
 
-use super::slab::{Provider, SLAB, Slab};
+use super::slab::{self, Provider, SLAB, Slab};
 use super::{Goroutine, status};
 use crate::primitive::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::primitive::exclusive::{ShortLock, add_u64};
@@ -163,6 +163,12 @@ impl Registry {
         const SPARE: usize = 8;
         let needed = self.live.load(Ordering::Relaxed) as usize / SLAB as usize;
         self.resident.load(Ordering::Relaxed) > 2 * needed + SPARE
+    }
+
+    /// Bytes of slabs that the system has the pages of.
+    pub fn released_bytes(&self) -> usize {
+        let resident = self.resident.load(Ordering::Relaxed); // a count
+        self.slab_count().saturating_sub(resident) * slab::BYTES
     }
 
     /// Calls `f` for each descriptor of the slab of this number that somebody had; `false`: there are not so many slabs.

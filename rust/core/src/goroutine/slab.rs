@@ -11,7 +11,8 @@ use std::ptr;
 /// Descriptors per slab: 256 of 64 bytes; two in a model, which knows only so many atomics.
 pub(super) const SLAB: u32 = if cfg!(model) { 2 } else { 256 };
 
-const BYTES: usize = SLAB as usize * size_of::<Goroutine>();
+/// Bytes of its descriptors.
+pub(super) const BYTES: usize = SLAB as usize * size_of::<Goroutine>();
 const ENTITIES_BYTES: usize = (SLAB as usize * size_of::<SchedEntity>()).next_multiple_of(64);
 
 /// What a registry asks of those it is for.

@@ -113,11 +113,13 @@ pub enum Reason {
     SynctestRun,
     /// `synctest.Wait`
     SynctestWait,
+    /// `goroutine memory`, of which there is no more than a limit says
+    Memory,
 }
 
 /// The text of a reason byte, as Go prints it in a dump.
 pub fn reason_name(reason: u8) -> &'static str {
-    const NAMES: [&str; 21] = [
+    const NAMES: [&str; 22] = [
         "",
         "chan receive",
         "chan send",
@@ -139,6 +141,7 @@ pub fn reason_name(reason: u8) -> &'static str {
         "name resolution",
         "synctest.Run",
         "synctest.Wait",
+        "goroutine memory",
     ];
     NAMES.get(reason as usize).copied().unwrap_or("")
 }

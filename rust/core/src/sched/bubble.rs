@@ -188,6 +188,7 @@ fn blocked_by(reason: Reason, wait: &Wait) -> Blocked {
         | Reason::Io
         | Reason::Child
         | Reason::Dns
+        | Reason::Memory
         | Reason::SynctestRun => Blocked::No,
         _ => Blocked::Durably,
     }

@@ -137,7 +137,18 @@ impl Runtime {
     /// Whether enough bundles lie idle that an ending goroutine should give its memory back, or there is no room for one more.
     pub fn should_retire(&self) -> bool {
         let bundles = &mut self.bundles.lock().idle;
-        bundles.len() >= self.config.max_idle_bundles || bundles.try_reserve(1).is_err()
+        bundles.len() >= self.config.max_idle_bundles || bundles.try_reserve(1).is_err() || self.is_over_limit()
+    }
+
+    /// Stacks that somebody has, those of idle bundles among them.
+    pub(super) fn stacks_taken(&self) -> usize {
+        let others = self.other_stacks.lock().unwrap_or_else(|e| e.into_inner());
+        self.stacks.taken() + others.iter().map(|(_, depot)| depot.taken()).sum::<usize>()
+    }
+
+    /// Bytes of the object that the next bundle is.
+    pub(super) fn next_bundle_bytes(&self) -> usize {
+        BUNDLE_BYTES + self.usual_header_bytes()
     }
 
     /// Deletes a bundle whose state was cleared and is not current.

@@ -121,6 +121,7 @@ impl Runtime {
             self.idle_processors.store(held.idle.processors.len(), Ordering::Relaxed);
             let bundles = std::mem::take(&mut *self.bundles.lock()).idle;
             bundles.into_iter().for_each(|bundle| self.give_bundle(bundle)); // their states are nobody's any more
+            self.forget_limited();
             let mut may_move = (self.host.forked)(survivor);
             if let Some(p) = mine {
                 (*m).survive(p, survivor);

@@ -267,6 +267,7 @@ impl Machine {
                 self.rt.bubbles.leave(g);
             }
             self.rt.registry.give_back(g);
+            self.rt.let_in();
         }
     }
 

@@ -15,7 +15,19 @@ impl Runtime {
         self.memory.heap()
     }
 
-    /// Gives all memory that nobody uses back to the system. Host attached; not on g0.
+    /// Bytes of the heap's pages in which objects lie, and of what it keeps about them.
+    #[cfg(not(model))]
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.memory.heap().used_bytes()
+    }
+
+    /// A model knows no heap.
+    #[cfg(model)]
+    pub(super) fn heap_bytes(&self) -> usize {
+        0
+    }
+
+    /// Gives all memory that nobody uses back to the system. Host attached.
     #[cfg(not(model))]
     pub fn release_memory(&self) -> usize {
         self.shed_bundles(true);
@@ -25,6 +37,12 @@ impl Runtime {
         self.stacks.release_free();
         crate::sys::memory::trim_allocator();
         self.memory.heap().release_all()
+    }
+
+    /// A model knows no heap.
+    #[cfg(model)]
+    pub(super) fn release_memory(&self) -> usize {
+        0
     }
 
     /// Has the caches of Ps give back what they have not used for a while. Host attached, an exclusive one.

@@ -4,6 +4,7 @@ use super::bubble::Bubbles;
 use super::config::Config;
 use super::idle::IdleLists;
 use super::inject_queue::InjectQueue;
+use super::limit::Limit;
 use super::machine::Machine;
 use super::memory::Memory;
 use super::outside::NewOutside;
@@ -94,6 +95,8 @@ pub struct Runtime {
     pub(super) memory: Memory,
     /// Who gives memory back while he is parked.
     pub(super) shrinker: Shrinker,
+    /// How much memory goroutines may have.
+    pub(super) limit: Limit,
     /// Stack slots.
     pub stacks: StackDepot,
     pub(super) other_stacks: Mutex<Vec<(u32, &'static StackDepot)>>,
@@ -184,6 +187,7 @@ impl Runtime {
             registry: Registry::new(),
             memory: Memory::new()?,
             shrinker: Shrinker::new(host.header_bytes.1),
+            limit: Limit::new(),
             stacks,
             other_stacks: Mutex::new(Vec::new()),
             inject: InjectQueue::new(),

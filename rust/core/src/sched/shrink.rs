@@ -160,6 +160,7 @@ impl Runtime {
         // SAFETY: nothing of these stacks is in use: their goroutines' bytes are kept elsewhere. The bundles are alive.
         unsafe { self.stacks.empty_slots(&mut saved, |&bundle: &*mut Bundle| (*bundle).rest = Rest::Bared) };
         self.registry.release_if_idle(slab, at_once);
+        self.let_in();
         more
     }
 
@@ -312,6 +313,11 @@ impl Runtime {
         if made.is_multiple_of(LOOK_EVERY) && self.host.exclusive && self.host.header_bytes.1 != 0 {
             self.look_at_headers();
         }
+        self.usual_header_bytes()
+    }
+
+    /// The same without a look at others.
+    pub(super) fn usual_header_bytes(&self) -> usize {
         self.shrinker.header_bytes.load(Ordering::Relaxed)
     }
 

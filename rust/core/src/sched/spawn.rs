@@ -57,7 +57,8 @@ impl Runtime {
     }
 
     /// A new goroutine that runs `body` on a stack of its own of `stack_bytes` and brings the host state `state`, which it
-    /// attaches itself. It blocks the signals that the caller does. `false`: memory is refused. Host attached.
+    /// attaches itself. It blocks the signals that the caller does. `false`: memory is refused, or more than the
+    /// limit on it. Host attached.
     ///
     /// # Safety
     /// `body` may be run with the goroutine of `task`; it ends attached by `machine::attach_home`.
@@ -70,6 +71,9 @@ impl Runtime {
         stack_bytes: usize,
     ) -> bool {
         let stack_bytes = stack_bytes as u32; // at most 1 GiB
+        if self.is_limited() && !self.makes_room() {
+            return false;
+        }
         let g = self.take_descriptor(task);
         if g.is_null() {
             return false;

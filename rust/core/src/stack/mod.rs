@@ -139,6 +139,8 @@ struct DepotState {
     split: usize,
     /// Slabs ever made of usable slots.
     slabs: usize,
+    /// Slots that somebody has.
+    taken: usize,
     /// Slots ever made: each list has room for all, so that who gives a stack back asks for no memory.
     made: usize,
 }
@@ -186,6 +188,7 @@ impl StackDepot {
             bare: Vec::new(),
             split: 0,
             slabs: 0,
+            taken: 0,
             made: 0,
         });
         Ok(Self { slot_bytes, guard_bytes, soft_bytes: 0, page_bytes: memory::page_bytes(), mode, state })
@@ -267,6 +270,7 @@ impl StackDepot {
                 }
             }
         };
+        state.taken += 1;
         drop(state);
         let colour = (slot_start / self.slot_bytes) % COLOURS * COLOUR_BYTES;
         let slot_start = NonZeroUsize::new(slot_start).ok_or_else(refused)?;
@@ -276,14 +280,22 @@ impl StackDepot {
         Ok(Stack { base: self.guard_bytes as u32, soft_end: soft_end as u32, top, slot_start })
     }
 
+    /// How many stacks somebody has.
+    pub fn taken(&self) -> usize {
+        self.state.lock().unwrap_or_else(|e| e.into_inner()).taken
+    }
+
     /// Gives a stack back to be the next one given; its pages stay.
     pub fn free(&self, stack: Stack) {
-        self.state.lock().unwrap_or_else(|e| e.into_inner()).free.push(stack.slot_start.get());
+        let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        state.taken -= 1;
+        state.free.push(stack.slot_start.get());
     }
 
     /// Gives a stack back whose memory is not wanted: its pages go back to the system with those of a whole batch.
     pub fn retire(&self, stack: Stack) {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        state.taken -= 1;
         state.retired.push(stack.slot_start.get());
         if state.retired.len() < RELEASE_BATCH {
             return;

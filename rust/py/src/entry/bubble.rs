@@ -54,7 +54,10 @@ unsafe extern "C-unwind" fn start(_m: Object, args: *const Object, nargs: ffi::P
         };
         let Some((rt, id)) = bubble(id) else { return ptr::null_mut() };
         let obj = task::new_object(function, call_args, kwargs);
-        rt.in_bubble(id, || go::started(rt, obj, 0, Place::default()))
+        if !go::is_admitted(rt, obj) {
+            return ptr::null_mut();
+        }
+        rt.in_bubble(id, || go::launched(rt, obj, 0, Place::default()))
     }
 }
 

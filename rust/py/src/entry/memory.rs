@@ -1,6 +1,9 @@
 //! What the runtime's memory is used for: what `gort.memory` is made of. Nothing here parks.
 
-use super::{boolean, counts, methods, none, plain, runtime};
+use super::{arguments, boolean, counts, fast, methods, none, plain, runtime};
+use crate::error;
+use gort_core::sched::Runtime;
+use gort_core::sched::limit::{Turned, UNLIMITED};
 use pyo3::ffi;
 use std::ptr;
 
@@ -26,10 +29,59 @@ unsafe extern "C-unwind" fn release(_m: Object, _: Object) -> Object {
     none()
 }
 
+/// Leave to start one more goroutine under the limit, at once. `false`: an exception is set. May park.
+///
+/// # Safety
+/// GIL held, on a goroutine or a plain thread.
+#[cold]
+pub(super) unsafe fn admit(rt: &'static Runtime) -> bool {
+    loop {
+        match rt.admit() {
+            Ok(()) => return true,
+            Err(Turned::Back(outcome)) => {
+                if !error::ended(rt, outcome) {
+                    return false;
+                }
+            }
+            Err(Turned::Away { limit_bytes, used_bytes }) => {
+                let text = c"goroutines have %zu bytes, and one more would pass the limit of %zu: let some end, raise the limit \
+                    (gort.memory.set_limit), or set it with block=True";
+                // SAFETY: GIL held; two numbers as the text says.
+                unsafe { ffi::PyErr_Format(ffi::PyExc_MemoryError, text.as_ptr(), used_bytes, limit_bytes) };
+                return false;
+            }
+        }
+    }
+}
+
+/// `_memory_set_limit(limit, block)`: the limit there was; -1 is none.
+unsafe extern "C-unwind" fn set_limit(
+    _m: Object,
+    args: *const Object,
+    nargs: ffi::Py_ssize_t,
+    names: Object,
+) -> Object {
+    // SAFETY: a vectorcall with the GIL.
+    unsafe {
+        let Some([bytes, blocks]) = arguments("_memory_set_limit", args, nargs, names, [c"limit", c"block"], 2) else {
+            return ptr::null_mut();
+        };
+        let bytes = ffi::PyLong_AsSsize_t(bytes);
+        let blocks = ffi::PyObject_IsTrue(blocks);
+        if blocks < 0 || !ffi::PyErr_Occurred().is_null() {
+            return ptr::null_mut();
+        }
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let before = rt.set_memory_limit(usize::try_from(bytes).unwrap_or(UNLIMITED), blocks != 0);
+        ffi::PyLong_FromSsize_t(if before == UNLIMITED { -1 } else { before as isize })
+    }
+}
+
 unsafe extern "C-unwind" fn stats(_m: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
     let (heap, stacks) = (rt.heap().stats(), rt.shrink_stats());
     counts(&[
+        (c"goroutine_bytes", rt.goroutine_bytes() as u64),
         (c"stacks_saved", stacks.saved),
         (c"stacks_saved_bytes", stacks.saved_bytes),
         (c"stack_saves", stacks.saves),
@@ -54,6 +106,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     let table = vec![
         plain(c"_memory_trim_step", trim_step, ffi::METH_O, c"_memory_trim_step($module, slab, /)\n--\n\n"),
         plain(c"_memory_release", release, ffi::METH_NOARGS, c"_memory_release($module, /)\n--\n\n"),
+        fast(c"_memory_set_limit", set_limit, c"_memory_set_limit($module, limit, block)\n--\n\n"),
         plain(c"_memory_stats", stats, ffi::METH_NOARGS, c"_memory_stats($module, /)\n--\n\n"),
     ];
     // SAFETY: during the module's init, with the GIL; the table is leaked.
