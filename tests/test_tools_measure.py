@@ -311,3 +311,30 @@ print(b <= {{("inner", "outer"), ("<lambda>", "outer"), ("outer",), ()}}, ("<lam
     ran = run_tool("python", "-c", code, PYTHONMALLOC="malloc")
     assert (ran.returncode, without_notes(ran.stderr)) == (0, "")
     assert ran.stdout == "True True\nTrue True\n"
+
+
+def test_memray_sees_the_stacks_of_goroutines(tmp_path):
+    pytest.importorskip("memray")
+    program, data = tmp_path / "p.py", tmp_path / "data.bin"
+    program.write_text("""
+import gort
+def starts():
+    ch = gort.Chan()
+    gs = [gort.go(ch.recv) for _ in range(500)]
+    while gs[-1].status != "chan receive": gort.gosched()
+    ch.close()
+starts()
+""")
+    ran = run_tool("memray", "run", "-q", "-o", data, program)
+    assert (ran.returncode, without_notes(ran.stderr)) == (0, "")
+    code = f"""
+import memray
+slabs, here = 0, False
+with memray.FileReader({str(data)!r}) as reader:
+    for record in reader.get_allocation_records():
+        if record.allocator == memray.AllocatorType.MMAP and record.size >= 64 * (256 << 10):
+            slabs += 1
+            here = here or "starts" in [call[0] for call in record.stack_trace()]
+print(slabs >= 500 // 64, here)
+"""
+    assert check(code).strip() == "True True"

@@ -10,6 +10,7 @@ mod frames;
 mod host;
 mod leak;
 mod task;
+mod tracing;
 
 use pyo3::exceptions::PyImportError;
 use pyo3::ffi;

@@ -4,6 +4,7 @@ use crate::entry::{end_weak_references, weak_list};
 use crate::error;
 use crate::host;
 use crate::leak::origins;
+use crate::tracing;
 use gort_core::goroutine::Goroutine;
 use gort_core::goroutine::waiter::epoch;
 use gort_core::sched::{self, Runtime, policy};
@@ -118,6 +119,7 @@ pub(crate) unsafe fn new_object(
         ffi::Py_XINCREF(kwargs);
         (*obj).kwargs = kwargs;
         (*obj).context = context;
+        tracing::begin_goroutine(obj);
         obj
     }
 }
@@ -262,6 +264,7 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
         if origins::KEEPS.load(Ordering::Relaxed) {
             origins::forget((*obj).id);
         }
+        tracing::end_goroutine(obj);
         drop_call(obj);
         (*obj).joiners.broadcast();
         host::gort_set_context(ptr::null_mut());
@@ -300,6 +303,7 @@ pub(crate) unsafe fn start_failed(g: *mut Goroutine) {
         (*obj).exception = error::no_stack();
         (*obj).g = ptr::null_mut();
         (*obj).set(DONE);
+        tracing::end_goroutine(obj);
         (*obj).joiners.broadcast();
         if ffi::Py_REFCNT(obj.cast()) > 1 {
             ffi::PyObject_GC_Track(obj.cast());
@@ -475,6 +479,9 @@ unsafe extern "C" fn dealloc_now(slf: *mut ffi::PyObject) {
             return;
         }
         end_weak_references(slf, (*slf.cast::<GoObject>()).weak_list);
+        if (*slf.cast::<GoObject>()).id == 0 {
+            tracing::end_goroutine(slf.cast()); // it never began
+        }
         go_clear(slf);
         ffi::PyObject_GC_Del(slf.cast());
         ffi::Py_DECREF(tp.cast());

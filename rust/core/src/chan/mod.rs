@@ -91,6 +91,14 @@ impl<T> Chan<T> {
         self.capacity
     }
 
+    /// Makes room in the buffer for `most` values, or as many as the channel may hold, if there is memory; for how many there is.
+    pub fn reserve(&self, most: usize) -> usize {
+        let mut state = self.state.lock();
+        let more = self.capacity.min(most).saturating_sub(state.buffer.len());
+        let _ = state.buffer.try_reserve_exact(more);
+        state.buffer.capacity()
+    }
+
     /// Values that can be received without a sender: the buffer, and what `unrecv` put back.
     pub fn len(&self) -> usize {
         self.state.lock().len()

@@ -117,6 +117,11 @@ impl Runtime {
         self.heap_bytes().saturating_sub(nobodys) + pages + to_come
     }
 
+    /// What a goroutine that has just begun takes.
+    pub fn bytes_of_one(&self) -> usize {
+        size_of::<Goroutine>() + self.next_bundle_bytes() + memory::page_bytes()
+    }
+
     fn fits(&self, more: usize) -> bool {
         self.bytes_with(more) <= self.limit.bytes.load(Ordering::Relaxed)
     }

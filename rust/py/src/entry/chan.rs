@@ -5,6 +5,7 @@
 
 use super::{Value, arguments, boolean, deadline, fast, getters, methods, none, plain, positional, runtime, select};
 use crate::error;
+use crate::tracing;
 use gort_core::chan::{Chan, RecvError, SendError};
 use pyo3::ffi;
 use std::ptr;
@@ -101,6 +102,7 @@ unsafe extern "C" fn chan_new(tp: *mut ffi::PyTypeObject, args: Object, kwargs: 
         let obj = ffi::PyType_GenericAlloc(tp, 0);
         if !obj.is_null() {
             ptr::write(&raw mut (*obj.cast::<ChanObject>()).chan, Chan::new(cap));
+            tracing::begin_chan(&(*obj.cast::<ChanObject>()).chan);
         }
         obj
     }
@@ -168,6 +170,7 @@ unsafe extern "C" fn chan_dealloc(slf: Object) {
         super::end_weak_references(slf, (*slf.cast::<ChanObject>()).weak_list);
         super::timer::release((*slf.cast::<ChanObject>()).timer);
         chan_clear(slf);
+        tracing::end_chan(&(*slf.cast::<ChanObject>()).chan);
         ptr::drop_in_place(&raw mut (*slf.cast::<ChanObject>()).chan);
         ffi::PyObject_GC_Del(slf.cast());
         ffi::Py_DECREF(tp.cast());

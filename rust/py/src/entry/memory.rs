@@ -2,6 +2,7 @@
 
 use super::{arguments, boolean, counts, fast, methods, none, plain, runtime};
 use crate::error;
+use crate::tracing;
 use gort_core::sched::Runtime;
 use gort_core::sched::limit::{Turned, UNLIMITED};
 use pyo3::ffi;
@@ -110,5 +111,8 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         plain(c"_memory_stats", stats, ffi::METH_NOARGS, c"_memory_stats($module, /)\n--\n\n"),
     ];
     // SAFETY: during the module's init, with the GIL; the table is leaked.
-    unsafe { ffi::PyModule_AddFunctions(module, methods(table)) == 0 }
+    unsafe {
+        ffi::PyModule_AddIntConstant(module, c"_TRACEMALLOC_DOMAIN".as_ptr(), tracing::DOMAIN.into()) == 0
+            && ffi::PyModule_AddFunctions(module, methods(table)) == 0
+    }
 }

@@ -10,6 +10,7 @@ use super::chan::{CHAN_TYPE, ChanObject};
 use super::{Value, arguments, boolean, fast, getters, methods, none, plain, runtime};
 use crate::error;
 use crate::task::{self, GoObject, Place};
+use crate::tracing;
 use gort_core::chan::Chan;
 use gort_core::sched::{self, Runtime};
 use gort_core::sys::signal;
@@ -214,6 +215,7 @@ unsafe fn new_channel(seconds: f64, periodic: bool) -> *mut ChanObject {
         let chan = ffi::PyType_GenericAlloc(CHAN_TYPE.load(Ordering::Relaxed), 0).cast::<ChanObject>();
         if !chan.is_null() {
             ptr::write(&raw mut (*chan).chan, Chan::new(1));
+            tracing::begin_chan(&(*chan).chan);
             (*chan).timer = boxed(ChanTimer { event: EventTimer::new(&FEED, sched::current_bubble()), chan });
             if (*chan).timer.is_null() {
                 ffi::Py_DECREF(chan.cast());
