@@ -3,7 +3,7 @@
 use gort_core::goroutine::waiter::Outcome;
 use gort_core::sched::Runtime;
 use pyo3::ffi;
-use std::ffi::CString;
+use std::fmt::{self, Display, Write};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -97,17 +97,79 @@ pub(crate) fn runtime_stopped() -> *mut ffi::PyObject {
     RUNTIME_STOPPED.load(Ordering::Relaxed)
 }
 
-/// Sets `gort.DeadlockError(text)`.
-pub(crate) fn deadlock(text: &str) {
-    set(DEADLOCK.load(Ordering::Relaxed), text);
+/// `gort.DeadlockError`.
+pub(crate) fn deadlock() -> *mut ffi::PyObject {
+    DEADLOCK.load(Ordering::Relaxed)
+}
+
+/// A dump as a str; null with MemoryError set where there is no memory for it.
+pub(crate) fn dump_text(dump: Option<String>) -> *mut ffi::PyObject {
+    // SAFETY: GIL held by every caller; the text is UTF-8.
+    unsafe {
+        match dump {
+            Some(text) => ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as _),
+            None => ffi::PyErr_NoMemory(),
+        }
+    }
+}
+
+/// Sets `gort.DeadlockError` with a dump, as far as there is memory for that.
+///
+/// # Safety
+/// GIL held.
+unsafe fn set_deadlock(rt: &'static Runtime) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let dump = dump_text(gort_core::observe::dump(rt));
+        if dump.is_null() {
+            ffi::PyErr_Clear();
+            set(deadlock(), "all goroutines are asleep - deadlock!");
+            return;
+        }
+        ffi::PyErr_Format(deadlock(), c"all goroutines are asleep - deadlock!\n\n%U".as_ptr(), dump);
+        ffi::Py_DECREF(dump);
+    }
 }
 
 /// Sets `class(text)` as the exception in flight and returns null.
-pub(crate) fn set(class: *mut ffi::PyObject, text: &str) -> *mut ffi::PyObject {
-    let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
-    // SAFETY: GIL held by every caller; the class is alive.
-    unsafe { ffi::PyErr_SetString(class, text.as_ptr()) };
+#[cold]
+pub(crate) fn set(class: *mut ffi::PyObject, text: impl Display) -> *mut ffi::PyObject {
+    let text = self::text(text);
+    if !text.is_null() {
+        // SAFETY: GIL held by every caller; the class is alive.
+        unsafe {
+            ffi::PyErr_SetObject(class, text);
+            ffi::Py_DECREF(text);
+        }
+    }
     ptr::null_mut()
+}
+
+/// Text on the stack, since there may be no memory for it; cut off where that is full.
+struct Short {
+    bytes: [u8; 500],
+    len: usize,
+}
+
+impl Write for Short {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let mut fits = part.len().min(self.bytes.len() - self.len);
+        while !part.is_char_boundary(fits) {
+            fits -= 1;
+        }
+        self.bytes[self.len..self.len + fits].copy_from_slice(&part.as_bytes()[..fits]);
+        self.len += fits;
+        if fits == part.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+/// A str, of 500 bytes at most; null with an exception set where memory is refused.
+#[inline(never)]
+pub(crate) fn text(text: impl Display) -> *mut ffi::PyObject {
+    let mut short = Short { bytes: [0; 500], len: 0 };
+    let _ = write!(short, "{text}"); // what has no room is left out
+    // SAFETY: GIL held by every caller; the text is UTF-8.
+    unsafe { ffi::PyUnicode_FromStringAndSize(short.bytes.as_ptr().cast(), short.len as _) }
 }
 
 /// Turns an early end into an exception. `true`: none was set, do the operation again (a signal handler returned).
@@ -131,11 +193,10 @@ pub(crate) fn ended(rt: &'static Runtime, outcome: Outcome) -> bool {
                 set(runtime_stopped(), "the interpreter is shutting down");
             }
             Outcome::Deadlock => {
-                let dump = gort_core::observe::dump(rt);
-                deadlock(&format!("all goroutines are asleep - deadlock!\n\n{dump}"));
+                set_deadlock(rt);
             }
             other => {
-                set(ffi::PyExc_SystemError, &format!("gort: unexpected outcome {other:?}"));
+                set(ffi::PyExc_SystemError, format_args!("gort: unexpected outcome {other:?}"));
             }
         }
     }

@@ -19,6 +19,9 @@ const C_RUN_TIME: [&str; 9] =
 /// no address of a thread-local over a call that parks (tools/audit_moving.py).
 const OPEN_SSL: [&str; 2] = ["libssl", "libcrypto"];
 
+/// Executable pieces that one library has, at most.
+const PIECES: usize = 8;
+
 /// CPython's own extension modules lie in this directory.
 const STANDARD_MODULES: &str = "/lib-dynload/";
 
@@ -26,9 +29,11 @@ const STANDARD_MODULES: &str = "/lib-dynload/";
 struct Foreign {
     loads: u64,
     ranges: Vec<(usize, usize)>,
+    /// There was memory to look: otherwise any frame may be foreign.
+    is_known: bool,
 }
 
-static FOREIGN: Mutex<Foreign> = Mutex::new(Foreign { loads: 0, ranges: Vec::new() });
+static FOREIGN: Mutex<Foreign> = Mutex::new(Foreign { loads: 0, ranges: Vec::new(), is_known: true });
 
 unsafe extern "C" fn count_loads(info: *mut libc::dl_phdr_info, _size: usize, out: *mut c_void) -> c_int {
     // SAFETY: called by dl_iterate_phdr with a live record; `out` is the caller's u64.
@@ -37,21 +42,27 @@ unsafe extern "C" fn count_loads(info: *mut libc::dl_phdr_info, _size: usize, ou
 }
 
 unsafe extern "C" fn add_object(info: *mut libc::dl_phdr_info, _size: usize, out: *mut c_void) -> c_int {
-    // SAFETY: called by dl_iterate_phdr with a live record; `out` is the caller's vector.
+    // SAFETY: called by dl_iterate_phdr with a live record; `out` is the caller's `Foreign`.
     unsafe {
         let info = &*info;
-        let mut code = Vec::new();
+        let found = &mut *out.cast::<Foreign>();
+        let (mut code, mut count) = ([(0, 0); PIECES], 0);
         for i in 0..info.dlpi_phnum {
             let header = &*info.dlpi_phdr.add(i as usize);
             if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0 {
                 let start = (info.dlpi_addr + header.p_vaddr) as usize;
-                code.push((start, start + header.p_memsz as usize));
+                code[count.min(PIECES - 1)] = (start, start + header.p_memsz as usize);
+                count += 1;
             }
         }
+        let code = &code[..count.min(PIECES)];
         let name = CStr::from_ptr(info.dlpi_name).to_string_lossy();
         let has = |address: usize| code.iter().any(|&(start, end)| (start..end).contains(&address));
         if !is_ours(&name) && !has(ffi::PyObject_Call as *const () as usize) && !has(is_movable as *const () as usize) {
-            (*out.cast::<Vec<(usize, usize)>>()).extend(code);
+            found.is_known &= count <= PIECES && found.ranges.try_reserve(code.len()).is_ok();
+            if found.is_known {
+                found.ranges.extend(code);
+            }
         }
     }
     0
@@ -100,10 +111,11 @@ fn foreign_now() -> MutexGuard<'static, Foreign> {
             loads
         });
         if loads != foreign.loads {
-            let mut ranges: Vec<(usize, usize)> = Vec::new();
-            libc::dl_iterate_phdr(Some(add_object), (&raw mut ranges).cast());
-            ranges.sort_unstable();
-            *foreign = Foreign { loads, ranges };
+            let mut found = Foreign { loads, ranges: Vec::new(), is_known: true };
+            libc::dl_iterate_phdr(Some(add_object), (&raw mut found).cast());
+            found.ranges.sort_unstable();
+            found.loads = if found.is_known { loads } else { 0 }; // the next look tries again
+            *foreign = found;
         }
     }
     foreign
@@ -112,6 +124,9 @@ fn foreign_now() -> MutexGuard<'static, Foreign> {
 /// # Safety
 /// `[sp, top)` is mapped stack.
 unsafe fn looks_foreign(foreign: &Foreign, sp: usize, top: usize) -> bool {
+    if !foreign.is_known {
+        return true;
+    }
     let (Some(&(low, _)), Some(&(_, high))) = (foreign.ranges.first(), foreign.ranges.last()) else { return false };
     (sp..top).step_by(size_of::<usize>()).any(|at| {
         // SAFETY: inside the stack. Volatile: dead words are read as well.
@@ -159,5 +174,5 @@ fn walk(foreign: &Foreign, top: usize) -> bool {
     let mut walk = Walk { foreign, top, is_complete: false, found: false };
     // SAFETY: the callback matches its argument, which lives through the call.
     unsafe { _Unwind_Backtrace(see_frame, (&raw mut walk).cast()) };
-    walk.found || !walk.is_complete
+    walk.found || !walk.is_complete || !foreign.is_known
 }

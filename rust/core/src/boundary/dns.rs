@@ -32,7 +32,7 @@ static POOL: Mutex<Pool> = Mutex::new(Pool { questions: VecDeque::new(), threads
 static ASKED: Condvar = Condvar::new();
 
 unsafe extern "C-unwind" fn resolver(_: *mut u8) {
-    thread::set_name("gort-dns");
+    thread::set_name(c"gort-dns");
     let mut pool = POOL.lock().unwrap_or_else(|e| e.into_inner());
     loop {
         let Some(address) = pool.questions.pop_front() else {
@@ -84,6 +84,9 @@ pub(super) fn forget(pool: &mut Held) {
 /// Hands a question to the pool. `false`: no thread could be had.
 fn submit(address: usize) -> bool {
     let mut pool = POOL.lock().unwrap_or_else(|e| e.into_inner());
+    if pool.questions.try_reserve(1).is_err() {
+        return false;
+    }
     if pool.idle <= pool.questions.len() && pool.threads < THREADS {
         // SAFETY: takes no argument.
         match unsafe { thread::spawn_raw(resolver, ptr::null_mut()) } {

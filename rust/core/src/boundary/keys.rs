@@ -9,6 +9,7 @@ use super::hooks::original;
 use super::locals::{self, Locals};
 use crate::goroutine::Goroutine;
 use crate::primitive::atomic::Ordering;
+use crate::primitive::boxes::try_box;
 use libc::{c_int, c_void, pthread_key_t};
 use std::collections::HashMap;
 use std::ptr;
@@ -99,17 +100,17 @@ pub(super) fn is_main(g: *mut Goroutine) -> bool {
     super::runtime().is_some_and(|rt| ptr::eq(g, rt.main.load(Ordering::Relaxed)))
 }
 
-/// A goroutine's table, made if there is none.
+/// A goroutine's table, made if there is none; `None`: memory is refused.
 ///
 /// # Safety
 /// It runs on this thread, and its table is not borrowed.
-pub(super) unsafe fn table_of<'a>(g: *mut Goroutine) -> &'a mut Table {
+pub(super) unsafe fn table_of<'a>(g: *mut Goroutine) -> Option<&'a mut Table> {
     // SAFETY: the caller's promise; null or made here.
     unsafe {
         if (*(*g).bundle).locals.is_null() {
-            (*(*g).bundle).locals = Box::into_raw(Box::new(Table::default())).cast();
+            (*(*g).bundle).locals = Box::into_raw(try_box(Table::default())?).cast();
         }
-        &mut *(*(*g).bundle).locals.cast::<Table>()
+        Some(&mut *(*(*g).bundle).locals.cast::<Table>())
     }
 }
 
@@ -132,7 +133,7 @@ pub(super) unsafe extern "C" fn pthread_setspecific(key: pthread_key_t, value: *
     // SAFETY: as in `pthread_getspecific`.
     unsafe {
         let Some((g, _)) = running() else { return original::pthread_setspecific::call(key, value) };
-        let table = table_of(g);
+        let Some(table) = table_of(g) else { return libc::ENOMEM };
         if let Some(entry) = table.find(key) {
             entry.value = value.cast_mut();
         } else {
@@ -155,6 +156,10 @@ pub(super) unsafe extern "C" fn pthread_key_create(key: *mut pthread_key_t, dest
             && let Some(destructor) = destructor
         {
             let mut all = DESTRUCTORS.lock().unwrap_or_else(|e| e.into_inner());
+            if all.get_or_insert_default().try_reserve(1).is_err() {
+                original::pthread_key_delete::call(*key);
+                return libc::ENOMEM;
+            }
             all.get_or_insert_default().insert(*key, destructor);
         }
         result

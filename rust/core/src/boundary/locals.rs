@@ -88,7 +88,7 @@ pub(super) unsafe extern "C" fn tls_get_addr(place: *const Place) -> *mut c_void
             return original::__tls_get_addr::call(place);
         };
         let Place { module, offset } = *place;
-        let found = keys::table_of(g).locals.find(module);
+        let found = keys::table_of(g).and_then(|table| table.locals.find(module));
         let start = found.unwrap_or_else(|| first_use(g, module, has_thread));
         if start.is_null() { original::__tls_get_addr::call(place) } else { start.add(offset).cast() }
     }
@@ -99,6 +99,10 @@ pub(super) unsafe extern "C" fn tls_get_addr(place: *const Place) -> *mut c_void
 unsafe fn first_use(g: *mut Goroutine, module: usize, has_thread: bool) -> *mut u8 {
     // SAFETY: the promise of `tls_get_addr`.
     unsafe {
+        let has_room = keys::table_of(g).is_some_and(|table| table.locals.blocks.try_reserve(1).is_ok());
+        if !has_room {
+            return ptr::null_mut();
+        }
         let block = if has_thread {
             let place = Place { module, offset: 0 };
             let start = original::__tls_get_addr::call(&raw const place);
@@ -108,7 +112,7 @@ unsafe fn first_use(g: *mut Goroutine, module: usize, has_thread: bool) -> *mut 
         };
         let Some(block) = block else { return ptr::null_mut() };
         let start = block.start;
-        let locals = &mut keys::table_of(g).locals;
+        let Some(keys::Table { locals, .. }) = keys::table_of(g) else { return ptr::null_mut() };
         locals.blocks.push(block);
         let bundle = (*g).bundle;
         if !locals.wires && !keys::is_main(g) {
@@ -127,12 +131,15 @@ pub(super) unsafe extern "C" fn cxa_thread_atexit(
 ) -> c_int {
     // SAFETY: as called; the table is this goroutine's.
     unsafe {
-        if let Some((g, _)) = keys::running() {
-            let locals = &mut keys::table_of(g).locals;
-            if locals.owns(object) {
-                locals.ends.push((destructor, object));
-                return 0;
+        if let Some((g, _)) = keys::running()
+            && let Some(keys::Table { locals, .. }) = keys::table_of(g)
+            && locals.owns(object)
+        {
+            if locals.ends.try_reserve(1).is_err() {
+                return -1;
             }
+            locals.ends.push((destructor, object));
+            return 0;
         }
         original::__cxa_thread_atexit::call(destructor, object, library)
     }
@@ -145,11 +152,11 @@ pub(super) unsafe extern "C" fn cxa_thread_atexit(
 pub(super) unsafe fn end(g: *mut Goroutine) {
     // SAFETY: the table is this goroutine's, and is not borrowed while a destructor runs, which may register more.
     unsafe {
-        while let Some((destructor, object)) = keys::table_of(g).locals.ends.pop() {
+        while let Some((destructor, object)) = keys::table_of(g).and_then(|table| table.locals.ends.pop()) {
             destructor(object);
         }
-        let locals = std::mem::take(&mut keys::table_of(g).locals);
-        if locals.wires {
+        let locals = keys::table_of(g).map(|table| std::mem::take(&mut table.locals));
+        if locals.is_some_and(|locals| locals.wires) {
             (*(*g).bundle).wired -= 1;
         }
     }

@@ -41,12 +41,19 @@ fn wait_for(
 ) -> Option<c_int> {
     let before = errno::get();
     let deadline = timeout_ns.map(|ns| clock::now_ns().saturating_add(ns));
-    let mut places: Vec<Place> = Vec::with_capacity(FEW);
+    let mut places: Vec<Place> = Vec::new();
+    if places.try_reserve(FEW).is_err() {
+        return None;
+    }
     for (fd, events) in wanted.filter(|&(fd, _)| fd >= 0) {
         let Ok(desc) = caller.net().desc(fd) else {
             errno::set(before);
             return None;
         };
+        if places.try_reserve(2).is_err() {
+            errno::set(before);
+            return None;
+        }
         places.extend(sides(events).map(|side| Place {
             fd,
             desc,

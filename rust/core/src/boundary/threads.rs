@@ -11,6 +11,7 @@ use crate::goroutine::Goroutine;
 use crate::goroutine::host::{HostThread, Standing};
 use crate::goroutine::waiter::{Node, Outcome, Reason, WaitQueue};
 use crate::primitive::atomic::Ordering;
+use crate::primitive::boxes::try_box;
 use crate::sched::{self, Runtime};
 use crate::sys::{clock, errno};
 use libc::{c_int, c_void, clockid_t, pthread_attr_t, timespec};
@@ -217,7 +218,7 @@ unsafe fn begin(
         if !attributes.is_null() {
             pthread_attr_getdetachstate(attributes, &raw mut detach);
         }
-        let record = Box::new(Record {
+        let Some(record) = try_box(Record {
             start,
             argument,
             result: ptr::null_mut(),
@@ -225,7 +226,12 @@ unsafe fn begin(
             is_detached: detach == libc::PTHREAD_CREATE_DETACHED,
             joiners: WaitQueue::new(),
             name: [0; NAME_BYTES],
-        });
+        }) else {
+            return libc::EAGAIN;
+        };
+        if records().get_or_insert_default().try_reserve(1).is_err() {
+            return libc::EAGAIN;
+        }
         let identity = ptr::from_ref(&*record).addr();
         let task = ptr::from_ref(&*record).cast_mut().cast::<u8>();
         records().get_or_insert_default().insert(identity, record);

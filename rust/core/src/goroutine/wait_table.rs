@@ -7,6 +7,7 @@
 
 use super::waiter::{Node, Outcome, WaitQueue};
 use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
+use crate::primitive::boxes::try_box;
 use crate::primitive::exclusive::{ShortGuard, ShortLock};
 use std::ptr;
 
@@ -38,7 +39,7 @@ fn array(buckets: usize) -> Option<Box<Array>> {
     let mut made = Vec::new();
     made.try_reserve_exact(buckets).ok()?;
     made.extend((0..buckets).map(|_| Bucket { used: AtomicBool::new(false), queue: ShortLock::new(WaitQueue::new()) }));
-    Some(Box::new(made.into_boxed_slice()))
+    try_box(made.into_boxed_slice())
 }
 
 /// The bucket of an address in an array of a power of two.

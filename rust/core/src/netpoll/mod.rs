@@ -23,6 +23,7 @@ pub use poll_desc::{PollDesc, Side};
 
 use crate::goroutine::waiter::{Node, WaitQueue};
 use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use crate::primitive::boxes::try_box;
 use crate::primitive::{Mutex, MutexGuard};
 use crate::sys::poller::Poller;
 use std::collections::VecDeque;
@@ -119,7 +120,8 @@ impl NetPoll {
     /// Under `control`.
     fn made_poller(&self) -> Result<&Poller, Error> {
         if self.poller().is_none() {
-            self.poller.store(Box::into_raw(Box::new(Poller::new()?)), Ordering::Release); // pairs with `poller`
+            let poller = try_box(Poller::new()?).ok_or(Error::NO_MEMORY)?;
+            self.poller.store(Box::into_raw(poller), Ordering::Release); // pairs with `poller`
         }
         self.poller().ok_or(Error::NO_MEMORY)
     }

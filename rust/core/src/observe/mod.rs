@@ -9,12 +9,13 @@ use std::fmt::Write;
 const DUMP_LIMIT: usize = 100;
 
 /// Every goroutine with its id and why it waits, in Go's form. Host attached.
-pub fn dump(rt: &Runtime) -> String {
+/// `None`: there is no memory for it.
+pub fn dump(rt: &Runtime) -> Option<String> {
     dump_some(rt, |_| true)
 }
 
 /// The same for those of one bubble.
-pub fn dump_bubble(rt: &Runtime, bubble: u32) -> String {
+pub fn dump_bubble(rt: &Runtime, bubble: u32) -> Option<String> {
     dump_some(rt, |g| g.bubble.id == bubble)
 }
 
@@ -27,8 +28,25 @@ pub fn are_parked(rt: &Runtime, besides: *const Goroutine) -> bool {
     all
 }
 
-fn dump_some(rt: &Runtime, is_listed: impl Fn(&Goroutine) -> bool) -> String {
-    let mut text = String::new();
+/// Text that ends where memory is refused.
+struct Text {
+    text: String,
+    is_whole: bool,
+}
+
+impl Write for Text {
+    fn write_str(&mut self, part: &str) -> std::fmt::Result {
+        self.is_whole &= self.text.try_reserve(part.len()).is_ok();
+        if !self.is_whole {
+            return Err(std::fmt::Error);
+        }
+        self.text.push_str(part);
+        Ok(())
+    }
+}
+
+fn dump_some(rt: &Runtime, is_listed: impl Fn(&Goroutine) -> bool) -> Option<String> {
+    let mut text = Text { text: String::new(), is_whole: true };
     let mut count = 0usize;
     rt.registry.for_each(|g| {
         if !is_listed(g) {
@@ -49,10 +67,10 @@ fn dump_some(rt: &Runtime, is_listed: impl Fn(&Goroutine) -> bool) -> String {
         if kept_ms != 0 {
             let _ = write!(text, ", kept the interpreter's lock for {kept_ms} ms in a call");
         }
-        text.push_str("]\n");
+        let _ = text.write_str("]\n");
     });
     if count > DUMP_LIMIT {
         let _ = writeln!(text, "... and {} more", count - DUMP_LIMIT);
     }
-    text
+    text.is_whole.then_some(text.text)
 }

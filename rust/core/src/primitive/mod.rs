@@ -6,6 +6,7 @@
 #[cfg(all(model, not(any(loom, shuttle))))]
 compile_error!("--cfg model goes with --cfg loom or --cfg shuttle");
 
+pub mod boxes;
 #[cfg(shuttle)]
 pub(crate) mod delayed;
 pub mod exclusive;

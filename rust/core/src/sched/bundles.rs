@@ -8,6 +8,7 @@ use super::runtime::Runtime;
 use crate::context;
 use crate::goroutine::Bundle;
 use crate::goroutine::host::HostThread;
+use crate::primitive::boxes::try_box;
 use crate::stack::{Stack, StackDepot};
 use std::io;
 use std::ptr;
@@ -86,7 +87,8 @@ impl Runtime {
         if self.host.counts_calls {
             depot = depot.with_soft_guards();
         }
-        let depot: &'static StackDepot = Box::leak(Box::new(depot));
+        depots.try_reserve(1).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let depot: &'static StackDepot = Box::leak(try_box(depot).ok_or(io::ErrorKind::OutOfMemory)?);
         depots.push((stack_bytes, depot));
         Ok(depot)
     }

@@ -28,6 +28,7 @@ use crate::netpoll;
 use crate::primitive::MutexGuard;
 use crate::primitive::atomic::{AtomicU32, Ordering};
 use crate::sys::{clock, futex, thread};
+use std::collections::VecDeque;
 use std::ptr;
 
 /// How often the ended main goroutine of a forked child looks whether the last thread has ended, ns.
@@ -36,7 +37,7 @@ const LAST_THREAD_PAUSE_NS: u64 = 2_000_000;
 /// Locks held over a fork. No holder of one takes another one.
 pub struct Held {
     net: netpoll::Held<'static>,
-    errands: MutexGuard<'static, Vec<Errand>>,
+    errands: MutexGuard<'static, VecDeque<Errand>>,
     outside: MutexGuard<'static, NewOutside>,
     bubbles: MutexGuard<'static, bubble::All>,
     _states: MutexGuard<'static, ()>,

@@ -21,6 +21,8 @@ pub(super) struct IdleLists {
     pub(super) reusable: Vec<*mut Machine>,
     /// Ms asleep for goroutines that are bound to them.
     pub(super) bound_asleep: usize,
+    /// Ms ever made: each list of them has room for all, so that who goes to sleep asks for no memory.
+    made: usize,
     /// The sleeping M that watches the earliest timer, and the deadline it sleeps until.
     keeper: usize,
     keeper_when: u64,
@@ -33,6 +35,15 @@ impl IdleLists {
     /// Whether `m` watches the earliest timer.
     pub(super) fn is_keeper(&self, m: *mut Machine) -> bool {
         self.keeper == m.addr()
+    }
+
+    /// Room for one more M in each list; `false`: memory is refused.
+    pub(super) fn make_room(&mut self) -> bool {
+        let all = self.made + 1;
+        let lists = [&mut self.machines, &mut self.ended, &mut self.reusable];
+        let has_room = lists.into_iter().all(|list| list.try_reserve(all - list.len()).is_ok());
+        self.made += usize::from(has_room);
+        has_room
     }
 
     /// Takes `m` out of its sleep; `false`: it does not sleep. The caller must then give it a P and notify it.

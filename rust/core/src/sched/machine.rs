@@ -9,6 +9,7 @@ use crate::context::{self, Context};
 use crate::goroutine::host::HostThread;
 use crate::goroutine::{Bundle, Goroutine, status};
 use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::primitive::boxes::try_box;
 use crate::sys::signal::{self, Mask};
 use std::ptr;
 
@@ -112,9 +113,12 @@ pub fn current_machine() -> *mut Machine {
 }
 
 impl Machine {
-    /// A new M of `rt`, without a thread yet.
+    /// A new M of `rt`, without a thread yet; null when memory is refused.
     pub fn new(rt: &'static Runtime, id: u32) -> *mut Machine {
-        Box::into_raw(Box::new(Machine {
+        if !rt.idle.lock().unwrap_or_else(|e| e.into_inner()).make_room() {
+            return ptr::null_mut();
+        }
+        let made = try_box(Machine {
             rt,
             id,
             g0: Context::default(),
@@ -149,7 +153,8 @@ impl Machine {
             in_hook: AtomicBool::new(false),
             tid: AtomicU32::new(0),
             thread_locals: ThreadLocals::default(),
-        }))
+        });
+        made.map_or(ptr::null_mut(), Box::into_raw)
     }
 
     /// Makes `mask` its thread's.

@@ -83,13 +83,17 @@ impl Runtime {
         let all = &self.processors;
         let changing = all.changing.lock().unwrap_or_else(|e| e.into_inner());
         let count = all.make(count, *changing);
-        let (before, gone) = {
+        let mut gone = Vec::new();
+        let before = {
             let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
+            let room = all.len() - idle.processors.len();
+            if idle.processors.try_reserve(room).is_err() || gone.try_reserve(idle.processors.len()).is_err() {
+                return all.in_use();
+            }
             let before = all.in_use.swap(count, Ordering::Relaxed); // under the idle lock
             // SAFETY: Ps are never freed.
-            let is_beyond = |p: &*const Processor| unsafe { (**p).id >= count };
-            let (gone, kept) = std::mem::take(&mut idle.processors).into_iter().partition::<Vec<_>, _>(is_beyond);
-            idle.processors = kept;
+            let is_beyond = |p: &mut *const Processor| unsafe { (**p).id >= count };
+            gone.extend(idle.processors.extract_if(.., is_beyond));
             for p in all.iter().take(count).skip(before).rev() {
                 // Relaxed: who takes or gives a P does it under this lock.
                 if p.machine.load(Ordering::Relaxed).is_null() {
@@ -97,7 +101,7 @@ impl Runtime {
                 }
             }
             self.idle_processors.store(idle.processors.len(), Ordering::SeqCst); // pairs with `wake_one`'s load
-            (before, gone)
+            before
         };
         for p in gone {
             // SAFETY: as above; it is in no list, so that nobody else gets it before `changing` is free.
@@ -117,8 +121,20 @@ impl Runtime {
 
     /// Moves what is queued on the caller's `p` into the global queue, behind what is there.
     pub(super) fn queue_to_all(&self, p: &Processor) {
-        let queued: Vec<_> = std::iter::from_fn(|| p.queue.pop()).map(|(g, _)| g).collect();
-        self.inject.push_batch(&queued);
+        let mut batch = [std::ptr::null_mut(); 64];
+        loop {
+            let mut count = 0;
+            while count < batch.len()
+                && let Some((g, _)) = p.queue.pop()
+            {
+                batch[count] = g;
+                count += 1;
+            }
+            if count == 0 {
+                return;
+            }
+            self.inject.push_batch(&batch[..count]);
+        }
     }
 
     /// Fires the timers of Ps beyond GOMAXPROCS. Asks for itself again while one of those has any, or an M. Host attached.

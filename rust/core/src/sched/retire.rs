@@ -59,15 +59,18 @@ impl Runtime {
 
     /// Looks which of the ended Ms no goroutine knows any more. Host attached, which is exclusive.
     fn sort_ended(&self) {
-        let mut ended = {
+        let (mut ended, mut is_known) = (Vec::new(), Vec::new());
+        {
             let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
-            if idle.ended.len() < SORT_AT {
+            let count = idle.ended.len();
+            let has_room = ended.try_reserve_exact(count).is_ok() && is_known.try_reserve_exact(count).is_ok();
+            if count < SORT_AT || !has_room {
                 return;
             }
-            std::mem::take(&mut idle.ended)
-        };
+            ended.append(&mut idle.ended); // which keeps its room for all
+            is_known.resize(count, false);
+        }
         ended.sort_unstable();
-        let mut is_known = vec![false; ended.len()];
         let mut note = |m: *mut u8| {
             if let Ok(place) = ended.binary_search(&m.cast()) {
                 is_known[place] = true;

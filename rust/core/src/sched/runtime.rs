@@ -19,9 +19,11 @@ use crate::goroutine::{Bundle, Goroutine};
 use crate::netpoll::NetPoll;
 use crate::primitive::Mutex;
 use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::primitive::boxes::try_box;
 use crate::primitive::exclusive::{ShortLock, is_exclusive, set_exclusive};
 use crate::stack::{GuardMode, StackDepot};
 use crate::sys::signal;
+use std::collections::VecDeque;
 use std::io;
 use std::ptr;
 use std::sync::OnceLock;
@@ -49,6 +51,9 @@ pub const REQUEST_SHRINK: u32 = 256;
 pub(super) const QUIET_REQUESTS: u32 = REQUEST_SHUFFLE | REQUEST_PROCESSORS | REQUEST_POLICY;
 /// Those that stay, and ask for nothing.
 pub(super) const LASTING_REQUESTS: u32 = REQUEST_STOP | REQUEST_SHUFFLE | REQUEST_POLICY;
+
+/// There is room for so many of them from the start.
+const ERRANDS: usize = 256;
 
 /// A function to be called with the host attached, on any M's g0, and its argument.
 pub(super) struct Errand {
@@ -145,7 +150,7 @@ pub struct Runtime {
     /// What sysmon tells of a call that lasts: the id of its thread.
     pub on_lasting_call: OnceLock<fn(u32)>,
     /// What threads without the host's lock want done with it.
-    pub(super) errands: Mutex<Vec<Errand>>,
+    pub(super) errands: Mutex<VecDeque<Errand>>,
     /// Goroutines that wait for something outside the program: the deadlock detector keeps quiet.
     pub foreign_waits: AtomicUsize,
     /// Counts.
@@ -155,6 +160,14 @@ pub struct Runtime {
     pub(super) bundles: ShortLock<BundlePool>,
     pub(super) random: AtomicU64,
     pub(super) sysmon_started: AtomicBool,
+}
+
+/// Lists with room for so many idle Ps, and for errands; `None`: memory is refused.
+fn empty_lists(processors: usize) -> Option<(IdleLists, VecDeque<Errand>)> {
+    let (mut idle, mut errands) = (IdleLists::default(), VecDeque::new());
+    idle.processors.try_reserve(processors).ok()?;
+    errands.try_reserve(ERRANDS).ok()?;
+    Some((idle, errands))
 }
 
 /// A seed whose neighbours begin other sequences; never 0 (the finalizer of splitmix64, a bijection that keeps only 0).
@@ -181,47 +194,51 @@ impl Runtime {
         }
         // Stacks leave memory to others, so to what is made here: the first one is asked for before.
         stacks.free(stacks.allocate()?);
+        let (idle, errands) = empty_lists(count).ok_or(io::ErrorKind::OutOfMemory)?;
         let random = if config.seed == 0 { crate::sys::clock::now_ns() | 1 } else { mixed(config.seed) };
-        let rt: &'static Runtime = Box::leak(Box::new(Runtime {
-            host,
-            registry: Registry::new(),
-            memory: Memory::new()?,
-            shrinker: Shrinker::new(host.header_bytes.1),
-            limit: Limit::new(),
-            stacks,
-            other_stacks: Mutex::new(Vec::new()),
-            inject: InjectQueue::new(),
-            policies: Policies::new(config.slice_ns),
-            bubbles: Bubbles::new(),
-            net: NetPoll::new(),
-            processors: Processors::new(count),
-            idle: Mutex::new(IdleLists::default()),
-            idle_processors: AtomicUsize::new(0),
-            machine_count: AtomicUsize::new(0),
-            spinning: AtomicU32::new(0),
-            requests: AtomicU32::new(if config.shuffles { REQUEST_SHUFFLE } else { 0 }),
-            main: AtomicPtr::new(ptr::null_mut()),
-            main_tid: AtomicU32::new(0),
-            mask: AtomicU64::new(signal::mask()),
-            sysmon_mask: AtomicU64::new(signal::OTHERS),
-            sysmon_note: AtomicU32::new(0),
-            main_may_move: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-            new_homes: AtomicU32::new(0),
-            outside: Mutex::new(NewOutside::default()),
-            cancels: AtomicU32::new(0),
-            at_end: OnceLock::new(),
-            thread_body: OnceLock::new(),
-            on_lasting_call: OnceLock::new(),
-            errands: Mutex::new(Vec::new()),
-            foreign_waits: AtomicUsize::new(0),
-            counters: Counters::default(),
-            state_delete: Mutex::new(()),
-            bundles: ShortLock::new(BundlePool::default()),
-            random: AtomicU64::new(random),
-            sysmon_started: AtomicBool::new(false),
-            config,
-        }));
+        let rt: &'static Runtime = Box::leak(
+            try_box(Runtime {
+                host,
+                registry: Registry::new(),
+                memory: Memory::new()?,
+                shrinker: Shrinker::new(host.header_bytes.1),
+                limit: Limit::new(),
+                stacks,
+                other_stacks: Mutex::new(Vec::new()),
+                inject: InjectQueue::new(),
+                policies: Policies::new(config.slice_ns),
+                bubbles: Bubbles::new(),
+                net: NetPoll::new(),
+                processors: Processors::new(count),
+                idle: Mutex::new(idle),
+                idle_processors: AtomicUsize::new(0),
+                machine_count: AtomicUsize::new(0),
+                spinning: AtomicU32::new(0),
+                requests: AtomicU32::new(if config.shuffles { REQUEST_SHUFFLE } else { 0 }),
+                main: AtomicPtr::new(ptr::null_mut()),
+                main_tid: AtomicU32::new(0),
+                mask: AtomicU64::new(signal::mask()),
+                sysmon_mask: AtomicU64::new(signal::OTHERS),
+                sysmon_note: AtomicU32::new(0),
+                main_may_move: AtomicBool::new(false),
+                stopping: AtomicBool::new(false),
+                new_homes: AtomicU32::new(0),
+                outside: Mutex::new(NewOutside::default()),
+                cancels: AtomicU32::new(0),
+                at_end: OnceLock::new(),
+                thread_body: OnceLock::new(),
+                on_lasting_call: OnceLock::new(),
+                errands: Mutex::new(errands),
+                foreign_waits: AtomicUsize::new(0),
+                counters: Counters::default(),
+                state_delete: Mutex::new(()),
+                bundles: ShortLock::new(BundlePool::default()),
+                random: AtomicU64::new(random),
+                sysmon_started: AtomicBool::new(false),
+                config,
+            })
+            .ok_or(io::ErrorKind::OutOfMemory)?,
+        );
         rt.set_policy(rt.config.policy).ok_or(io::ErrorKind::OutOfMemory)?;
         rt.watch_for_overflow();
         for p in rt.processors.iter().rev() {
@@ -341,15 +358,26 @@ impl Runtime {
     /// # Safety
     /// The call is right at any later time, on any M's g0; it does not park and does not run code of the host.
     pub unsafe fn call_attached(&'static self, call: unsafe fn(&'static Runtime, usize), argument: usize) {
-        self.errands.lock().unwrap_or_else(|e| e.into_inner()).push(Errand { call, argument });
+        let mut errands = self.errands.lock().unwrap_or_else(|e| e.into_inner());
+        while errands.try_reserve(1).is_err() {
+            // Refused: once those that wait are run there is room.
+            drop(errands);
+            self.requests.fetch_or(REQUEST_ERRANDS, Ordering::AcqRel); // as below
+            self.wake_one(ptr::null_mut());
+            crate::primitive::thread::yield_now();
+            errands = self.errands.lock().unwrap_or_else(|e| e.into_inner());
+        }
+        errands.push_back(Errand { call, argument });
+        drop(errands);
         self.requests.fetch_or(REQUEST_ERRANDS, Ordering::AcqRel); // pairs with `serve_requests`
         self.wake_one(ptr::null_mut());
     }
 
     #[cold]
     fn run_errands(&'static self) {
-        let errands = std::mem::take(&mut *self.errands.lock().unwrap_or_else(|e| e.into_inner()));
-        for errand in errands {
+        let next = || self.errands.lock().unwrap_or_else(|e| e.into_inner()).pop_front();
+        let count = self.errands.lock().unwrap_or_else(|e| e.into_inner()).len();
+        for errand in std::iter::from_fn(next).take(count) {
             // SAFETY: the promise of who left it.
             unsafe { (errand.call)(self, errand.argument) };
         }

@@ -10,6 +10,7 @@ use crate::goroutine::host::HostThread;
 use crate::goroutine::slab::Provider;
 use crate::goroutine::{Bundle, Goroutine, status, waiter};
 use crate::primitive::atomic::Ordering;
+use crate::primitive::boxes::try_box;
 use crate::sys::{signal, thread};
 use std::ptr;
 
@@ -115,6 +116,12 @@ impl Runtime {
                 return false;
             }
             let m = Machine::new(self, 0);
+            let bundle = try_box(Bundle::on_thread(state, (&raw const stack).addr())); // an address of this frame
+            let (false, Some(bundle)) = (m.is_null(), bundle) else {
+                self.registry.give_back(g);
+                self.stacks.free(stack);
+                return false;
+            };
             (*m).home = (self.host.new_home)();
             if (*m).home.is_null() {
                 return false;
@@ -123,8 +130,7 @@ impl Runtime {
             (*m).current_host = state;
             (*m).thread_locals = ThreadLocals::of_this_thread();
             (*m).tid.store(thread::tid(), Ordering::Relaxed); // a hint for sysmon, as below
-            let top = (&raw const stack).addr(); // an address of this frame
-            (*g).bundle = Box::into_raw(Box::new(Bundle::on_thread(state, top)));
+            (*g).bundle = Box::into_raw(bundle);
             (*g).home = m.cast();
             (*g).status.store(status::RUNNING, Ordering::Relaxed);
             (*m).mask = signal::mask();
@@ -162,6 +168,10 @@ impl Runtime {
         let mut m = self.reusable_machine();
         if m.is_null() {
             m = Machine::new(rt, id.max(1) as u32);
+        }
+        if m.is_null() {
+            self.machine_count.fetch_sub(1, Ordering::Relaxed);
+            return m;
         }
         // SAFETY: the new thread owns the M; `m` is never freed.
         if unsafe { thread::spawn_raw(machine_thread, m.cast()) }.is_err() {
@@ -231,7 +241,7 @@ unsafe extern "C-unwind" fn machine_thread(argument: *mut u8) {
     // SAFETY: the M was made for this thread.
     unsafe {
         context::current_set(m.cast());
-        thread::set_name("gort-m");
+        thread::set_name(c"gort-m");
         (*m).tid.store(thread::tid(), Ordering::Relaxed);
         crate::sys::signal::ensure_alternate_stack();
         (*m).home = (*m).make_home();

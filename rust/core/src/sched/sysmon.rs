@@ -112,6 +112,15 @@ impl Runtime {
             || p.id >= self.processors.in_use()
     }
 
+    /// One look at all Ps; those that `seen` has no memory for are looked at later.
+    fn look_at_all(&self, seen: &mut Vec<Seen>, now: u64) -> Look {
+        let missing = self.processors.len() - seen.len(); // they are never fewer
+        if seen.try_reserve(missing).is_ok() {
+            seen.resize(self.processors.len(), Seen::NEVER);
+        }
+        self.processors.iter().zip(seen).map(|(p, s)| self.look_at(p, s, now)).max().unwrap_or(Look::Quiet)
+    }
+
     /// One look at `p`.
     fn look_at(&self, p: &Processor, seen: &mut Seen, now: u64) -> Look {
         let m: *mut Machine = p.machine.load(Ordering::Acquire); // pairs with the Release of who gave the P away
@@ -272,7 +281,7 @@ impl Runtime {
 unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
     // SAFETY: `start_sysmon` passes its runtime, which is never freed.
     let rt: &'static Runtime = unsafe { &*argument.cast::<Runtime>() };
-    thread::set_name("gort-sysmon");
+    thread::set_name(c"gort-sysmon");
     rt.sysmon_mask.store(signal::OTHERS, Ordering::Relaxed); // every thread begins with that
     let mut seen = Vec::new();
     let mut schedtrace = SchedTrace::new();
@@ -287,11 +296,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
         let _ = futex::wait(&rt.sysmon_note, 0, Some(pause_ns));
         rt.sysmon_note.store(0, Ordering::Relaxed);
         let now = clock::now_ns();
-        let mut look = Look::Quiet;
-        seen.resize(rt.processors.len(), Seen::NEVER);
-        for (p, s) in rt.processors.iter().zip(seen.iter_mut()) {
-            look = look.max(rt.look_at(p, s, now));
-        }
+        let mut look = rt.look_at_all(&mut seen, now);
         rt.watch_net(now, &mut net);
         rt.retire_one(now, &mut retired_ns);
         rt.ask_to_shrink();

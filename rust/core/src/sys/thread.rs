@@ -1,15 +1,14 @@
 //! OS threads. Started by pthread_create itself: the host may end them by unwinding, which `std::thread` does not allow.
 
-use std::ffi::CString;
+use crate::primitive::boxes::try_box;
+use std::ffi::CStr;
 use std::io;
 use std::sync::OnceLock;
 
 /// Names the calling thread (15 bytes are kept).
-pub fn set_name(name: &str) {
-    if let Ok(name) = CString::new(name) {
-        // SAFETY: PR_SET_NAME reads a C string.
-        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-    }
+pub fn set_name(name: &CStr) {
+    // SAFETY: PR_SET_NAME reads a C string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
 /// The kernel's id of the calling thread.
@@ -104,13 +103,14 @@ extern "C-unwind" fn trampoline(start: *mut libc::c_void) -> *mut libc::c_void {
 /// Starts a detached thread that runs `main(argument)` and takes nobody's signals.
 ///
 /// # Errors
-/// What pthread_create says (EAGAIN at a limit).
+/// What pthread_create says (EAGAIN at a limit), or OutOfMemory.
 ///
 /// # Safety
 /// `main` may be called with `argument` on another thread.
 #[cfg(not(shuttle))]
 pub unsafe fn spawn_raw(main: unsafe extern "C-unwind" fn(*mut u8), argument: *mut u8) -> io::Result<()> {
-    let start = Box::into_raw(Box::new(Start { main, argument }));
+    let start = try_box(Start { main, argument }).ok_or(io::ErrorKind::OutOfMemory)?;
+    let start = Box::into_raw(start);
     // SAFETY: attributes are initialised before use and destroyed after; the function type differs from libc's only in
     // that it may unwind, which pthread_exit needs.
     unsafe {

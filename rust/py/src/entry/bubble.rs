@@ -97,9 +97,7 @@ unsafe extern "C-unwind" fn members(_m: Object, id: Object) -> Object {
     unsafe {
         let Some((rt, id)) = bubble(id) else { return ptr::null_mut() };
         let list = go::list_of(rt, |g| g.bubble.id == id);
-        let text = observe::dump_bubble(rt, id);
-        let text = ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as _);
-        super::chan::tuple([list, text])
+        super::chan::tuple([list, error::dump_text(observe::dump_bubble(rt, id))])
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) unsafe fn usable_chan<'a>(slf: Object, what: &str) -> Option<&'a Chan
 #[cold]
 fn foreign(what: &str) -> Option<&'static Chan<Value>> {
     // SAFETY: GIL held by every caller.
-    error::set(unsafe { ffi::PyExc_RuntimeError }, &format!("{what} synctest channel from outside bubble"));
+    error::set(unsafe { ffi::PyExc_RuntimeError }, format_args!("{what} synctest channel from outside bubble"));
     None
 }
 
@@ -140,8 +140,11 @@ unsafe fn take_apart(first: Object) {
             if ffi::Py_REFCNT(object) == 1 {
                 if ffi::Py_TYPE(object) == CHAN_TYPE.load(Ordering::Relaxed) {
                     let (returned, buffer) = chan_of(object).take_held();
-                    pending.extend(returned.into_iter().map(|(_, v)| v.0));
-                    pending.extend(buffer.into_iter().map(|v| v.0));
+                    let has_room = pending.try_reserve(returned.len() + buffer.len()).is_ok();
+                    for v in returned.into_iter().map(|(_, v)| v).chain(buffer) {
+                        // Without memory by recursion, after all.
+                        if has_room { pending.push(v.0) } else { ffi::Py_DECREF(v.0) }
+                    }
                 } else {
                     select::take_apart(object, &mut pending);
                 }
@@ -299,7 +302,8 @@ pub(crate) unsafe fn fill<const N: usize>(t: Object, items: [Object; N]) -> Obje
 pub(crate) unsafe fn tuple<const N: usize>(items: [Object; N]) -> Object {
     // SAFETY: GIL held; the references are the caller's and go into the tuple.
     unsafe {
-        let t = ffi::PyTuple_New(N as _);
+        let is_whole = items.iter().all(|item| !item.is_null());
+        let t = if is_whole { ffi::PyTuple_New(N as _) } else { ptr::null_mut() };
         for (i, item) in items.into_iter().enumerate() {
             if t.is_null() {
                 ffi::Py_XDECREF(item);
@@ -478,8 +482,7 @@ unsafe extern "C" fn chan_repr(slf: Object) -> Object {
     unsafe {
         let chan = chan_of(slf);
         let closed = if chan.is_closed() { ", closed" } else { "" };
-        let text = format!("<gort.Chan {}/{}{closed}>", chan.len(), chan.capacity());
-        ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as _)
+        error::text(format_args!("<gort.Chan {}/{}{closed}>", chan.len(), chan.capacity()))
     }
 }
 

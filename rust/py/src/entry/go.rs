@@ -118,8 +118,10 @@ unsafe fn stack_shift(value: Object) -> Option<u8> {
         match usize::try_from(bytes) {
             Ok(bytes) if (least..=most).contains(&bytes) => Some(bytes.next_power_of_two().trailing_zeros() as u8),
             _ => {
-                let text = format!("spawn(): stack_size must be from {least} to {most} bytes, not {bytes}");
-                error::set(ffi::PyExc_ValueError, &text);
+                error::set(
+                    ffi::PyExc_ValueError,
+                    format_args!("spawn(): stack_size must be from {least} to {most} bytes, not {bytes}"),
+                );
                 None
             }
         }
@@ -358,7 +360,7 @@ unsafe extern "C-unwind" fn gomaxprocs(_m: Object, args: *const Object, nargs: f
                 return ptr::null_mut();
             }
             if wanted > MOST as isize {
-                return error::set(ffi::PyExc_ValueError, &format!("gomaxprocs({wanted}): {MOST} is the most"));
+                return error::set(ffi::PyExc_ValueError, format_args!("gomaxprocs({wanted}): {MOST} is the most"));
             }
             if wanted > 0 {
                 return ffi::PyLong_FromSize_t(rt.set_processors(wanted as usize));
@@ -382,7 +384,7 @@ unsafe fn outlive_all(rt: &'static Runtime) {
     loop {
         let outcome = sched::sleep_for_ever(rt);
         if outcome == Outcome::Deadlock && rt.registry.live() == 1 {
-            error::deadlock("no goroutines (main called runtime.Goexit) - deadlock!");
+            error::set(error::deadlock(), "no goroutines (main called runtime.Goexit) - deadlock!");
             return;
         }
         if !error::ended(rt, outcome) {
@@ -430,9 +432,7 @@ unsafe extern "C-unwind" fn run_main(_m: Object, args: *const Object, nargs: ffi
 
 unsafe extern "C-unwind" fn dump(_m: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
-    let text = gort_core::observe::dump(rt);
-    // SAFETY: GIL held; the text is UTF-8.
-    unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as _) }
+    error::dump_text(gort_core::observe::dump(rt))
 }
 
 unsafe extern "C-unwind" fn are_parked(_m: Object, _: Object) -> Object {
@@ -527,8 +527,7 @@ unsafe extern "C" fn go_repr(slf: Object) -> Object {
     // SAFETY: `slf` is a Goroutine; GIL held.
     unsafe {
         let obj = &*slf.cast::<GoObject>();
-        let text = format!("<gort.Goroutine {} [{}]>", obj.id, status_text(obj));
-        ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as _)
+        error::text(format_args!("<gort.Goroutine {} [{}]>", obj.id, status_text(obj)))
     }
 }
 

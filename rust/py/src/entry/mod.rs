@@ -78,7 +78,7 @@ fn runtime_slow() -> Option<&'static Runtime> {
             }
             Err(e) => {
                 // SAFETY: GIL held.
-                error::set(unsafe { ffi::PyExc_MemoryError }, &format!("gort cannot start: {e}"));
+                error::set(unsafe { ffi::PyExc_MemoryError }, format_args!("gort cannot start: {e}"));
                 return None;
             }
         }
@@ -126,9 +126,11 @@ fn read_config() -> Option<Config> {
                 true
             }
             _ => {
-                let message = format!("{name}={text}: an integer from {low} to {high} is expected");
                 // SAFETY: GIL held.
-                error::set(unsafe { ffi::PyExc_ValueError }, &message);
+                error::set(
+                    unsafe { ffi::PyExc_ValueError },
+                    format_args!("{name}={text}: an integer from {low} to {high} is expected"),
+                );
                 false
             }
         }
@@ -191,7 +193,7 @@ pub(crate) unsafe fn arguments<const N: usize>(
         if nargs > N {
             error::set(
                 ffi::PyExc_TypeError,
-                &format!("{function}() takes at most {N} positional arguments ({nargs} given)"),
+                format_args!("{function}() takes at most {N} positional arguments ({nargs} given)"),
             );
             return None;
         }
@@ -208,7 +210,7 @@ pub(crate) unsafe fn arguments<const N: usize>(
                         let name = names[i].to_string_lossy();
                         error::set(
                             ffi::PyExc_TypeError,
-                            &format!("{function}() got multiple values for argument '{name}'"),
+                            format_args!("{function}() got multiple values for argument '{name}'"),
                         );
                         return None;
                     }
@@ -221,7 +223,7 @@ pub(crate) unsafe fn arguments<const N: usize>(
         }
         if let Some(i) = out[..required].iter().position(|p| p.is_null()) {
             let name = names[i].to_string_lossy();
-            error::set(ffi::PyExc_TypeError, &format!("{function}() missing required argument: '{name}'"));
+            error::set(ffi::PyExc_TypeError, format_args!("{function}() missing required argument: '{name}'"));
             return None;
         }
     }
@@ -249,7 +251,7 @@ pub(crate) unsafe fn seconds(value: *mut ffi::PyObject, what: &str) -> Result<u6
             return Err(());
         }
         if s.is_nan() || s < 0.0 {
-            error::set(ffi::PyExc_ValueError, &format!("{what} must be a non-negative number of seconds"));
+            error::set(ffi::PyExc_ValueError, format_args!("{what} must be a non-negative number of seconds"));
             return Err(());
         }
         Ok((s * 1e9).ceil().min(9e18) as u64)

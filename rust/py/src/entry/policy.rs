@@ -4,10 +4,9 @@ use super::sync::{Holder, alloc, inner};
 use super::{arguments, boolean, counts, fast, methods, none, plain, runtime};
 use crate::error;
 use crate::task::{GoObject, Place, runtime_or_null};
-use gort_core::sched::policy::{Group, LEAST_PRIORITY, Policy};
+use gort_core::sched::policy::{Group, GroupRef, LEAST_PRIORITY, Policy};
 use pyo3::ffi;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 type Object = *mut ffi::PyObject;
@@ -21,9 +20,11 @@ const POLICIES: [(&str, Policy); 3] = [("fifo", Policy::Fifo), ("mlfq", Policy::
 pub(super) fn read_first(policy: &mut Policy) -> bool {
     let Ok(text) = std::env::var("GORT_POLICY") else { return true };
     let Some(&(_, named)) = POLICIES.iter().find(|(name, _)| *name == text) else {
-        let message = format!("GORT_POLICY={text}: one of fifo, mlfq, fair is expected");
         // SAFETY: GIL held.
-        error::set(unsafe { ffi::PyExc_ValueError }, &message);
+        error::set(
+            unsafe { ffi::PyExc_ValueError },
+            format_args!("GORT_POLICY={text}: one of fifo, mlfq, fair is expected"),
+        );
         return false;
     };
     *policy = named;
@@ -40,8 +41,7 @@ unsafe fn priority(value: Object) -> Option<i8> {
         }
         let most = isize::from(-LEAST_PRIORITY);
         if !(-most..=most).contains(&n) {
-            let text = format!("priority must be from {} to {most}, not {n}", -most);
-            error::set(ffi::PyExc_ValueError, &text);
+            error::set(ffi::PyExc_ValueError, format_args!("priority must be from {} to {most}, not {n}", -most));
             return None;
         }
         Some(n as i8)
@@ -75,7 +75,7 @@ pub(super) unsafe fn place(wanted: Object, group: Object) -> Option<Place> {
 /// A live object of the Group type.
 pub(crate) unsafe fn core_group(group: Object) -> *const Group {
     // SAFETY: the caller's promise.
-    Arc::as_ptr(unsafe { inner::<Arc<Group>>(group) })
+    unsafe { inner::<GroupRef>(group) }.as_ptr()
 }
 
 unsafe extern "C-unwind" fn set_policy(_m: Object, value: Object) -> Object {
@@ -178,8 +178,8 @@ unsafe extern "C" fn group_dealloc(slf: Object) {
     // SAFETY: the last reference is gone; GIL held. Goroutines have counts of their own.
     unsafe {
         let tp = ffi::Py_TYPE(slf);
-        super::end_weak_references(slf, (*slf.cast::<Holder<Arc<Group>>>()).weak_list);
-        ptr::drop_in_place(&raw mut (*slf.cast::<Holder<Arc<Group>>>()).inner);
+        super::end_weak_references(slf, (*slf.cast::<Holder<GroupRef>>()).weak_list);
+        ptr::drop_in_place(&raw mut (*slf.cast::<Holder<GroupRef>>()).inner);
         (*tp).tp_free.expect("a heap type")(slf.cast());
         ffi::Py_DECREF(tp.cast());
     }
@@ -197,7 +197,7 @@ unsafe extern "C-unwind" fn group_set(slf: Object, args: *const Object, n: ffi::
         if !ffi::PyErr_Occurred().is_null() {
             return ptr::null_mut();
         }
-        rt.set_group(inner::<Arc<Group>>(slf), (weight as u32).max(1), quota_ns);
+        rt.set_group(inner::<GroupRef>(slf), (weight as u32).max(1), quota_ns);
         none()
     }
 }
@@ -205,7 +205,7 @@ unsafe extern "C-unwind" fn group_set(slf: Object, args: *const Object, n: ffi::
 unsafe extern "C-unwind" fn group_stats(slf: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
     // SAFETY: METH_NOARGS with the GIL.
-    let account = rt.group_account(unsafe { inner::<Arc<Group>>(slf) });
+    let account = rt.group_account(unsafe { inner::<GroupRef>(slf) });
     counts(&[(c"run_ns", account.run_ns), (c"throttled", account.throttled), (c"throttled_ns", account.throttled_ns)])
 }
 
@@ -231,7 +231,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     ];
     let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
     let slots = vec![
-        super::weak_list(std::mem::offset_of!(Holder<Arc<Group>>, weak_list)),
+        super::weak_list(std::mem::offset_of!(Holder<GroupRef>, weak_list)),
         slot(ffi::Py_tp_new, group_new as *mut _),
         slot(ffi::Py_tp_dealloc, group_dealloc as *mut _),
         slot(ffi::Py_tp_methods, methods(table).cast()),
@@ -239,7 +239,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     ];
     // SAFETY: GIL held by the module's init.
     unsafe {
-        let size = size_of::<Holder<Arc<Group>>>();
+        let size = size_of::<Holder<GroupRef>>();
         let tp = super::add_type(module, c"gort._core._Group", size, ffi::Py_TPFLAGS_BASETYPE, slots);
         GROUP_TYPE.store(tp, Ordering::Release);
         !tp.is_null() && ffi::PyModule_AddFunctions(module, functions) == 0

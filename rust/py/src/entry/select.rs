@@ -136,7 +136,10 @@ unsafe extern "C-unwind" fn send(_m: Object, args: *const Object, nargs: ffi::Py
     // SAFETY: METH_FASTCALL with the GIL.
     unsafe {
         if nargs != 2 {
-            return error::set(ffi::PyExc_TypeError, &format!("send() takes a channel and a value ({nargs} given)"));
+            return error::set(
+                ffi::PyExc_TypeError,
+                format_args!("send() takes a channel and a value ({nargs} given)"),
+            );
         }
         new_case(*args, *args.add(1))
     }
@@ -381,7 +384,8 @@ pub(crate) unsafe fn take_apart(object: Object, pending: &mut Vec<Object>) {
         for field in [&raw mut (*case).chan, &raw mut (*case).value] {
             let reference = field.replace(ptr::null_mut());
             if !reference.is_null() {
-                pending.push(reference);
+                // Without memory by recursion, after all.
+                if pending.try_reserve(1).is_ok() { pending.push(reference) } else { ffi::Py_DECREF(reference) }
             }
         }
     }

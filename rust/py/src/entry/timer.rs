@@ -174,7 +174,7 @@ unsafe fn period(value: Object, where_: &str) -> Option<f64> {
     let seconds = unsafe { duration(value, c"the period of a Ticker") }?;
     if seconds <= 0.0 {
         // SAFETY: GIL held.
-        error::set(unsafe { ffi::PyExc_ValueError }, &format!("non-positive interval for {where_}"));
+        error::set(unsafe { ffi::PyExc_ValueError }, format_args!("non-positive interval for {where_}"));
         return None;
     }
     Some(seconds)
@@ -361,16 +361,15 @@ unsafe fn is_foreign(obj: *mut TimerObject, verb: &str) -> bool {
     };
     let foreign = sched::is_foreign(bubble);
     if foreign {
-        let text = format!("{verb} of synctest timer from outside bubble");
         // SAFETY: GIL held.
-        error::set(unsafe { ffi::PyExc_RuntimeError }, &text);
+        error::set(unsafe { ffi::PyExc_RuntimeError }, format_args!("{verb} of synctest timer from outside bubble"));
     }
     foreign
 }
 
 unsafe fn uninitialised(method: &str) -> Object {
     // SAFETY: GIL held.
-    error::set(unsafe { ffi::PyExc_RuntimeError }, &format!("time: {method} called on uninitialized Timer"))
+    error::set(unsafe { ffi::PyExc_RuntimeError }, format_args!("time: {method} called on uninitialized Timer"))
 }
 
 unsafe extern "C-unwind" fn timer_stop(slf: Object, _: Object) -> Object {

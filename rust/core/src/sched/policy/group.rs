@@ -7,11 +7,14 @@
 
 use super::fair::{Tree, WEIGHT};
 use super::nodes::List;
+use crate::primitive::atomic::{AtomicUsize, Ordering, fence};
+use crate::primitive::boxes::try_box;
 use crate::sched::Runtime;
 use crate::sys::clock;
 use crate::timer::{Event, EventTimer};
 use std::cell::UnsafeCell;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::ptr::NonNull;
 
 /// The period of quotas, ns; cpu.max has the same by default.
 pub const PERIOD_NS: u64 = 100_000_000;
@@ -52,7 +55,64 @@ pub struct Group {
     /// First field: a due timer is cast back.
     timer: UnsafeCell<EventTimer>,
     rt: &'static Runtime,
+    count: AtomicUsize,
     state: UnsafeCell<State>,
+}
+
+/// One count of a group, as an `Arc` has it; that one's memory cannot be refused.
+pub struct GroupRef(NonNull<Group>);
+
+// SAFETY: as for a group.
+unsafe impl Send for GroupRef {}
+// SAFETY: as above.
+unsafe impl Sync for GroupRef {}
+
+impl GroupRef {
+    /// One more count of a group.
+    ///
+    /// # Safety
+    /// It is alive.
+    pub(super) unsafe fn to(group: *const Group) -> Self {
+        // SAFETY: the caller's promise. Relaxed: whoever has a count keeps it meanwhile.
+        unsafe {
+            (*group).count.fetch_add(1, Ordering::Relaxed);
+            Self::from_count(group)
+        }
+    }
+
+    /// Where the group is.
+    pub fn as_ptr(&self) -> *const Group {
+        self.0.as_ptr()
+    }
+
+    /// A count that was forgotten.
+    ///
+    /// # Safety
+    /// It is the caller's.
+    pub(super) unsafe fn from_count(group: *const Group) -> Self {
+        // SAFETY: a group that is alive.
+        Self(unsafe { NonNull::new_unchecked(group.cast_mut()) })
+    }
+}
+
+impl Deref for GroupRef {
+    type Target = Group;
+
+    fn deref(&self) -> &Group {
+        // SAFETY: alive by this count.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for GroupRef {
+    fn drop(&mut self) {
+        // Release, and Acquire by who was the last: what others did with it comes before its end.
+        if self.count.fetch_sub(1, Ordering::Release) == 1 {
+            fence(Ordering::Acquire);
+            // SAFETY: made by `Group::make` as a box, and nobody else's.
+            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        }
+    }
 }
 
 // SAFETY: the state is touched under the policies' lock, the timer with the host attached and that lock held.
@@ -68,18 +128,18 @@ unsafe fn refill(group: *mut u8) {
     // SAFETY: the caller's promise. The count keeps it while this readies its goroutines.
     unsafe {
         let group = group.cast_const().cast::<Group>();
-        Arc::increment_strong_count(group);
-        let group = Arc::from_raw(group);
+        let group = GroupRef::to(group);
         group.rt.refill(&group);
     }
 }
 
 impl Group {
-    pub(super) fn new(rt: &'static Runtime, weight: u32, quota_ns: u64) -> Arc<Group> {
+    pub(super) fn make(rt: &'static Runtime, weight: u32, quota_ns: u64) -> Option<GroupRef> {
         let now = clock::now_ns();
-        Arc::new(Group {
+        let group = try_box(Group {
             timer: UnsafeCell::new(EventTimer::new(&REFILL, 0)),
             rt,
+            count: AtomicUsize::new(1),
             state: UnsafeCell::new(State {
                 weight,
                 quota_ns,
@@ -93,7 +153,9 @@ impl Group {
                 is_in_root: false,
                 account: GroupAccount::default(),
             }),
-        })
+        })?;
+        // SAFETY: the count it begins with.
+        Some(unsafe { GroupRef::from_count(Box::into_raw(group)) })
     }
 
     /// # Safety

@@ -17,7 +17,7 @@ mod nodes;
 mod tests;
 mod turn;
 
-pub use group::{Group, GroupAccount, PERIOD_NS};
+pub use group::{Group, GroupAccount, GroupRef, PERIOD_NS};
 pub(super) use meter::Meter;
 
 use super::inject_queue::Fifo;
@@ -31,7 +31,6 @@ use fair::{Fair, WEIGHT};
 use mlfq::Mlfq;
 use nodes::{List, Nodes};
 use std::ptr;
-use std::sync::Arc;
 
 /// Priorities are from this to its opposite.
 pub const LEAST_PRIORITY: i8 = -20;
@@ -443,14 +442,14 @@ impl Runtime {
 
     /// A group of `weight` whose goroutines may compute for `quota_ns` of each `PERIOD_NS`; 0: as long as they like. `None`: memory
     /// is refused.
-    pub fn new_group(&'static self, weight: u32, quota_ns: u64) -> Option<Arc<Group>> {
+    pub fn new_group(&'static self, weight: u32, quota_ns: u64) -> Option<GroupRef> {
         let all = self.policies.make_room(0, 1)?;
         if !self.processors.keep_room(all) || !self.use_entities() {
             return None;
         }
-        let group = Group::new(self, weight, quota_ns);
+        let group = Group::make(self, weight, quota_ns)?;
         let mut state = self.policies.lock();
-        state.groups.push(Arc::as_ptr(&group));
+        state.groups.push(group.as_ptr());
         self.policies.publish(self, state);
         Some(group)
     }
@@ -506,7 +505,7 @@ pub unsafe fn join_group(g: *mut Goroutine, group: *const Group) {
     // SAFETY: the caller's promise.
     unsafe {
         if !group.is_null() {
-            Arc::increment_strong_count(group);
+            std::mem::forget(GroupRef::to(group));
             (*Goroutine::entity(g)).group = group.cast();
         }
     }
@@ -525,7 +524,7 @@ pub(super) unsafe fn leave(g: *mut Goroutine, policies: &Policies) {
     unsafe {
         let group = std::mem::replace(&mut (*Goroutine::entity(g)).group, ptr::null());
         if !group.is_null() {
-            Arc::decrement_strong_count(group.cast::<Group>());
+            drop(GroupRef::from_count(group.cast::<Group>()));
         }
         (*Goroutine::entity(g)).reset();
     }

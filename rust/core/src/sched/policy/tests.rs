@@ -1,7 +1,7 @@
 //! The orders against plain models, quotas by made-up time, and all of it under goroutines of many Ms.
 
 use super::fair::{Fair, WEIGHT};
-use super::group::{Group, PERIOD_NS};
+use super::group::{GroupRef, PERIOD_NS};
 use super::mlfq::{self, Mlfq};
 use super::nodes::{Heap, List, Node, Nodes};
 use super::{Policy, State, join_group, weight_of};
@@ -118,14 +118,14 @@ proptest! {
     #[test]
     fn fair_loses_nobody(steps in prop::collection::vec((0u8..6, 0usize..4, 1u64..30_000_000), 1..200)) {
         let rt = runtime(1);
-        let groups: Vec<Arc<Group>> = (0..3).map(|i| rt.new_group(100 * (i + 1), 0).expect("memory")).collect();
+        let groups: Vec<GroupRef> = (0..3).map(|i| rt.new_group(100 * (i + 1), 0).expect("memory")).collect();
         let (many, mut nodes) = (Many::new(), Nodes::new());
         let mut fair = Fair::new(SLICE_NS);
         let mut queued: Vec<u64> = Vec::new();
         let mut running: Vec<*mut Goroutine> = Vec::new();
-        let in_group = |g: *mut Goroutine, group: &Arc<Group>| {
+        let in_group = |g: *mut Goroutine, group: &GroupRef| {
             // SAFETY: a descriptor of this test.
-            std::ptr::eq(unsafe { (*Goroutine::entity(g)).group }.cast(), Arc::as_ptr(group))
+            std::ptr::eq(unsafe { (*Goroutine::entity(g)).group }.cast(), GroupRef::as_ptr(group))
         };
         // SAFETY: one thread, and goroutines of this test.
         unsafe {
@@ -134,7 +134,7 @@ proptest! {
                     0 | 1 => {
                         let g = many.one(which as i8);
                         if let Some(group) = groups.get(which) {
-                            join_group(g, Arc::as_ptr(group));
+                            join_group(g, GroupRef::as_ptr(group));
                         }
                         fair.push(&mut nodes, g, false);
                         queued.push(id(g));
@@ -159,7 +159,7 @@ proptest! {
                             let was = std::mem::replace(&mut group.state().is_throttled, true);
                             if was {
                                 group.state().is_throttled = false;
-                                fair.enter(&mut nodes, Arc::as_ptr(group));
+                                fair.enter(&mut nodes, GroupRef::as_ptr(group));
                             }
                         }
                     }
@@ -167,7 +167,7 @@ proptest! {
             }
             for group in &groups {
                 group.state().is_throttled = false;
-                fair.enter(&mut nodes, Arc::as_ptr(group));
+                fair.enter(&mut nodes, GroupRef::as_ptr(group));
             }
             prop_assert_eq!(fair.len(), queued.len());
             let mut rest = Vec::new();
@@ -297,8 +297,8 @@ fn fair_shares_by_weight_among_goroutines_and_among_groups() {
     let all: Vec<_> = (0..6).map(|_| many.one(0)).collect();
     // SAFETY: new ones.
     unsafe {
-        join_group(all[0], Arc::as_ptr(&few));
-        all[1..5].iter().for_each(|&g| join_group(g, Arc::as_ptr(&other)));
+        join_group(all[0], GroupRef::as_ptr(&few));
+        all[1..5].iter().for_each(|&g| join_group(g, GroupRef::as_ptr(&other)));
     }
     let got = shares(&mut Fair::new(SLICE_NS), &mut Nodes::new(), &all, 10_000);
     let by_group = [got[0], got[1..5].iter().sum(), got[5]];
@@ -373,7 +373,7 @@ fn work_goes_on_while_policies_and_quotas_change() {
             }
             others.done_for_test();
         });
-        let few = if pair % 2 == 0 { Arc::as_ptr(&few) } else { std::ptr::null() };
+        let few = if pair % 2 == 0 { GroupRef::as_ptr(&few) } else { std::ptr::null() };
         rt.spawn(Box::into_raw(Box::new(body)).cast(), |g| {
             // SAFETY: new, and the group is alive.
             unsafe {
@@ -406,7 +406,7 @@ fn the_state_says_what_it_holds() {
         let (first, second, reserved) = (many.one(0), many.one(0), many.one(0));
         (*Goroutine::entity(reserved)).is_reserved = true;
         let slow = rt.new_group(100, 1).expect("memory");
-        join_group(second, Arc::as_ptr(&slow));
+        join_group(second, GroupRef::as_ptr(&slow));
         slow.state().is_throttled = true;
         for g in [second, first, reserved] {
             state.add(g, 5, false);
@@ -426,7 +426,7 @@ fn who_has_room_is_queued_under_every_policy_without_asking_for_memory() {
     let (rt, many) = (runtime(1), Many::new());
     let groups: Vec<_> = (0..3).map(|_| rt.new_group(100, 0).expect("memory")).collect();
     let mut state = State::new(SLICE_NS);
-    state.groups = groups.iter().map(Arc::as_ptr).collect();
+    state.groups = groups.iter().map(GroupRef::as_ptr).collect();
     assert!(state.make_room(COUNT, groups.len()));
     let room = state.nodes.room();
     let all: Vec<_> = (0..COUNT).map(|i| many.one((i % 41) as i8 - 20)).collect();
@@ -434,7 +434,7 @@ fn who_has_room_is_queued_under_every_policy_without_asking_for_memory() {
     unsafe {
         for (i, &g) in all.iter().enumerate() {
             (*Goroutine::entity(g)).is_reserved = i % 7 == 0;
-            join_group(g, groups.get(i % 5).map_or(std::ptr::null(), Arc::as_ptr));
+            join_group(g, groups.get(i % 5).map_or(std::ptr::null(), GroupRef::as_ptr));
         }
         groups[0].state().is_throttled = true;
         for policy in [Policy::Mlfq, Policy::Fair, Policy::Fifo, Policy::Fair, Policy::Mlfq] {
