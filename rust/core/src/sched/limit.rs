@@ -13,6 +13,7 @@
 use super::park::{announce, block, ready_wait, with_place};
 use super::runtime::Runtime;
 use super::{caller, current_machine};
+use crate::goroutine::Goroutine;
 use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::primitive::exclusive::ShortLock;
