@@ -242,16 +242,16 @@ impl Slab {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 fn layout(bytes: usize) -> std::alloc::Layout {
     std::alloc::Layout::from_size_align(bytes, 64).expect("a size of ours")
 }
 
 /// A provider for tests: `0` answers for room, memory is the allocator's.
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 pub(crate) struct Plain<F: Fn(usize) -> bool>(pub(crate) F);
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 impl<F: Fn(usize) -> bool> Provider for Plain<F> {
     fn runtime(&self) -> *const u8 {
         ptr::null()

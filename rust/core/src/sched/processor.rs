@@ -102,6 +102,7 @@ impl Processor {
     }
 
     /// While there are no timers: gives the system the memory of the room for them, which stays.
+    #[cfg(not(model))]
     pub(super) fn release_room(&self) {
         self.timers.lock().release_room();
     }
