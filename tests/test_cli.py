@@ -134,6 +134,7 @@ def test_bad_arguments_are_status_2_with_usage(tmp_path, arguments):
 
 def test_doctor_says_what_there_is_and_what_not(tmp_path):
     text = cli("doctor", cwd=tmp_path, GORT_SEED="7").stdout
+    assert re.search(r"^memory pressure +\w", text, re.M)
     for subject in (
         "gort", "python", "python support", "kernel", "switch path", "guard pages", "huge pages",
         "mappings", "cgroup CPU limit", "cgroup memory limit", "GOMAXPROCS", "not there yet",

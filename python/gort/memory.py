@@ -2,7 +2,9 @@
 
 A goroutine that stays parked for a second or two gives the memory of its stack back by itself: the
 part in use, some hundred bytes, is kept elsewhere until it runs again. `trim` does the same at
-once; GORT_SHRINK sets how long a second is, in milliseconds, and 0 that it is never.
+once; GORT_SHRINK sets how long a second is, in milliseconds, and 0 that it is never. When Linux
+says that memory is short (PSI, or the control group's limits) all who are parked do it at once;
+`gort doctor` tells where that is heard from.
 
 `set_limit` bounds what goroutines have in all: the next one is refused, or waits for room.
 `TRACEMALLOC_DOMAIN` is where `tracemalloc` shows goroutines and channels by source line.
@@ -100,10 +102,11 @@ def set_limit(limit: int | None, *, block: bool = False) -> int | None:
 def stats() -> dict[str, int]:
     """Return what the runtime's memory is used for; sizes in bytes. Never blocks for long.
 
-    `goroutine_bytes` is what `set_limit` counts. `stacks_saved` goroutines have given back their
-    stacks, of which `stacks_saved_bytes` are kept; `stack_saves` and `stack_restores`
-    count both ways. `heap_` names are those of Go's runtime/metrics for the heap that the runtime's
-    own objects lie in.
+    `goroutine_bytes` is what `set_limit` counts, `pressures` how often memory was given back
+    because the system was short of it. `stacks_saved` goroutines have given back their stacks, of
+    which `stacks_saved_bytes` are kept; `stack_saves` and `stack_restores` count both ways.
+    `heap_` names are those of Go's runtime/metrics for the heap that the runtime's own objects lie
+    in.
 
     Example:
         >>> import gort

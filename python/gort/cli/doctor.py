@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Iterator
 
 import gort
-from gort._core import _usable_cpus
+from gort._core import _memory_pressure, _usable_cpus
 from gort._supported import ENVIRONMENT
 from gort.cli._output import say
 
@@ -134,6 +134,7 @@ def _memory() -> Iterator[tuple[str, str]]:
     yield "huge pages", huge_pages()
     most = _first_line("/proc/sys/vm/max_map_count") or "unknown"
     yield "mappings", f"{_mapping_count()} of at most {most}"
+    yield "memory pressure", _memory_pressure() or "nothing here tells of it"
     yield "overcommit", _first_line("/proc/sys/vm/overcommit_memory") or "unknown"
 
 

@@ -212,6 +212,10 @@ impl Runtime {
     /// Takes memory back until there is room for `more` goroutines. `false`: there is none, or this was found just before.
     #[cold]
     fn reclaim(&self, more: usize) -> bool {
+        self.drop_idle_bundles();
+        if self.fits(more) {
+            return true;
+        }
         let (limit, live, now) = (&self.limit, self.registry.live(), clock::now_ns());
         let ended = self.registry.created().saturating_sub(live);
         let is_soon = now.saturating_sub(limit.reclaimed_ns.load(Ordering::Relaxed)) < AGAIN_NS

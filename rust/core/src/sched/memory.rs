@@ -45,6 +45,16 @@ impl Runtime {
         0
     }
 
+    /// Gives the heap's free pages back, all of them. Any thread.
+    #[cfg(not(model))]
+    pub(super) fn release_all_of_heap(&self) {
+        self.memory.heap().release_all();
+    }
+
+    /// A model knows no heap.
+    #[cfg(model)]
+    pub(super) fn release_all_of_heap(&self) {}
+
     /// Has the caches of Ps give back what they have not used for a while. Host attached, an exclusive one.
     #[cfg(not(model))]
     pub(super) fn decay_caches(&self) {

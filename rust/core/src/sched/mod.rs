@@ -48,6 +48,7 @@ pub mod park;
 mod pin;
 pub mod policy;
 mod preempt;
+mod pressure;
 pub mod processor;
 pub mod processors;
 #[cfg(all(test, not(model)))]

@@ -22,6 +22,7 @@ use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Atom
 use crate::primitive::boxes::try_box;
 use crate::primitive::exclusive::{ShortLock, is_exclusive, set_exclusive};
 use crate::stack::{GuardMode, StackDepot};
+use crate::sys::pressure::Pressure;
 use crate::sys::signal;
 use std::collections::VecDeque;
 use std::io;
@@ -72,6 +73,8 @@ pub struct Counters {
     pub global_pops: AtomicU64,
     /// Ms that began to look for work.
     pub spins: AtomicU64,
+    /// How often memory was given back because the system was short of it.
+    pub pressures: AtomicU64,
     /// Goroutines that let others run at a safe point, because their slice was over.
     pub preemptions: AtomicU64,
 }
@@ -100,6 +103,8 @@ pub struct Runtime {
     pub(super) memory: Memory,
     /// Who gives memory back while he is parked.
     pub(super) shrinker: Shrinker,
+    /// What tells of the system's lack of memory, or null; sysmon's.
+    pub(super) pressure: AtomicPtr<Pressure>,
     /// How much memory goroutines may have.
     pub(super) limit: Limit,
     /// Stack slots.
@@ -202,6 +207,7 @@ impl Runtime {
                 registry: Registry::new(),
                 memory: Memory::new()?,
                 shrinker: Shrinker::new(host.header_bytes.1),
+                pressure: AtomicPtr::new(ptr::null_mut()),
                 limit: Limit::new(),
                 stacks,
                 other_stacks: Mutex::new(Vec::new()),

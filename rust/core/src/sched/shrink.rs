@@ -17,7 +17,7 @@
 
 use super::runtime::{REQUEST_SHRINK, Runtime};
 use crate::goroutine::{Bundle, Goroutine, Rest, status};
-use crate::primitive::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::primitive::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sys::clock;
 use std::ptr;
 
@@ -26,6 +26,8 @@ const FRUITFUL: u64 = 64;
 const SLOWEST: u32 = 5;
 /// Looks that sysmon asks for are so far apart while there is other work: a look with much to save takes half a millisecond.
 const LOOK_NS: u64 = 10_000_000;
+/// The same while the system is short of memory.
+const URGENT_NS: u64 = 1_000_000;
 /// Used stack that is saved at most; more is left where it is.
 const SAVED_MOST: usize = 16 << 10;
 /// Bytes below the stack pointer that code may still count on: the red zone of x86-64, and of others.
@@ -40,6 +42,8 @@ pub(super) struct Shrinker {
     /// The same, if so many goroutines have come meanwhile that it is worth it.
     early_ns: AtomicU64,
     early_at: AtomicU64,
+    /// The pass takes also those that have run since the last look: the system is short of memory.
+    is_urgent: AtomicBool,
     /// How often in a row a pass was in vain, and what had been saved before this one.
     in_vain: AtomicU32,
     saves_before: AtomicU64,
@@ -64,6 +68,7 @@ impl Shrinker {
             due_ns: AtomicU64::new(0),
             early_ns: AtomicU64::new(0),
             early_at: AtomicU64::new(0),
+            is_urgent: AtomicBool::new(false),
             in_vain: AtomicU32::new(0),
             saves_before: AtomicU64::new(0),
             saved: AtomicU64::new(0),
@@ -115,6 +120,12 @@ impl Runtime {
         }
     }
 
+    /// Has a pass begin at once that takes all who are parked. Any thread.
+    pub(super) fn hurry_shrinking(&self) {
+        self.shrinker.is_urgent.store(true, Ordering::Relaxed);
+        self.shrinker.due_ns.store(0, Ordering::Relaxed);
+    }
+
     /// For an M without other work, host attached, on g0: goes on with a pass that has begun, or is due. `false`: there is none.
     pub(super) fn shrink_idly(&self) -> bool {
         let goes_on = self.shrinker.next_slab.load(Ordering::Relaxed) != 0 || self.may_shrink();
@@ -127,15 +138,22 @@ impl Runtime {
     /// Looks at the next slab. Host attached, on g0.
     pub(super) fn shrink_next(&self) {
         let (s, slab) = (&self.shrinker, self.shrinker.next_slab.load(Ordering::Relaxed));
-        let more = self.shrink_slab(slab, false);
+        let is_urgent = s.is_urgent.load(Ordering::Relaxed);
+        let more = self.shrink_slab(slab, is_urgent);
         s.next_slab.store(if more { slab + 1 } else { 0 }, Ordering::Relaxed);
         let now = clock::now_ns();
         if more {
-            s.due_ns.store(now + LOOK_NS.min(self.config.shrink_ns), Ordering::Relaxed);
+            let pause_ns = if is_urgent { URGENT_NS } else { LOOK_NS };
+            s.due_ns.store(now + pause_ns.min(self.config.shrink_ns), Ordering::Relaxed);
             return;
         }
-        self.shed_bundles(false);
-        self.decay_caches();
+        if is_urgent {
+            self.release_memory();
+            s.is_urgent.store(false, Ordering::Relaxed);
+        } else {
+            self.shed_bundles(false);
+            self.decay_caches();
+        }
         let (live, saves) = (self.registry.live(), s.saves.load(Ordering::Relaxed));
         let is_fruitful = (saves - s.saves_before.load(Ordering::Relaxed)) * FRUITFUL >= live;
         let in_vain = if is_fruitful { 0 } else { (s.in_vain.load(Ordering::Relaxed) + 1).min(SLOWEST) };

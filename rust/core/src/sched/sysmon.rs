@@ -4,6 +4,7 @@
 use super::machine::Machine;
 use super::net::NetWatch;
 use super::outside::Outside;
+use super::pressure::PressureWatch;
 use super::processor::{NEVER, Processor};
 use super::runtime::{REQUEST_DEADLOCK, REQUEST_ERRANDS, REQUEST_NET, REQUEST_SIGNAL, Runtime};
 use super::schedtrace::SchedTrace;
@@ -285,7 +286,8 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
     rt.sysmon_mask.store(signal::OTHERS, Ordering::Relaxed); // every thread begins with that
     let mut seen = Vec::new();
     let mut schedtrace = SchedTrace::new();
-    let mut outside = Outside::default();
+    let (mut outside, mut pressure) = (Outside::default(), PressureWatch::default());
+    rt.forget_pressure();
     let (mut pause_ns, mut quiet) = (MIN_PAUSE_NS, 0u32);
     let (mut asleep_rounds, mut asked_at_ticks) = (0u32, u64::MAX);
     let mut net = NetWatch::default();
@@ -299,6 +301,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
         let mut look = rt.look_at_all(&mut seen, now);
         rt.watch_net(now, &mut net);
         rt.retire_one(now, &mut retired_ns);
+        rt.watch_pressure(now, &mut pressure);
         rt.ask_to_shrink();
         rt.release_some(now, &mut released_ns);
         // SAFETY: any thread may ask.

@@ -26,6 +26,11 @@ pub mod memory;
 #[path = "memory_miri.rs"]
 pub mod memory;
 pub mod poller;
+#[cfg(all(target_os = "linux", not(model), not(miri)))]
+pub mod pressure;
+#[cfg(not(all(target_os = "linux", not(model), not(miri))))]
+#[path = "pressure_none.rs"]
+pub mod pressure;
 #[cfg(all(target_os = "linux", not(model)))]
 pub mod scheduling;
 #[cfg(not(all(target_os = "linux", not(model))))]

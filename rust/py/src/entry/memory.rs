@@ -5,8 +5,10 @@ use crate::error;
 use crate::tracing;
 use gort_core::sched::Runtime;
 use gort_core::sched::limit::{Turned, UNLIMITED};
+use gort_core::sys::pressure::Pressure;
 use pyo3::ffi;
 use std::ptr;
+use std::sync::atomic::Ordering;
 
 type Object = *mut ffi::PyObject;
 
@@ -82,6 +84,7 @@ unsafe extern "C-unwind" fn stats(_m: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
     let (heap, stacks) = (rt.heap().stats(), rt.shrink_stats());
     counts(&[
+        (c"pressures", rt.counters.pressures.load(Ordering::Relaxed)),
         (c"goroutine_bytes", rt.goroutine_bytes() as u64),
         (c"stacks_saved", stacks.saved),
         (c"stacks_saved_bytes", stacks.saved_bytes),
@@ -102,11 +105,25 @@ unsafe extern "C-unwind" fn stats(_m: Object, _: Object) -> Object {
     ])
 }
 
+/// What tells of pressure here, or None.
+unsafe extern "C-unwind" fn pressure(_m: Object, _: Object) -> Object {
+    Pressure::open("/", true).map_or_else(none, |pressure| error::text(pressure.name()))
+}
+
+/// As if the system were short of memory: for tests, which cannot make it so.
+unsafe extern "C-unwind" fn give_all_back(_m: Object, _: Object) -> Object {
+    let Some(rt) = runtime() else { return ptr::null_mut() };
+    rt.give_all_back();
+    none()
+}
+
 /// Adds the functions to the module.
 pub(crate) unsafe fn register(module: Object) -> bool {
     let table = vec![
         plain(c"_memory_trim_step", trim_step, ffi::METH_O, c"_memory_trim_step($module, slab, /)\n--\n\n"),
         plain(c"_memory_release", release, ffi::METH_NOARGS, c"_memory_release($module, /)\n--\n\n"),
+        plain(c"_memory_pressure", pressure, ffi::METH_NOARGS, c"_memory_pressure($module, /)\n--\n\n"),
+        plain(c"_memory_give_all_back", give_all_back, ffi::METH_NOARGS, c"_memory_give_all_back($module, /)\n--\n\n"),
         fast(c"_memory_set_limit", set_limit, c"_memory_set_limit($module, limit, block)\n--\n\n"),
         plain(c"_memory_stats", stats, ffi::METH_NOARGS, c"_memory_stats($module, /)\n--\n\n"),
     ];
