@@ -212,7 +212,7 @@ impl Runtime {
     /// Takes memory back until there is room for `more` goroutines. `false`: there is none, or this was found just before.
     #[cold]
     fn reclaim(&self, more: usize) -> bool {
-        self.drop_idle_bundles();
+        self.shed_bundles(true);
         if self.fits(more) {
             return true;
         }
