@@ -245,12 +245,16 @@ impl Runtime {
             })
             .ok_or(io::ErrorKind::OutOfMemory)?,
         );
-        rt.set_policy(rt.config.policy).ok_or(io::ErrorKind::OutOfMemory)?;
-        rt.watch_for_overflow();
-        for p in rt.processors.iter().rev() {
-            rt.put_idle_processor(p);
-        }
+        rt.begin().ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(rt)
+    }
+
+    /// What a new one needs that is in its place. `None`: memory is refused.
+    fn begin(&'static self) -> Option<()> {
+        self.set_policy(self.config.policy)?;
+        self.watch_for_overflow();
+        self.processors.iter().rev().for_each(|p| self.put_idle_processor(p));
+        Some(())
     }
 
     /// A random number (xorshift64*, whose state must not be 0). Races only make it more random.
