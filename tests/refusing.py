@@ -18,7 +18,7 @@ from nomemory import FAILED, LIMIT, add
 from waiting import eventually, parked
 
 #: Calls are gort's if they return into its library. `refuse_from` says where that is, `refuse` that
-#: the n-th call from now on is refused (0: none), and returns how many there were since the last
+#: the n-th call from now on is refused (0: none; -n: and all after it), and returns how many there were since the last
 #: `refuse`. With TELL=1 in the environment whoever is refused is named on stderr.
 SOURCE = r"""
 #define _GNU_SOURCE
@@ -31,7 +31,7 @@ SOURCE = r"""
 #include <sys/mman.h>
 static uintptr_t low, high;
 static long left, seen;
-static int tells, armed;
+static int tells, armed, lasts;
 void refuse_from(uintptr_t from, uintptr_t to, int tell) {
     void *first[2];
     backtrace(first, 2); /* asks for memory of its own at first */
@@ -39,7 +39,8 @@ void refuse_from(uintptr_t from, uintptr_t to, int tell) {
 }
 long refuse(long n) {
     long before = __atomic_exchange_n(&seen, 0, __ATOMIC_SEQ_CST);
-    __atomic_store_n(&left, n, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&lasts, n < 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&left, n < 0 ? -n : n, __ATOMIC_SEQ_CST);
     __atomic_store_n(&armed, n != 0, __ATOMIC_SEQ_CST);
     return before;
 }
@@ -47,7 +48,8 @@ static int refused(void *caller) {
     uintptr_t at = (uintptr_t)caller;
     if (!__atomic_load_n(&armed, __ATOMIC_RELAXED) || at < low || at >= high) return 0;
     __atomic_add_fetch(&seen, 1, __ATOMIC_SEQ_CST);
-    if (__atomic_sub_fetch(&left, 1, __ATOMIC_SEQ_CST) != 0) return 0;
+    long now = __atomic_sub_fetch(&left, 1, __ATOMIC_SEQ_CST);
+    if (now > 0 || (now < 0 && !lasts)) return 0;
     if (tells) {
         void *frames[30];
         backtrace_symbols_fd(frames, backtrace(frames, 30), 2);
@@ -126,10 +128,10 @@ def starts_a_crowd():
 
 def fills_a_buffer():
     """What was sent is there, in order."""
-    ch, sent = gort.Chan(5000), []
+    ch, sent = gort.Chan(200_000), []
 
     def act():
-        for i in range(5000):
+        for i in range(200_000):
             ch.send(i)
             sent.append(i)
 
@@ -349,8 +351,11 @@ OPERATIONS = {
 }  # fmt: skip
 
 
-def sweep(name: str) -> None:
-    """Do an operation with its n-th request refused, for all n; then once more without."""
+def sweep(name: str, lasts: bool = False) -> None:
+    """Do an operation with its n-th request refused, for all n; then once more without.
+
+    `lasts`: and all requests after it.
+    """
     gort.excepthook = nomemory.reported.append
     refuse = prepare()
     gort.go(add, 1).join()
@@ -359,7 +364,7 @@ def sweep(name: str) -> None:
         n += 1
         act, verify = OPERATIONS[name]()
         outcome = FAILED
-        refuse(n)
+        refuse(-n if lasts else n)
         try:
             outcome = act()
         except MemoryError:

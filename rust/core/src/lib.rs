@@ -27,7 +27,6 @@ pub mod primitive;
 
 pub mod sys;
 
-#[cfg(not(shuttle))] // nothing of the scheduler uses it yet
 pub mod alloc;
 
 pub mod stack;

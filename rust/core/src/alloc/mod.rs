@@ -27,14 +27,17 @@
 
 #[cfg(not(model))]
 mod bins;
+mod block;
 #[cfg(not(model))]
 mod cache;
+#[cfg(not(shuttle))]
 #[cfg_attr(loom, allow(dead_code, reason = "the heap, which calls all of it, is in no model"))]
 mod central;
 #[cfg(not(model))]
 mod debug;
 #[cfg(not(model))]
 mod heap;
+mod list;
 #[cfg(not(model))]
 mod metadata;
 #[cfg(all(test, loom))]
@@ -45,9 +48,12 @@ mod page_heap;
 mod page_map;
 #[cfg(not(model))]
 mod release;
+#[cfg(not(shuttle))]
 mod remote_free;
+mod ring;
 #[cfg(not(model))]
 pub mod size_class;
+#[cfg(not(shuttle))]
 mod slots;
 #[cfg(not(model))]
 mod span;
@@ -59,11 +65,15 @@ mod stats;
 mod tests;
 
 #[cfg(not(model))]
+pub use block::serve_lists;
+#[cfg(not(model))]
 pub use cache::Cache;
 #[cfg(not(model))]
 pub use debug::{DebugConfig, Misuse, Report, fatal};
 #[cfg(not(model))]
 pub use heap::{Config, ForkHold, Heap};
+pub use list::List;
+pub use ring::Ring;
 #[cfg(not(model))]
 pub use span::PAGE_BYTES;
 #[cfg(not(model))]

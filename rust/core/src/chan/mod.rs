@@ -20,8 +20,10 @@ mod state;
 #[cfg(all(test, not(model)))]
 mod tests;
 
+use crate::alloc::Ring;
 use crate::goroutine::waiter::{Node, Outcome, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
+use crate::primitive::room::Room;
 use crate::sched;
 use state::State;
 use std::collections::VecDeque;
@@ -95,7 +97,7 @@ impl<T> Chan<T> {
     pub fn reserve(&self, most: usize) -> usize {
         let mut state = self.state.lock();
         let more = self.capacity.min(most).saturating_sub(state.buffer.len());
-        let _ = state.buffer.try_reserve_exact(more);
+        let _ = state.buffer.grow(more);
         state.buffer.capacity()
     }
 
@@ -129,7 +131,7 @@ impl<T> Chan<T> {
     }
 
     /// Takes all values out (for a collector's clear): what `unrecv` put back, and the buffer.
-    pub fn take_held(&self) -> (VecDeque<(u64, T)>, VecDeque<T>) {
+    pub fn take_held(&self) -> (VecDeque<(u64, T)>, Ring<T>) {
         let mut state = self.state.lock();
         (std::mem::take(&mut state.returned), std::mem::take(&mut state.buffer))
     }

@@ -1,6 +1,7 @@
 //! What a channel's lock guards, and the operations on it that need no waiting.
 
 use super::{Readied, SendError};
+use crate::alloc::Ring;
 use crate::goroutine::waiter::{Outcome, WaitQueue};
 use std::collections::VecDeque;
 use std::ptr;
@@ -8,7 +9,7 @@ use std::ptr;
 pub(super) struct State<T> {
     /// Values put back by `unrecv` with their stamps, in the order of the stamps; received before the buffer.
     pub(super) returned: VecDeque<(u64, T)>,
-    pub(super) buffer: VecDeque<T>,
+    pub(super) buffer: Ring<T>,
     pub(super) closed: bool,
     pub(super) receivers: WaitQueue,
     pub(super) senders: WaitQueue,
@@ -20,7 +21,7 @@ impl<T> State<T> {
     pub(super) fn new() -> Self {
         Self {
             returned: VecDeque::new(),
-            buffer: VecDeque::new(),
+            buffer: Ring::new(),
             closed: false,
             receivers: WaitQueue::new(),
             senders: WaitQueue::new(),
@@ -70,7 +71,7 @@ impl<T> State<T> {
         if self.buffer.len() >= capacity {
             return Err(SendError::Full(value));
         }
-        if self.buffer.len() == self.buffer.capacity() && self.buffer.try_reserve(1).is_err() {
+        if !self.buffer.has_room() {
             return Err(SendError::NoMemory(value));
         }
         self.buffer.push_back(value);

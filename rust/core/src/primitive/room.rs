@@ -1,6 +1,5 @@
 //! Room in lists: asked for before it is needed, so that a refusal comes where it can be answered.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 /// A list that can be asked for room.
@@ -19,27 +18,6 @@ impl<T> Room for Vec<T> {
     fn place(&mut self) -> Range<usize> {
         let start = self.as_mut_ptr().expose_provenance();
         start..start + self.capacity() * size_of::<T>()
-    }
-
-    fn used(&self) -> usize {
-        self.len()
-    }
-
-    fn room(&self) -> usize {
-        self.capacity()
-    }
-
-    fn grow(&mut self, more: usize) -> bool {
-        self.try_reserve_exact(more).is_ok()
-    }
-}
-
-impl<T> Room for VecDeque<T> {
-    fn place(&mut self) -> Range<usize> {
-        let mut ring = Vec::from(std::mem::take(self)); // the same memory, as this turns it back
-        let place = ring.place();
-        *self = ring.into();
-        place
     }
 
     fn used(&self) -> usize {
@@ -108,18 +86,10 @@ mod tests {
     fn room_of_an_empty_list_is_all_of_its_memory() {
         let mut list: Vec<u64> = Vec::with_capacity(100);
         assert_eq!(unused(&mut list), list.as_ptr().addr()..list.as_ptr().addr() + 800);
-        let mut ring: VecDeque<u64> = VecDeque::with_capacity(100);
-        ring.extend(0..60);
-        ring.drain(..); // the next would go in the middle of the ring
-        let place = unused(&mut ring);
-        assert_eq!(place.len(), 800);
-        ring.push_back(1);
-        assert_eq!(ring.as_slices().0.as_ptr().addr(), place.start, "nothing was moved elsewhere");
     }
 
     #[test]
     fn a_list_that_is_refused_more_room_keeps_what_it_has() {
         grows_and_is_refused(Vec::new(), Vec::push);
-        grows_and_is_refused(VecDeque::new(), VecDeque::push_back);
     }
 }

@@ -1,10 +1,10 @@
 //! The global queue: a [`Fifo`] under a lock, its length readable without it.
 
+use crate::alloc::Ring;
 use crate::primitive::atomic::{AtomicUsize, Ordering};
 use crate::primitive::room::{make_room, unused};
 use crate::primitive::{Mutex, MutexGuard};
 use crate::sys::memory;
-use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 
 /// Of so many that are taken while somebody stands behind, one is of those.
@@ -13,8 +13,8 @@ const TURN_OF_THOSE_BEHIND: u32 = 8;
 /// First come, first served, but who used up a slice stands behind those who did not: a goroutine that waits often is not
 /// kept waiting by many that compute.
 pub struct Fifo<T> {
-    first: VecDeque<*mut T>,
-    behind: VecDeque<*mut T>,
+    first: Ring<*mut T>,
+    behind: Ring<*mut T>,
     /// How many were taken while somebody stood behind.
     turns: u32,
 }
@@ -23,7 +23,7 @@ unsafe impl<T> Send for Fifo<T> {}
 
 impl<T> Default for Fifo<T> {
     fn default() -> Self {
-        Self { first: VecDeque::new(), behind: VecDeque::new(), turns: 0 }
+        Self { first: Ring::new(), behind: Ring::new(), turns: 0 }
     }
 }
 
@@ -69,7 +69,7 @@ impl<T> Fifo<T> {
 
     /// Takes everything, each with whether it stands behind; those last.
     pub fn drain(&mut self) -> impl Iterator<Item = (*mut T, bool)> {
-        self.first.drain(..).map(|item| (item, false)).chain(self.behind.drain(..).map(|item| (item, true)))
+        self.first.by_ref().map(|item| (item, false)).chain(self.behind.by_ref().map(|item| (item, true)))
     }
 
     /// Takes the next.
@@ -152,7 +152,7 @@ impl<T> InjectQueue<T> {
 
     /// Appends all, in order.
     pub fn push_batch(&self, batch: &[*mut T]) {
-        self.with(|q| q.first.extend(batch));
+        self.with(|q| batch.iter().for_each(|&item| q.first.push_back(item)));
     }
 
     /// Appends all, in order, those behind behind.
@@ -178,7 +178,7 @@ impl<T> InjectQueue<T> {
         let count = self.with(|q| {
             let one = if places.is_empty() { None } else { q.pop() };
             let more = places.len().saturating_sub(1).min(q.first.len());
-            let taken = one.into_iter().chain(q.first.drain(..more));
+            let taken = one.into_iter().chain(q.first.by_ref().take(more));
             places.iter_mut().zip(taken).map(|(place, item)| place.write(item)).count()
         });
         // SAFETY: so many were written just now.

@@ -111,7 +111,7 @@ impl Runtime {
 #[cfg(not(model))]
 mod heap {
     pub(crate) use crate::alloc::ForkHold as Held;
-    use crate::alloc::{Cache, Config, Heap};
+    use crate::alloc::{Cache, Config, Heap, serve_lists};
     use crate::sched::processor::Processor;
     use std::cell::UnsafeCell;
     use std::io;
@@ -133,6 +133,7 @@ mod heap {
         /// A heap with room for as many bundles as there are stacks in the first slab: both are there when others have used up the rest.
         pub(crate) fn new() -> io::Result<Self> {
             let heap = Heap::new(Config::default())?;
+            serve_lists(&heap);
             let first = heap.alloc(1 << 10);
             if first.is_null() {
                 return Err(io::ErrorKind::OutOfMemory.into());

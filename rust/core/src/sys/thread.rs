@@ -1,5 +1,6 @@
 //! OS threads. Started by pthread_create itself: the host may end them by unwinding, which `std::thread` does not allow.
 
+#[cfg(not(shuttle))]
 use crate::primitive::boxes::try_box;
 use std::ffi::CStr;
 use std::io;

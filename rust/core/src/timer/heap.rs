@@ -2,6 +2,9 @@
 //! know their index, so that taking one out is O(log n); equal deadlines come in the order they were set.
 
 use super::{EventTimer, NOT_QUEUED, Timer};
+use crate::alloc::List;
+#[cfg(all(test, not(model)))]
+use crate::primitive::room::Room;
 use crate::primitive::room::{make_room, unused};
 use crate::sys::memory;
 
@@ -10,7 +13,7 @@ const ARITY: usize = 4;
 /// A heap of timers, earliest first.
 #[derive(Default)]
 pub struct TimerHeap {
-    heap: Vec<*mut Timer>,
+    heap: List<*mut Timer>,
     seq: u64,
     /// Queued timers with an event.
     events: usize,
@@ -72,7 +75,7 @@ impl TimerHeap {
     /// How many can be queued before memory is asked for.
     #[cfg(all(test, not(model)))]
     pub(crate) fn room(&self) -> usize {
-        self.heap.capacity()
+        self.heap.room()
     }
 
     /// Adds.
@@ -142,7 +145,7 @@ impl TimerHeap {
     /// The memory of all timers is still there.
     pub unsafe fn forget(&mut self) {
         self.events = 0;
-        for timer in self.heap.drain(..) {
+        while let Some(timer) = self.heap.pop() {
             // SAFETY: the caller's promise. The others are not written to: their stacks stay shared with the parent.
             unsafe {
                 if (*timer).is_event {

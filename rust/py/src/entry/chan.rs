@@ -160,7 +160,7 @@ unsafe extern "C" fn chan_clear(slf: Object) -> std::ffi::c_int {
     unsafe {
         let (returned, buffer) = chan_of(slf).take_held();
         returned.into_iter().for_each(|(_, v)| let_go(v.0));
-        buffer.into_iter().for_each(|v| let_go(v.0));
+        buffer.for_each(|v| let_go(v.0));
     }
     0
 }
