@@ -135,7 +135,7 @@ unsafe fn write_from(fd: c_int, buffers: *const iovec, count: c_int, counts: &Co
                 if done == 0 {
                     return write_now(&caller, fd, buffers, count);
                 }
-                let rest = rest_of(buffers, count as usize, done);
+                let Some(rest) = rest_of(buffers, count as usize, done) else { return -1 };
                 write_now(&caller, fd, rest.as_ptr(), rest.len() as c_int)
             }
         };

@@ -216,11 +216,15 @@ unsafe fn send_to(
     })
 }
 
-/// The buffers without their first `done` bytes.
-pub(super) unsafe fn rest_of(buffers: *const iovec, count: usize, mut done: usize) -> Vec<iovec> {
+/// The buffers without their first `done` bytes; `None`, and ENOMEM, where there is no memory for that.
+pub(super) unsafe fn rest_of(buffers: *const iovec, count: usize, mut done: usize) -> Option<Vec<iovec>> {
     // SAFETY: the caller's array of that many.
     let all = unsafe { std::slice::from_raw_parts(buffers, count) };
-    let mut rest = Vec::with_capacity(count);
+    let mut rest = Vec::new();
+    if rest.try_reserve_exact(count).is_err() {
+        errno::set(libc::ENOMEM);
+        return None;
+    }
     for part in all {
         let skip = done.min(part.iov_len);
         done -= skip;
@@ -229,7 +233,7 @@ pub(super) unsafe fn rest_of(buffers: *const iovec, count: usize, mut done: usiz
             rest.push(iovec { iov_base: unsafe { part.iov_base.byte_add(skip) }, iov_len: part.iov_len - skip });
         }
     }
-    rest
+    Some(rest)
 }
 
 /// `sendmsg`.
@@ -256,7 +260,7 @@ unsafe fn send_message(fd: c_int, message: *const msghdr, flags: c_int) -> Optio
                 return libc::sendmsg(fd, message, now);
             }
             // The ancillary data went with the first bytes.
-            let mut rest = rest_of(buffers, count, done);
+            let Some(mut rest) = rest_of(buffers, count, done) else { return -1 };
             let mut part = *message;
             part.msg_iov = rest.as_mut_ptr();
             part.msg_iovlen = rest.len() as _;

@@ -389,9 +389,12 @@ pub fn bubble_now_ns() -> Option<u64> {
 
 /// What users of the runtime ask for. Host attached, as for all of these.
 impl Runtime {
-    /// A new bubble, with nobody in it.
+    /// A new bubble, with nobody in it; 0: there is no memory for it.
     pub fn new_bubble(&self) -> u32 {
         let mut all = self.bubbles.lock();
+        if all.live.try_reserve(1).is_err() {
+            return 0;
+        }
         all.made += 1;
         let bubble = Bubble {
             id: all.made,

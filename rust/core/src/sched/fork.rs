@@ -112,7 +112,7 @@ impl Runtime {
                 self.random.store(clock::now_ns() | 1, Ordering::Relaxed);
             }
             let mine = if m.is_null() { None } else { self.processors.first() };
-            *held.idle = IdleLists::default();
+            held.idle.clear();
             for p in self.processors.iter().rev() {
                 p.forget();
                 if p.id < self.processors.in_use() && mine.is_none_or(|mine| !ptr::eq(mine, p)) {

@@ -46,6 +46,15 @@ impl IdleLists {
         has_room
     }
 
+    /// Nobody is idle, in a forked child; the room stays.
+    pub(super) fn clear(&mut self) {
+        self.processors.clear();
+        self.machines.clear();
+        self.ended.clear();
+        self.reusable.clear();
+        (self.bound_asleep, self.keeper, self.keeper_when) = (0, 0, 0);
+    }
+
     /// Takes `m` out of its sleep; `false`: it does not sleep. The caller must then give it a P and notify it.
     ///
     /// # Safety

@@ -175,8 +175,12 @@ impl Machine {
         }
     }
 
-    /// Adds to the mail. Under the idle lock.
+    /// Adds to the mail. Under the idle lock. Where there is no memory `g` goes to all, which ask again before they run it.
     pub(super) fn put_mail(&mut self, g: *mut Goroutine) {
+        if self.mail.try_reserve(1).is_err() {
+            self.rt.inject.push(g);
+            return;
+        }
         if self.mail.is_empty() {
             self.mail_since_ns.store(clock::now_ns(), Ordering::Relaxed);
         }

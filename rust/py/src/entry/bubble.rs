@@ -33,7 +33,10 @@ unsafe extern "C-unwind" fn new(_m: Object, _: Object) -> Object {
         if sched::current_bubble() != 0 {
             return error::set(ffi::PyExc_RuntimeError, "synctest.run called from within a synctest bubble");
         }
-        ffi::PyLong_FromUnsignedLong(rt.new_bubble().into())
+        match rt.new_bubble() {
+            0 => ffi::PyErr_NoMemory(),
+            id => ffi::PyLong_FromUnsignedLong(id.into()),
+        }
     }
 }
 
