@@ -29,6 +29,7 @@ const AGAIN_NS: u64 = 100_000_000;
 /// What is known of the limit. Relaxed, all of it: under the host's lock.
 pub(super) struct Limit {
     bytes: AtomicUsize,
+    page_bytes: usize,
     blocks: AtomicBool,
     /// Somebody stands in the queue.
     is_waited_for: AtomicBool,
@@ -72,6 +73,7 @@ impl Limit {
     pub(super) fn new() -> Self {
         Self {
             bytes: AtomicUsize::new(UNLIMITED),
+            page_bytes: memory::page_bytes(),
             blocks: AtomicBool::new(false),
             is_waited_for: AtomicBool::new(false),
             queue: ShortLock::new(Queue { waiters: WaitQueue::new(), promised: 0 }),
@@ -113,14 +115,14 @@ impl Runtime {
         // Main has none, but the first M's scheduler.
         let stacks = taken.max(live);
         let to_come = (stacks - taken) * self.next_bundle_bytes();
-        let pages = stacks.saturating_sub(self.shrink_stats().saved as usize) * memory::page_bytes();
+        let pages = stacks.saturating_sub(self.shrink_stats().saved as usize) * self.limit.page_bytes;
         let nobodys = self.limit.lost_bytes.load(Ordering::Relaxed) + self.registry.released_bytes();
         self.heap_bytes().saturating_sub(nobodys) + pages + to_come
     }
 
     /// What a goroutine that has just begun takes.
     pub fn bytes_of_one(&self) -> usize {
-        size_of::<Goroutine>() + self.next_bundle_bytes() + memory::page_bytes()
+        size_of::<Goroutine>() + self.next_bundle_bytes() + self.limit.page_bytes
     }
 
     fn fits(&self, more: usize) -> bool {
