@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Stats", "Tuning", "after_pass", "stats", "tune"]
+    from gort._unreachable import Finder
+    from gort.leak import Leak
+
+__all__ = ["Stats", "Tuning", "after_pass", "collect_unreachable", "stats", "tune"]
 
 #: CPython 3.14.0 to 3.14.4 collect the old in steps, as generation 1.
 IN_STEPS = (3, 14, 0) <= sys.version_info[:3] < (3, 14, 5)
@@ -52,11 +55,12 @@ class Stats:
         last_ns: of the last pass.
         longest_ns: of the longest one.
         running_ns: of the one in progress so far; 0: none is. If this grows, a finalizer waits.
+        unreachable: goroutines that `collect_unreachable` ended.
     """
 
     __slots__ = (
         "collected", "last_minute", "last_ns", "longest_ns", "passes", "running_ns", "total_ns",
-        "uncollectable",
+        "uncollectable", "unreachable",
     )  # fmt: skip
 
     collected: int
@@ -67,6 +71,7 @@ class Stats:
     running_ns: int
     total_ns: int
     uncollectable: int
+    unreachable: int
 
     def __init__(self, counts: dict[str, int]) -> None:
         """Take over what the core counted."""
@@ -126,6 +131,55 @@ def after_pass(fn: Callable[[int, int], object], /) -> Callable[[], None]:
         _listen()
 
     return undo
+
+
+def collect_unreachable(on: bool = True, *, report: Callable[[Leak], object] | None = None) -> bool:
+    """Have goroutines that can never run again ended, or not any more. Never parks.
+
+    Off by default. After full passes, and once there are a quarter more goroutines, a goroutine
+    looks for what `gort.leak.find` finds: goroutines parked for channels, locks of gort.sync or
+    the end of others, which nobody who can still run has. GoroutineExit is raised in each, in the
+    order of their ids, so their `finally` blocks run; who catches it and waits again is asked
+    again after a later pass. A goroutine whose Goroutine object somebody holds is left alone; a
+    weak reference to that object does not hold it. Main, threads, who is locked to its OS
+    thread, who waits in a call of the C library or in a bubble of synctest, and who a trace
+    function looks at are never ended.
+
+    Each look stops everything for some tenths of a second per million objects; looks take at most a
+    twentieth of the time, but for the first few. Of goroutines that share what they wait for, or
+    have each other's objects, the first is ended first, and more after the next look, if nothing
+    that it did as it ended keeps them from being found again.
+
+    Args:
+        on: False stops it.
+        report: called with a `gort.leak.Leak` for each that was asked to end, in a goroutine.
+
+    Returns:
+        Whether it was on.
+
+    Raises:
+        TypeError: report is not callable.
+
+    Example:
+        >>> import gort
+        >>> gort.gc.collect_unreachable()
+        False
+        >>> gort.gc.collect_unreachable(False)
+        True
+    """
+    global _finder
+    if report is not None and not callable(report):
+        raise TypeError(
+            f"collect_unreachable(): report must be callable, not {type(report).__name__}"
+        )
+    was_on = _finder is not None
+    _finder = None
+    if on:
+        from gort._unreachable import Finder  # it takes others along
+
+        _finder = Finder(report)
+    _listen()
+    return was_on
 
 
 class Pacer:
@@ -316,6 +370,8 @@ _followers: list[tuple[Callable[[int, int], object]]] = []
 #: What tune() set, and the thresholds before it.
 _tuner: _Tuner | None = None
 _own: tuple[int, int, int] | None = None
+#: What ends goroutines that can never run again, while that is on.
+_finder: Finder | None = None
 
 
 def _in_force() -> _Tuner | None:
@@ -345,7 +401,8 @@ def _enforce(tuner: _Tuner | None) -> None:
 
 def _listen() -> None:
     """Be called after passes, or not any more."""
-    _core._gc_hook(_pass_is_over if _followers or _tuner is not None else None)
+    is_heard = bool(_followers) or _tuner is not None or _finder is not None
+    _core._gc_hook(_pass_is_over if is_heard else None)
 
 
 def _pass_is_over(generation: int, length_ns: int) -> None:
@@ -359,5 +416,7 @@ def _pass_is_over(generation: int, length_ns: int) -> None:
     tuner = _in_force()
     if tuner is not None:
         tuner.apply(generation, length_ns)
+    if _finder is not None:
+        _finder.pass_is_over(generation >= FULL)
     if failure is not None:
         raise failure

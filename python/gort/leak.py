@@ -31,6 +31,9 @@ __all__ = ["Growth", "Leak", "Watch", "find", "report", "track"]
 
 #: Before 3.14 the depth of a frame's value stack must be found from its code.
 _NEEDS_DEPTHS = sys.version_info < (3, 14)
+#: Whose Goroutine object keeps a goroutine from being a leak: nobody's, that which somebody holds,
+#: that which somebody has a weak reference to as well.
+_NO_HANDLES, _HELD_HANDLES, _ALL_HANDLES = range(3)
 #: Objects a chain is looked for in.
 _LOOKED_AT = 5_000
 #: Instructions whose depth is kept.
@@ -126,9 +129,9 @@ def find(*, handles: bool = True) -> list[Leak]:
         True
     """
     gc.collect()  # what is garbage may wake somebody as it goes
-    pairs = _search(handles)
+    pairs = _search(_ALL_HANDLES if handles else _NO_HANDLES)
     frames = sys._current_frames() if pairs else {}
-    found = [Leak(g, waits_on, frames.get(_core._ident(g) or 0)) for g, waits_on in pairs]
+    found = [Leak(g, waits_on, frames.get(_core._ident(g) or 0)) for g, waits_on, _ in pairs]
     found.sort(key=lambda leak: leak.id)
     for gone in _first_seen.keys() - {leak.id for leak in found}:
         del _first_seen[gone]
@@ -177,8 +180,8 @@ def track(on: bool = True) -> bool:
     return _core._track_origins(package if on else None)
 
 
-def _search(handles: bool) -> list[tuple[Goroutine[Any], list[object]]]:
-    """What the core finds."""
+def _search(handles: int) -> list[tuple[Goroutine[Any], list[object], int]]:
+    """What the core finds: goroutines, what they wait for, and which of them could meet."""
     depths: list[tuple[CodeType, int, int, int]] = []
     if _NEEDS_DEPTHS:
         from gort._depths import owned_depth

@@ -204,6 +204,9 @@ void gort_see_stack(PyThreadState *t, PyObject *call[3], Depth depth, See see, v
     }
 }
 
+/* Whether a trace function (sys.settrace) is called for this state's frames: a debugger's, as a rule. */
+int gort_is_traced(PyThreadState *t) { return t->c_tracefunc != NULL; }
+
 /* The object that `method` is bound to, if it is a bound __enter__ (*is_exit = 0) or __exit__ (1); else NULL. */
 PyObject *gort_manager_of(PyObject *method, int *is_exit) {
     PyObject *self = NULL, *name = NULL;

@@ -1,6 +1,6 @@
 //! The Goroutine object, and the life of one goroutine as Python sees it: call, result or exception, joiners, report.
 
-use crate::entry::{end_weak_references, weak_list};
+use crate::entry::{end_weak_references, gc, weak_list};
 use crate::error;
 use crate::host;
 use crate::leak::origins;
@@ -50,6 +50,8 @@ pub(crate) const CANCEL_ASKED: u32 = 8;
 pub(crate) const LOCKED: u32 = 16;
 /// Reserved from its start: it goes before all others.
 pub(crate) const RESERVED: u32 = 32;
+/// `gort.gc.collect_unreachable` had it end.
+pub(crate) const UNREACHABLE: u32 = 64;
 
 /// The Goroutine type.
 pub(crate) static GO_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -253,6 +255,9 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
             if ffi::PyErr_GivenExceptionMatches(exception, error::goroutine_exit()) != 0 {
                 if (*obj).has(CANCEL_ASKED) {
                     (*obj).set(CANCELLED);
+                }
+                if (*obj).has(UNREACHABLE) {
+                    gc::note_unreachable();
                 }
                 ffi::Py_DECREF(exception);
             } else {

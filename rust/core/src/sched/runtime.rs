@@ -14,7 +14,7 @@ use super::processors::{MOST, Processors};
 use super::shrink::Shrinker;
 use crate::goroutine::host::Host;
 use crate::goroutine::registry::Registry;
-use crate::goroutine::waiter::Outcome;
+use crate::goroutine::waiter::{Outcome, Wait};
 use crate::goroutine::{Bundle, Goroutine};
 use crate::netpoll::NetPoll;
 use crate::primitive::Mutex;
@@ -442,14 +442,40 @@ impl Runtime {
     /// # Safety
     /// `g` is a descriptor of this runtime; host attached.
     pub unsafe fn end_wait(&self, g: *mut Goroutine, outcome: Outcome) -> bool {
+        // SAFETY: the caller's promise; a claimed wait is alive until its goroutine is readied.
+        unsafe {
+            let wait = Self::claim_wait(g, outcome);
+            if !wait.is_null() {
+                super::park::ready_wait(&*wait);
+            }
+            !wait.is_null()
+        }
+    }
+
+    /// As `end_wait`, for many that are to run in the order in which they are asked to end, which this does if their waits can be
+    /// ended by it.
+    ///
+    /// # Safety
+    /// As for `end_wait`.
+    pub unsafe fn cancel_in_turn(&self, g: *mut Goroutine) -> bool {
+        // SAFETY: as in `end_wait`.
+        unsafe {
+            let wait = Self::claim_wait(g, Outcome::Cancelled);
+            if !wait.is_null() {
+                self.ask_to_end(g);
+                super::park::ready_behind(self, &*wait);
+            }
+            !wait.is_null()
+        }
+    }
+
+    /// Claims the wait `g` is blocked in; null if there is none, it does not end so, or somebody was faster.
+    unsafe fn claim_wait(g: *mut Goroutine, outcome: Outcome) -> *const Wait {
         // SAFETY: `wait` is set while the wait is alive; changes happen with the host attached.
         unsafe {
             let wait = (*g).wait.load(Ordering::Acquire); // pairs with the Release in `park::block`
-            if wait.is_null() || !(*wait).listens.is_for(outcome) || !(*wait).claim(outcome) {
-                return false;
-            }
-            super::park::ready_wait(&*wait);
-            true
+            let is_claimed = !wait.is_null() && (*wait).listens.is_for(outcome) && (*wait).claim(outcome);
+            if is_claimed { wait } else { ptr::null() }
         }
     }
 }

@@ -29,6 +29,8 @@ struct Passes {
     by_generation: [u64; 3],
     collected: u64,
     uncollectable: u64,
+    /// Goroutines that ended because nothing could wake them.
+    unreachable: u64,
     total_ns: u64,
     last_ns: u64,
     longest_ns: u64,
@@ -51,6 +53,7 @@ static PASSES: Shared = Shared(UnsafeCell::new(Passes {
     by_generation: [0; 3],
     collected: 0,
     uncollectable: 0,
+    unreachable: 0,
     total_ns: 0,
     last_ns: 0,
     longest_ns: 0,
@@ -159,6 +162,13 @@ pub(crate) fn note_exit(g: *mut Goroutine) {
     // SAFETY: GIL held by every caller.
     let passes = unsafe { &mut *PASSES.0.get() };
     passes.is_to_end |= passes.collector.0 == g;
+}
+
+/// A goroutine that nothing could wake has ended.
+#[cold]
+pub(crate) fn note_unreachable() {
+    // SAFETY: GIL held by every caller.
+    unsafe { (*PASSES.0.get()).unreachable += 1 }
 }
 
 /// Whether the arguments of a callback are those of the beginning of a pass. `None`: an exception is set.
@@ -308,6 +318,7 @@ unsafe extern "C-unwind" fn gc_stats(_m: Object, _: Object) -> Object {
         (c"full", passes.by_generation[2]),
         (c"collected", passes.collected),
         (c"uncollectable", passes.uncollectable),
+        (c"unreachable", passes.unreachable),
         (c"total_ns", passes.total_ns),
         (c"last_ns", passes.last_ns),
         (c"longest_ns", passes.longest_ns),

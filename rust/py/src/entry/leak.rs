@@ -3,7 +3,7 @@
 use super::{arguments, boolean, fast, methods, none, plain, runtime, sync};
 use crate::error;
 use crate::leak::origins;
-use crate::leak::{self, FLAG_BITS, Kinds};
+use crate::leak::{self, FLAG_BITS, Handles, Kinds};
 use crate::task::{GO_TYPE, GoObject};
 use gort_core::sched::now_ns;
 use pyo3::ffi;
@@ -75,30 +75,47 @@ unsafe fn read_depths(given: Object) -> Option<HashMap<(usize, c_int), c_int>> {
     }
 }
 
-/// `_leaks(depths, handles_count, report_type)`: the goroutines that can never run again, each with what it waits for.
+/// `_leaks(depths, handles, report_type)`: the goroutines that can never run again, each with what it waits for and its group.
 unsafe extern "C-unwind" fn leaks(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kw: Object) -> Object {
     // SAFETY: a vectorcall with the GIL. What is found is alive until the list of all objects goes.
     unsafe {
-        let names = [c"depths", c"handles_count", c"report_type"];
-        let Some([depths, handles_count, report_type]) = arguments("_leaks", args, nargs, kw, names, 3) else {
+        let names = [c"depths", c"handles", c"report_type"];
+        let Some([depths, handles, report_type]) = arguments("_leaks", args, nargs, kw, names, 3) else {
             return ptr::null_mut();
         };
         let Some(rt) = runtime() else { return ptr::null_mut() };
         let Some(depths) = read_depths(depths) else { return ptr::null_mut() };
-        let handles_count = ffi::PyObject_IsTrue(handles_count) == 1;
+        let handles = match ffi::PyLong_AsLong(handles) {
+            0 => Handles::Ignored,
+            1 => Handles::Held,
+            _ => Handles::All,
+        };
+        ffi::PyErr_Clear();
         let mut kinds = Kinds::new();
         kinds.add_report(report_type);
         let all = all_objects();
         if all.is_null() {
             return all;
         }
-        let found = leak::find(rt, all, kinds, &depths, handles_count);
-        let result = list(found.into_iter().map(|(goroutine, waits_on)| {
-            let waits_on = list(waits_on.into_iter().map(|object| ffi::Py_NewRef(object)));
-            super::chan::tuple([ffi::Py_NewRef(goroutine), waits_on])
+        let found = leak::find(rt, all, kinds, &depths, handles);
+        let result = list(found.into_iter().map(|leak| {
+            let waits_on = list(leak.waits_on.into_iter().map(|object| ffi::Py_NewRef(object)));
+            super::chan::tuple([ffi::Py_NewRef(leak.task), waits_on, ffi::PyLong_FromSize_t(leak.group)])
         }));
         ffi::Py_DECREF(all);
         result
+    }
+}
+
+/// `_end_leak(goroutine)`.
+unsafe extern "C-unwind" fn end_leak(_m: Object, goroutine: Object) -> Object {
+    // SAFETY: METH_O with the GIL.
+    unsafe {
+        if ffi::Py_TYPE(goroutine) != GO_TYPE.load(Ordering::Relaxed) {
+            return error::set(ffi::PyExc_TypeError, "_end_leak() needs a Goroutine");
+        }
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        boolean(leak::end(rt, goroutine.cast()))
     }
 }
 
@@ -169,7 +186,13 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         fast(
             c"_leaks",
             leaks,
-            c"_leaks(depths, handles_count, report_type)\n--\n\n(goroutine, what it waits for) of those that can never run again.",
+            c"_leaks(depths, handles, report_type)\n--\n\n(goroutine, what it waits for, group) of those that can never run again.",
+        ),
+        plain(
+            c"_end_leak",
+            end_leak,
+            ffi::METH_O,
+            c"_end_leak(goroutine, /)\n--\n\nHas one that _leaks() just found end; whether it does.",
         ),
         plain(
             c"_locks",

@@ -51,6 +51,8 @@ pub(super) struct Graph {
     places: ByAddress<u32>,
     pub(super) nodes: Vec<Node>,
     pub(super) kinds: Kinds,
+    /// Whoever has a weak reference to a goroutine has the goroutine.
+    pub(super) weak_handles_count: bool,
     /// How many nodes were asked already whom they refer to.
     seen: usize,
     pending: Vec<u32>,
@@ -116,6 +118,7 @@ impl Graph {
             places: HashMap::with_capacity_and_hasher(n as usize * 2, BuildHasherDefault::default()),
             nodes: Vec::with_capacity(n as usize * 2),
             kinds,
+            weak_handles_count: true,
             seen: 0,
             pending: Vec::new(),
             kept: Vec::new(),
@@ -247,6 +250,36 @@ impl Graph {
         }
     }
 
+    /// Calls `f` with each node that this one leads to, with or without a count of it.
+    ///
+    /// # Safety
+    /// As for `follow`.
+    pub(super) unsafe fn for_each_led_to(&self, at: u32, f: &mut dyn FnMut(u32)) {
+        struct See<'a>(&'a Graph, &'a mut dyn FnMut(u32));
+        unsafe extern "C" fn see(object: Object, arg: *mut c_void) -> c_int {
+            // SAFETY: called by tp_traverse with what is below.
+            let See(graph, f) = unsafe { &mut *arg.cast::<See<'_>>() };
+            if let Some(&at) = graph.places.get(&object.addr()) {
+                f(at);
+            }
+            0
+        }
+        let Node { object, kind, .. } = self.nodes[at as usize];
+        let mut arg = See(self, f);
+        // SAFETY: nodes are live.
+        unsafe {
+            if self.kinds.has_referents(object, kind)
+                && let Some(traverse) = (*ffi::Py_TYPE(object)).tp_traverse
+            {
+                traverse(object, see, (&raw mut arg).cast());
+            }
+            let held = if kind == Kind::Weak { gort_weakly_held(object) } else { std::ptr::null_mut() };
+            if let Some(&at) = self.places.get(&held.addr()) {
+                (arg.1)(at);
+            }
+        }
+    }
+
     /// Marks what a node refers to.
     ///
     /// # Safety
@@ -276,7 +309,8 @@ impl Graph {
             }
             if kind == Kind::Weak {
                 let held = gort_weakly_held(object);
-                if !held.is_null() {
+                let is_seen = self.weak_handles_count || held.is_null() || self.kinds.of(held) != Kind::Goroutine;
+                if !held.is_null() && is_seen {
                     self.mark_object(held);
                 }
             }

@@ -9,6 +9,7 @@
 //! Every doubt leads to a mark. So a leak may be missed, and nothing is called a leak that is none.
 
 mod graph;
+mod groups;
 mod kind;
 pub(crate) mod origins;
 mod stack;
@@ -17,7 +18,7 @@ pub(crate) use kind::Kinds;
 pub(crate) use stack::FLAG_BITS;
 
 use crate::entry::{Value, chan, cond, sync};
-use crate::task::GoObject;
+use crate::task::{CANCEL_ASKED, GoObject, UNREACHABLE};
 use gort_core::goroutine::waiter::{Node as Waiter, Outcome, Reason, Wait};
 use gort_core::goroutine::{Goroutine, status};
 use gort_core::sched::Runtime;
@@ -28,6 +29,28 @@ use std::collections::HashMap;
 use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::Ordering;
+
+unsafe extern "C" {
+    fn gort_is_traced(state: *mut ffi::PyThreadState) -> c_int;
+}
+
+/// Whose Goroutine object keeps a goroutine from being a leak, for it can be cancelled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handles {
+    Ignored,
+    /// That which somebody holds.
+    Held,
+    /// That which somebody holds, or has a weak reference to.
+    All,
+}
+
+/// A goroutine that can never run again.
+pub(crate) struct Leak {
+    pub(crate) task: Object,
+    pub(crate) waits_on: Vec<Object>,
+    /// The same for those that could reach what another of them reaches.
+    pub(crate) group: usize,
+}
 
 /// A goroutine that may be a leak.
 struct Suspect {
@@ -98,6 +121,28 @@ fn suspects(rt: &Runtime) -> Vec<Suspect> {
     found
 }
 
+/// Has `g`, of which `find` said just now that it can never run again, end by GoroutineExit, after those asked before it; whether
+/// it does. Not one that is locked to its thread or that a debugger looks at, nor where the wait does not end so (the lock of a
+/// condition).
+///
+/// # Safety
+/// GIL held; `obj` is a Goroutine.
+pub(crate) unsafe fn end(rt: &Runtime, obj: *mut GoObject) -> bool {
+    // SAFETY: the caller's promise; descriptors are never freed, and a suspect's bundle and state are its own.
+    unsafe {
+        let g = (*obj).goroutine();
+        if g.is_null() || !is_suspect(rt, &*g) {
+            return false;
+        }
+        let bundle = &*(*g).bundle;
+        if bundle.wired != 0 || gort_is_traced(bundle.host.cast()) != 0 || !rt.cancel_in_turn(g) {
+            return false;
+        }
+        (*obj).set(CANCEL_ASKED | UNREACHABLE);
+        true
+    }
+}
+
 /// A list of (code, offset) for `find`, whose depth it must be told. Null with an exception set on failure.
 ///
 /// # Safety
@@ -142,12 +187,11 @@ struct Search {
     waiting: ByAddress<Vec<usize>>,
     /// How many nodes were asked already who waits for them.
     asked: usize,
-    /// Whoever has the Goroutine object of one may cancel it, so that it runs again.
-    handles_count: bool,
+    handles: Handles,
 }
 
 /// The goroutines that can never run again, with what each waits for, from `all`, a list of all objects that the collector
-/// tracks. With `handles_count` one that somebody may cancel is none of them.
+/// tracks. `handles`: which may be cancelled, and so are none of them.
 ///
 /// # Safety
 /// GIL held; `all` is a list made just now, and no Python code ran since.
@@ -156,8 +200,8 @@ pub(crate) unsafe fn find(
     all: Object,
     kinds: Kinds,
     depths: &HashMap<(usize, c_int), c_int>,
-    handles_count: bool,
-) -> Vec<(Object, Vec<Object>)> {
+    handles: Handles,
+) -> Vec<Leak> {
     let suspects = suspects(rt);
     let by_wait = suspects.iter().enumerate().map(|(i, suspect)| (suspect.wait.addr(), i)).collect();
     let by_task = suspects.iter().enumerate().map(|(i, suspect)| (suspect.task.addr(), i)).collect();
@@ -171,8 +215,9 @@ pub(crate) unsafe fn find(
             windows: ByAddress::default(),
             waiting: ByAddress::default(),
             asked: 0,
-            handles_count,
+            handles,
         };
+        search.graph.weak_handles_count = handles != Handles::Held;
         search.account(depths);
         search.mark();
         search.leaks()
@@ -337,7 +382,7 @@ impl Search {
             if kind == Kind::Goroutine { self.by_task.get(&self.graph.nodes[at].object.addr()).copied() } else { None };
         match suspect {
             // It can be cancelled by who has its object.
-            Some(i) if self.handles_count => self.revive(i),
+            Some(i) if self.handles != Handles::Ignored => self.revive(i),
             Some(_) => {}
             None => {
                 if kind == Kind::Goroutine {
@@ -379,12 +424,25 @@ impl Search {
     }
 
     /// Who is left.
-    fn leaks(&self) -> Vec<(Object, Vec<Object>)> {
+    ///
+    /// # Safety
+    /// As for `find`, after `mark`.
+    unsafe fn leaks(&mut self) -> Vec<Leak> {
+        let left: Vec<Suspect> = self.suspects.drain(..).filter(|suspect| !suspect.is_live).collect();
+        let reached = left.iter().map(|suspect| {
+            // SAFETY: GIL held; the object of a live goroutine is alive.
+            let task = unsafe { self.graph.place(suspect.task.cast()) };
+            suspect.owned.iter().chain(&suspect.waits_on).copied().chain(task).collect()
+        });
+        let reached = reached.collect();
+        // SAFETY: the caller's promise.
+        let groups = unsafe { groups::groups(&self.graph, reached) };
         let object = |&at: &u32| self.graph.nodes[at as usize].object;
-        self.suspects
-            .iter()
-            .filter(|suspect| !suspect.is_live)
-            .map(|suspect| (suspect.task.cast(), suspect.waits_on.iter().map(object).collect()))
-            .collect()
+        let leak = |(suspect, group): (Suspect, usize)| Leak {
+            task: suspect.task.cast(),
+            waits_on: suspect.waits_on.iter().map(object).collect(),
+            group,
+        };
+        left.into_iter().zip(groups).map(leak).collect()
     }
 }
