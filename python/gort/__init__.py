@@ -7,14 +7,15 @@
     'hello'
 
 Importing gort starts no thread and patches nothing, except that GORT_THREADS=1 makes threads
-goroutines from the import on. The names here are the compiled objects themselves wherever that
-matters for speed; gort.sync and gort.time hold the rest of Go's sync and time packages, whose names
-are importable from here as well.
+goroutines from the import on, and GORT_MALLOC=1 serves Python's memory. The names here are the
+compiled objects themselves wherever that matters for speed; gort.sync and gort.time hold the rest
+of Go's sync and time packages, whose names are importable from here as well.
 """
 
 from __future__ import annotations
 
 from gort._supported import complaint as _complaint
+from gort._supported import malloc_wanted as _malloc_wanted
 from gort._supported import threads_wanted as _threads_wanted
 
 if _problem := _complaint():
@@ -125,5 +126,7 @@ __all__ = [
     "wait",
 ]
 
+if _malloc_wanted():
+    memory.install()
 if _threads_wanted():
     threads.enable()

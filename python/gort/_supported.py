@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["ENVIRONMENT", "complaint", "threads_wanted"]
+__all__ = ["ENVIRONMENT", "complaint", "malloc_wanted", "threads_wanted"]
 
 ENVIRONMENT = (
     "GORT_BOUNDARY",
@@ -54,6 +54,8 @@ def complaint() -> str:
         return "GORT_THREADS must be 1 (threads become goroutines) or 0 (the default)"
     if os.environ.get("GORT_THREADS") == "1" and os.environ.get("GORT_BOUNDARY") == "0":
         return "GORT_THREADS=1 needs calls that park: unset GORT_BOUNDARY or GORT_THREADS"
+    if os.environ.get("GORT_MALLOC", "0") not in ("0", "1"):
+        return "GORT_MALLOC must be 1 (gort serves Python's memory) or 0 (the default)"
     if os.environ.get("GORT_PANIC", "") not in ("", "report", "exit"):
         return "GORT_PANIC must be report (the default) or exit"
     return ""
@@ -62,3 +64,8 @@ def complaint() -> str:
 def threads_wanted() -> bool:
     """Tell whether GORT_THREADS asks for threads as goroutines."""
     return os.environ.get("GORT_THREADS") == "1"
+
+
+def malloc_wanted() -> bool:
+    """Tell whether GORT_MALLOC asks for gort's allocator under Python's objects."""
+    return os.environ.get("GORT_MALLOC") == "1"

@@ -16,6 +16,7 @@ import operator
 
 from gort._core import (
     _TRACEMALLOC_DOMAIN,
+    _memory_install,
     _memory_release,
     _memory_set_limit,
     _memory_stats,
@@ -23,7 +24,7 @@ from gort._core import (
     gosched,
 )
 
-__all__ = ["TRACEMALLOC_DOMAIN", "set_limit", "stats", "trim"]
+__all__ = ["TRACEMALLOC_DOMAIN", "install", "set_limit", "stats", "trim"]
 
 _MOST = (1 << 62) - 1
 
@@ -33,6 +34,29 @@ _MOST = (1 << 62) - 1
 #: runs on and one page of stack. A channel counts with its buffer, for which there is memory at
 #: once while tracemalloc traces (for 65,536 values at most).
 TRACEMALLOC_DOMAIN: int = _TRACEMALLOC_DOMAIN
+
+
+def install() -> bool:
+    """Serve the memory of Python's own objects from gort's allocator, for the rest of the process.
+
+    All of CPython's domains (raw, mem, obj); what was allocated before stays where it is and is
+    freed there. GORT_MALLOC=1 calls this when gort is imported. Debug hooks (PYTHONMALLOC=debug,
+    -X dev) and tracemalloc stay on top, begun before or after. `sys.getallocatedblocks()` counts
+    only what came before. Never blocks.
+
+    Returns:
+        Whether this call did it; False if it was done before.
+
+    Raises:
+        RuntimeError: Another tool watches Python's memory (memray); it must begin after this.
+        MemoryError: The system refuses address space; nothing changes.
+
+    Example:
+        >>> import gort
+        >>> gort.memory.install(), gort.memory.install()  # doctest: +SKIP
+        (True, False)
+    """
+    return _memory_install()
 
 
 def trim() -> int:
@@ -105,9 +129,7 @@ def stats() -> dict[str, int]:
     `goroutine_bytes` is what `set_limit` counts, `pressures` how often memory was given back
     because the system was short of it. `stacks_saved` goroutines have given back their stacks, of
     which `stacks_saved_bytes` are kept; `stack_saves` and `stack_restores` count both ways.
-    `heap_` names are those of Go's runtime/metrics for the heap that the runtime's own objects lie
-    in.
-
+    `heap_` names are those of Go's X
     Example:
         >>> import gort
         >>> gort.memory.stats()["stacks_saved"]

@@ -12,7 +12,14 @@ fn main() {
     };
     let mut build = cc::Build::new();
     build
-        .files(["shim/pystate.c", "shim/interrupt.c", "shim/collector.c", "shim/tools.c", "shim/stacks.c"])
+        .files([
+            "shim/pystate.c",
+            "shim/interrupt.c",
+            "shim/collector.c",
+            "shim/tools.c",
+            "shim/stacks.c",
+            "shim/malloc.c",
+        ])
         .opt_level(3)
         .warnings(true)
         .flag_if_supported("-fvisibility=hidden");

@@ -9,6 +9,7 @@ mod fork;
 mod frames;
 mod host;
 mod leak;
+mod malloc;
 mod task;
 mod tracing;
 

@@ -258,6 +258,38 @@ impl Cache {
         Ok(())
     }
 
+    /// `free` of what may be from elsewhere. `false`: it is not of this heap, and nothing was done.
+    ///
+    /// # Safety
+    /// As `free` if it is of this heap; otherwise none.
+    #[inline(always)]
+    pub(super) unsafe fn free_if_ours(&mut self, object: *mut u8) -> bool {
+        let class = self.map.class_near(object.addr(), &self.near);
+        // Class 0, of whatever is from elsewhere, has no room.
+        // SAFETY: the caller's promise.
+        self.push(class, object) || unsafe { self.free_if_ours_slowly(class, object) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn free_if_ours_slowly(&self, class: usize, object: *mut u8) -> bool {
+        // SAFETY: of an address that is from elsewhere the heap knows no size, and looks no further.
+        if class == 0 && !object.is_null() && unsafe { self.heap.usable_size(object) } == 0 {
+            return false;
+        }
+        self.free_slowly(class, object, None);
+        true
+    }
+
+    /// `realloc` of what may be from elsewhere. `None`: it is not of this heap, and nothing was done.
+    ///
+    /// # Safety
+    /// As `realloc` if it is of this heap; otherwise none. The object is not null.
+    pub(super) unsafe fn resize_if_ours(&mut self, object: *mut u8, bytes: usize) -> Option<*mut u8> {
+        // SAFETY: as in `free_if_ours_slowly`; then the caller's promise.
+        unsafe { (self.usable_size(object) != 0).then(|| self.realloc(object, bytes)) }
+    }
+
     #[inline(always)]
     fn push(&self, class: usize, object: *mut u8) -> bool {
         let bin = self.bin(class);

@@ -36,6 +36,8 @@ mod central;
 #[cfg(not(model))]
 mod debug;
 #[cfg(not(model))]
+mod domains;
+#[cfg(not(model))]
 mod heap;
 mod list;
 #[cfg(not(model))]
@@ -70,6 +72,8 @@ pub use block::serve_lists;
 pub use cache::Cache;
 #[cfg(not(model))]
 pub use debug::{DebugConfig, Misuse, Report, fatal};
+#[cfg(not(model))]
+pub use domains::Domains;
 #[cfg(not(model))]
 pub use heap::{Config, ForkHold, Heap};
 pub use list::List;

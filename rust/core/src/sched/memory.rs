@@ -4,9 +4,22 @@
 
 use super::runtime::Runtime;
 #[cfg(not(model))]
+use crate::primitive::atomic::{AtomicPtr, Ordering};
+#[cfg(not(model))]
 pub(super) use heap::{CacheCell, Held, Memory};
 #[cfg(model)]
 pub(super) use model::{CacheCell, Held, Memory};
+
+/// See `Runtime::release_too`.
+#[cfg(not(model))]
+static OTHER_HEAP: AtomicPtr<crate::alloc::Heap> = AtomicPtr::new(std::ptr::null_mut());
+
+#[cfg(not(model))]
+fn other_heap() -> Option<&'static crate::alloc::Heap> {
+    // Acquire: pairs with the Release in `release_too`.
+    // SAFETY: null, or a heap that is there for good.
+    unsafe { OTHER_HEAP.load(Ordering::Acquire).as_ref() }
+}
 
 impl Runtime {
     /// The heap that the runtime's own objects lie in.
@@ -36,7 +49,13 @@ impl Runtime {
         self.flush_caches(crate::alloc::Cache::flush);
         self.stacks.release_free();
         crate::sys::memory::trim_allocator();
-        self.memory.heap().release_all()
+        self.release_all_of_heaps()
+    }
+
+    /// Has `release_memory` and sysmon give back what lies unused in another heap, too: the host's own. One at most.
+    #[cfg(not(model))]
+    pub fn release_too(heap: &'static crate::alloc::Heap) {
+        OTHER_HEAP.store(std::ptr::from_ref(heap).cast_mut(), Ordering::Release); // pairs with `other_heap`
     }
 
     /// A model knows no heap.
@@ -45,15 +64,17 @@ impl Runtime {
         0
     }
 
-    /// Gives the heap's free pages back, all of them. Any thread.
+    /// Gives all free pages of the heaps back; returns bytes. Any thread.
     #[cfg(not(model))]
-    pub(super) fn release_all_of_heap(&self) {
-        self.memory.heap().release_all();
+    pub(super) fn release_all_of_heaps(&self) -> usize {
+        self.memory.heap().release_all() + other_heap().map_or(0, crate::alloc::Heap::release_all)
     }
 
     /// A model knows no heap.
     #[cfg(model)]
-    pub(super) fn release_all_of_heap(&self) {}
+    pub(super) fn release_all_of_heaps(&self) -> usize {
+        0
+    }
 
     /// Has the caches of Ps give back what they have not used for a while. Host attached, an exclusive one.
     #[cfg(not(model))]
@@ -84,6 +105,7 @@ impl Runtime {
         if now_ns.saturating_sub(*last_ns) >= EVERY_NS {
             *last_ns = now_ns;
             self.memory.heap().release(BYTES, now_ns);
+            other_heap().map(|heap| heap.release(BYTES, now_ns));
         }
     }
 

@@ -66,7 +66,7 @@ impl Runtime {
 
     /// Has all memory given back that can be had: the heap's now, what needs the host's lock soon. Any thread.
     pub fn give_all_back(&self) {
-        self.release_all_of_heap();
+        self.release_all_of_heaps();
         self.hurry_shrinking();
     }
 }

@@ -2,7 +2,9 @@
 
 use super::{arguments, boolean, counts, fast, methods, none, plain, runtime};
 use crate::error;
+use crate::malloc;
 use crate::tracing;
+use gort_core::alloc::Stats;
 use gort_core::sched::Runtime;
 use gort_core::sched::limit::{Turned, UNLIMITED};
 use gort_core::sys::pressure::Pressure;
@@ -28,6 +30,8 @@ unsafe extern "C-unwind" fn trim_step(_m: Object, slab: Object) -> Object {
 /// The last step: what the heap has in pages that nobody uses.
 unsafe extern "C-unwind" fn release(_m: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
+    // SAFETY: GIL held, in the main interpreter: gort works nowhere else.
+    unsafe { malloc::flush() };
     rt.release_memory();
     none()
 }
@@ -80,9 +84,16 @@ unsafe extern "C-unwind" fn set_limit(
     }
 }
 
+/// `gort.memory.install`.
+unsafe extern "C-unwind" fn install(_m: Object, _: Object) -> Object {
+    // SAFETY: GIL held, as above.
+    unsafe { malloc::install() }.map_or(ptr::null_mut(), boolean)
+}
+
 unsafe extern "C-unwind" fn stats(_m: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
-    let (heap, stacks) = (rt.heap().stats(), rt.shrink_stats());
+    let (heap, stacks, python) = (rt.heap().stats(), rt.shrink_stats(), malloc::stats());
+    let of_python = |number: fn(&Stats) -> u64| python.as_ref().map_or(0, number);
     counts(&[
         (c"pressures", rt.counters.pressures.load(Ordering::Relaxed)),
         (c"goroutine_bytes", rt.goroutine_bytes() as u64),
@@ -102,6 +113,15 @@ unsafe extern "C-unwind" fn stats(_m: Object, _: Object) -> Object {
         (c"cache_hits", heap.cache_hits),
         (c"cache_refills", heap.cache_refills),
         (c"lock_operations", heap.lock_ops),
+        (c"python_allocs_objects", of_python(|heap| heap.allocs_objects)),
+        (c"python_frees_objects", of_python(|heap| heap.frees_objects)),
+        (c"python_objects_bytes", of_python(|heap| heap.objects_bytes)),
+        (c"python_unused_bytes", of_python(|heap| heap.unused_bytes)),
+        (c"python_free_bytes", of_python(|heap| heap.free_bytes)),
+        (c"python_released_bytes", of_python(|heap| heap.released_bytes)),
+        (c"python_cache_hits", of_python(|heap| heap.cache_hits)),
+        (c"python_cache_refills", of_python(|heap| heap.cache_refills)),
+        (c"python_lock_operations", of_python(|heap| heap.lock_ops)),
     ])
 }
 
@@ -125,6 +145,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         plain(c"_memory_pressure", pressure, ffi::METH_NOARGS, c"_memory_pressure($module, /)\n--\n\n"),
         plain(c"_memory_give_all_back", give_all_back, ffi::METH_NOARGS, c"_memory_give_all_back($module, /)\n--\n\n"),
         fast(c"_memory_set_limit", set_limit, c"_memory_set_limit($module, limit, block)\n--\n\n"),
+        plain(c"_memory_install", install, ffi::METH_NOARGS, c"_memory_install($module, /)\n--\n\n"),
         plain(c"_memory_stats", stats, ffi::METH_NOARGS, c"_memory_stats($module, /)\n--\n\n"),
     ];
     // SAFETY: during the module's init, with the GIL; the table is leaked.
