@@ -28,6 +28,8 @@ unsafe extern "C" {
     fn gort_beneath(allocator: *mut Allocator, id: c_char, is_tracing: c_int) -> *mut Allocator;
 }
 
+/// What a program frees at once it soon wants again: a few thousand objects of each size are then kept by address alone.
+const TRANSFER_BATCHES: usize = 32;
 const RAW: usize = 0;
 const MEM: usize = 1;
 const OBJ: usize = 2;
@@ -66,15 +68,21 @@ static BEFORE: Place<[Allocator; 3]> = Place::new();
 static MAIN: Place<(Interpreter, *const Interpreter)> = Place::new();
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
-/// Whether the caller, in the mem or obj domain, has the lock of the cache.
+/// Whether there is one interpreter, so that the caller, in the mem or obj domain, has the lock of the cache.
 #[inline(always)]
-unsafe fn is_locked() -> bool {
+unsafe fn is_alone() -> bool {
     // SAFETY: written at `install`; the word is CPython's and stays. Who is of another interpreter sees that there is one:
     // its own thread, or the one that started it, wrote it.
     unsafe {
         let (main, newest) = *MAIN.get();
-        newest.read() == main || gort_in_main_interpreter() != 0
+        newest.read() == main
     }
+}
+
+/// Whether the caller, in the mem or obj domain, has the lock of the cache.
+unsafe fn is_locked() -> bool {
+    // SAFETY: as above.
+    unsafe { is_alone() || gort_in_main_interpreter() != 0 }
 }
 
 // SAFETY, of all that follow: CPython's rules for a domain's functions. They are called after `install` wrote the statics;
@@ -82,7 +90,16 @@ unsafe fn is_locked() -> bool {
 
 extern "C" fn malloc(_: *mut c_void, bytes: usize) -> *mut c_void {
     // SAFETY: see above.
-    unsafe { if is_locked() { MEMORY.get().alloc(bytes).cast() } else { raw_malloc(ptr::null_mut(), bytes) } }
+    unsafe { if is_alone() { MEMORY.get().alloc(bytes).cast() } else { malloc_among_others(bytes) } }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn malloc_among_others(bytes: usize) -> *mut c_void {
+    // SAFETY: see above.
+    let memory = unsafe { MEMORY.get() };
+    // SAFETY: see above.
+    unsafe { if is_locked() { memory.alloc(bytes) } else { memory.open_alloc(bytes) } }.cast()
 }
 
 extern "C" fn calloc(_: *mut c_void, count: usize, bytes: usize) -> *mut c_void {
@@ -115,11 +132,15 @@ unsafe fn realloc<const DOMAIN: usize>(object: *mut c_void, bytes: usize) -> *mu
 
 #[cold]
 #[inline(never)]
-unsafe fn free_elsewhere(domain: usize, object: *mut c_void) {
+unsafe fn free_slowly(domain: usize, object: *mut c_void) {
     // SAFETY: see above.
-    let before = unsafe { &BEFORE.get()[domain] };
-    if let Some(free) = before.free {
-        free(before.ctx, object);
+    unsafe {
+        let (memory, before) = (MEMORY.get(), &BEFORE.get()[domain]);
+        let is_locked = domain != RAW && is_locked();
+        let done = if is_locked { memory.free(object.cast()) } else { memory.open_free(object.cast()) };
+        if !done && let Some(free) = before.free {
+            free(before.ctx, object);
+        }
     }
 }
 
@@ -127,11 +148,8 @@ unsafe fn free_elsewhere(domain: usize, object: *mut c_void) {
 unsafe fn free<const DOMAIN: usize>(object: *mut c_void) {
     // SAFETY: see above.
     unsafe {
-        let memory = MEMORY.get();
-        let done =
-            if DOMAIN != RAW && is_locked() { memory.free(object.cast()) } else { memory.open_free(object.cast()) };
-        if !done {
-            free_elsewhere(DOMAIN, object);
+        if DOMAIN == RAW || !is_alone() || !MEMORY.get().free_at_once(object.cast()) {
+            free_slowly(DOMAIN, object);
         }
     }
 }
@@ -271,7 +289,7 @@ pub(crate) unsafe fn install() -> Option<bool> {
             };
             *place = found;
         }
-        let memory = match Domains::new(Config::default()) {
+        let memory = match Domains::new(Config { transfer_batches: TRANSFER_BATCHES, ..Config::default() }) {
             Ok(memory) => memory,
             Err(_) => {
                 ffi::PyErr_NoMemory();

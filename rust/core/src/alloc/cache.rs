@@ -17,7 +17,7 @@
 use super::debug::Report;
 use super::heap::Heap;
 use super::page_map::{LeafHint, PageMap};
-use super::size_class::{CLASS, CLASSES, MAX_CACHED, class_of, class_of_aligned};
+use super::size_class::{CLASS, CLASSES, MAX_CACHED, class_of, class_of_aligned, fine_class_aligned};
 use crate::primitive::atomic::{AtomicU64, Ordering};
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
@@ -258,14 +258,29 @@ impl Cache {
         Ok(())
     }
 
-    /// `free` of what may be from elsewhere. `false`: it is not of this heap, and nothing was done.
+    /// An object for at most a KiB, aligned to 16, if one is here; null sends the caller the slow way.
+    #[inline(always)]
+    pub(super) fn take_aligned(&self, bytes: usize) -> *mut u8 {
+        // Class 0 has none.
+        self.pop(fine_class_aligned(bytes)).unwrap_or(ptr::null_mut())
+    }
+
+    /// Takes back what is of this heap if there is room at once. `false` sends the caller the slow way.
     ///
     /// # Safety
     /// As `free` if it is of this heap; otherwise none.
     #[inline(always)]
+    pub(super) unsafe fn keep(&self, object: *mut u8) -> bool {
+        // Class 0, of whatever is from elsewhere, has no room.
+        self.push(PageMap::class_hinted(object.addr(), &self.near), object)
+    }
+
+    /// `free` of what may be from elsewhere. `false`: it is not of this heap, and nothing was done.
+    ///
+    /// # Safety
+    /// As `free` if it is of this heap; otherwise none.
     pub(super) unsafe fn free_if_ours(&mut self, object: *mut u8) -> bool {
         let class = self.map.class_near(object.addr(), &self.near);
-        // Class 0, of whatever is from elsewhere, has no room.
         // SAFETY: the caller's promise.
         self.push(class, object) || unsafe { self.free_if_ours_slowly(class, object) }
     }
@@ -293,12 +308,13 @@ impl Cache {
     #[inline(always)]
     fn push(&self, class: usize, object: *mut u8) -> bool {
         let bin = self.bin(class);
-        let len = bin.len();
+        let counts = bin.counts();
+        let len = (counts & LEN_MASK) as u32;
         if len >= bin.max.get() {
             return false;
         }
         bin.head.set(object);
-        add(&bin.counts, 1);
+        bin.counts.store(counts + 1, Ordering::Relaxed); // see `Bin`
         // SAFETY: `len` is below `max`, which is at most the slots for objects, which come after a null.
         unsafe { bin.slots.get().add(len as usize + 1).write(object) };
         true

@@ -62,6 +62,15 @@ impl Domains {
     #[inline(always)]
     pub unsafe fn alloc(&self, bytes: usize) -> *mut u8 {
         // SAFETY: the caller's promise.
+        let object = unsafe { self.locked() }.take_aligned(bytes);
+        // SAFETY: as above.
+        if object.is_null() { unsafe { self.alloc_slowly(bytes) } } else { object }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn alloc_slowly(&self, bytes: usize) -> *mut u8 {
+        // SAFETY: the promise of who called `alloc`.
         unsafe { self.locked() }.alloc(bytes.max(LEAST_BYTES))
     }
 
@@ -74,11 +83,20 @@ impl Domains {
         unsafe { self.locked() }.alloc_zeroed(bytes.max(LEAST_BYTES))
     }
 
+    /// `free` where it is no work at all; `false`: not done, `free` is to be called.
+    ///
+    /// # Safety
+    /// As `free`.
+    #[inline(always)]
+    pub unsafe fn free_at_once(&self, object: *mut u8) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.locked().keep(object) }
+    }
+
     /// Takes an object back. `false`: it is not of this heap, and nothing was done. Null is nothing.
     ///
     /// # Safety
     /// As `alloc`; an object of this heap is live, and nobody uses it again.
-    #[inline(always)]
     pub unsafe fn free(&self, object: *mut u8) -> bool {
         // SAFETY: the caller's promise.
         unsafe { self.locked().free_if_ours(object) }

@@ -18,14 +18,14 @@ use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-/// Batches that the transfer stack of a class keeps: what a producer and a consumer have between them.
-const TRANSFER_BATCHES: usize = 8;
-
 /// How a heap is set up. Fixed when it is made.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
     /// Bytes of free objects that a cache keeps at most.
     pub cache_bytes: usize,
+    /// Batches that the transfer stack of a class keeps: what a producer and a consumer have between them, or what a
+    /// program frees at once and soon wants again.
+    pub transfer_batches: usize,
     /// Bytes that spans in use take at most; more is refused.
     pub limit_bytes: usize,
     /// Bytes that `release` gives back to the system per second at most.
@@ -41,6 +41,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             cache_bytes: 4 << 20,
+            transfer_batches: 8,
             limit_bytes: usize::MAX,
             release_bytes_per_s: 128 << 20,
             debug: None,
@@ -86,7 +87,7 @@ impl Heap {
         let pages = Pages::new(config.limit_bytes, config.on_misuse)?;
         let mut centrals = Vec::with_capacity(CLASSES);
         for (class, of) in CLASS.iter().enumerate() {
-            let capacity = of.batch as usize * TRANSFER_BATCHES;
+            let capacity = of.batch as usize * config.transfer_batches;
             let base = pages.lock().metadata().take_many(capacity)?;
             // SAFETY: fresh memory for `capacity` pointers that lives as long as `pages`, which the store keeps.
             let transfer = unsafe { Slots::new(base, capacity) };

@@ -94,6 +94,18 @@ impl PageMap {
         class.load(Ordering::Relaxed) as usize // as in `class_at`
     }
 
+    /// `class_near` where the hint is right; else 0.
+    #[inline(always)]
+    pub(super) fn class_hinted(address: usize, hint: &LeafHint) -> usize {
+        let page = address >> PAGE_SHIFT;
+        if page >> LEAF_BITS != hint.index.get() {
+            return 0;
+        }
+        // SAFETY: as in `class_near`.
+        let class = unsafe { &*hint.classes.get().wrapping_add(page) };
+        class.load(Ordering::Relaxed) as usize // as in `class_at`
+    }
+
     /// Points the hint to the leaf of `page`. `false`: there is none.
     #[cold]
     #[inline(never)]

@@ -117,7 +117,19 @@ const fn make_index<const N: usize>(first: usize, step: usize) -> [u8; N] {
 /// The classes, in order of size; the first is class 0, of no size.
 pub static CLASS: [SizeClass; CLASSES] = make_classes();
 static FINE: [u8; FINE_BYTES / 8 + 1] = make_index(0, 8);
+/// The same by steps of 16, nothing below 16 bytes: all classes from there on are multiples of it up to `FINE_BYTES`.
+static ALIGNED: [u8; FINE_BYTES / 16 + 1] = {
+    let mut table: [u8; FINE_BYTES / 16 + 1] = make_index(0, 16);
+    table[0] = table[1];
+    table
+};
 static COARSE: [u8; (MAX_SMALL_BYTES - FINE_BYTES) / COARSE_STEP + 1] = make_index(FINE_BYTES, COARSE_STEP);
+
+/// The class of a request of at most `FINE_BYTES`, whose objects are aligned to 16; 0 above that.
+#[inline(always)]
+pub(super) fn fine_class_aligned(bytes: usize) -> usize {
+    if bytes <= FINE_BYTES { ALIGNED[(bytes + 15) >> 4] as usize } else { 0 }
+}
 
 /// The class of a request of `bytes`; 0 above `MAX_SMALL_BYTES`. A request of nothing gets the smallest.
 #[inline(always)]
