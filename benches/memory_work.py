@@ -1,10 +1,10 @@
-"""Python's own memory: pymalloc beside gort's allocator, mimalloc and jemalloc, in processes of their own.
+"""Python's own memory: pymalloc beside gort's allocator, mimalloc and jemalloc, in turn.
 
     python benches/memory_work.py [ROUNDS]
 
 Each round runs every allocator once, in turn; a child's time for a workload is the fastest of a few
 repeats, what is printed the median over rounds and its ratio to pymalloc's (above 1: faster).
-mimalloc and jemalloc are preloaded under PYTHONMALLOC=malloc; one that is not installed is left out.
+mimalloc and jemalloc are preloaded under PYTHONMALLOC=malloc; what is not installed is left out.
 """
 
 from __future__ import annotations
@@ -154,7 +154,9 @@ def main() -> None:
     print(f"{'all':<12}" + "  ".join(means) + "  (geometric mean of the ratios)")
     allocs, hits = stats["python_allocs_objects"], stats["python_cache_hits"]
     per_lock = allocs / stats["python_lock_operations"]
-    print(f"gort: {100 * hits / allocs:.2f} % hits, a lock operation per {per_lock:.0f} allocations")
+    print(
+        f"gort: {100 * hits / allocs:.2f} % hits, a lock operation per {per_lock:.0f} allocations"
+    )
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ int gort_in_main_interpreter(void) {
 }
 
 /* What lies beneath the hooks that `allocator`, of a domain whose debug hooks have this `id`, belongs to: NULL where it is
- * no hook, (void *)-1 where it is nobody's known. CPython's own functions have no ctx. `is_tracing`: tracemalloc is on. */
+ * no hook, (void *)-1 where it is nobody's known. CPython's own functions have no ctx. `is_tracing`: it may be tracemalloc's. */
 PyMemAllocatorEx *gort_beneath(PyMemAllocatorEx *allocator, char id, int is_tracing) {
     if (allocator->ctx == NULL)
         return NULL;

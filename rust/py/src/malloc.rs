@@ -252,6 +252,21 @@ unsafe fn is_tracing() -> Option<bool> {
     }
 }
 
+/// Whether the hooks that are on top are tracemalloc's own: it keeps what lies beneath in three neighbours.
+unsafe fn is_tracing_on_top() -> Option<bool> {
+    // SAFETY: GIL held.
+    unsafe {
+        let is_tracing = is_tracing()?;
+        let places = DOMAINS.map(|(name, _)| {
+            let mut top = NO_ALLOCATOR;
+            ffi::PyMem_GetAllocator(name, &mut top);
+            top.ctx.addr()
+        });
+        let (first, last) = (places[0].min(places[1]).min(places[2]), places[0].max(places[1]).max(places[2]));
+        Some(is_tracing && last - first == 2 * size_of::<Allocator>())
+    }
+}
+
 /// What a fork holds, of the thread that forks.
 static HELD: AtomicPtr<ForkHold<'static>> = AtomicPtr::new(ptr::null_mut());
 
@@ -279,7 +294,7 @@ pub(crate) unsafe fn install() -> Option<bool> {
     }
     // SAFETY: GIL held; nobody calls a function that reads the statics before they are told to CPython.
     unsafe {
-        let is_tracing = is_tracing()?;
+        let is_tracing = is_tracing_on_top()?;
         let mut places = [ptr::null_mut(); 3];
         for (domain, place) in places.iter_mut().enumerate() {
             let Some(found) = lowest(domain, is_tracing) else {
