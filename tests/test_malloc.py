@@ -218,6 +218,21 @@ def test_memory_that_is_free_goes_back_to_the_system():
     check(code, "True", GORT_MALLOC="1")
 
 
+def test_the_last_of_the_address_space_is_pythons_own():
+    """Goroutines' stacks leave 8 MiB of it to others: that is what is used here."""
+    code = """
+    import gort, resource
+    gort.go(int).join()
+    with open("/proc/self/statm") as statm: pages = int(statm.read().split()[0])
+    limit = pages * resource.getpagesize() + (44 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    print(len(bytearray(40 << 20)) >> 20)
+    try: bytearray(60 << 20)
+    except MemoryError: print("no more")
+    """
+    check(code, "40\nno more", GORT_MALLOC="1")
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="interpreters share one GIL before 3.12")
 def test_interpreters_with_a_gil_of_their_own_share_the_heap():
     module = "_xxsubinterpreters" if sys.version_info < (3, 13) else "_interpreters"

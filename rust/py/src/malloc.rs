@@ -304,7 +304,11 @@ pub(crate) unsafe fn install() -> Option<bool> {
             };
             *place = found;
         }
-        let memory = match Domains::new(Config { transfer_batches: TRANSFER_BATCHES, ..Config::default() }) {
+        let memory = match Domains::new(Config {
+            transfer_batches: TRANSFER_BATCHES,
+            leaves_headroom: false,
+            ..Config::default()
+        }) {
             Ok(memory) => memory,
             Err(_) => {
                 ffi::PyErr_NoMemory();

@@ -28,6 +28,8 @@ pub struct Config {
     pub transfer_batches: usize,
     /// Bytes that spans in use take at most; more is refused.
     pub limit_bytes: usize,
+    /// Whether the last 8 MiB of address space are left to others than this heap.
+    pub leaves_headroom: bool,
     /// Bytes that `release` gives back to the system per second at most.
     pub release_bytes_per_s: u64,
     /// Debug mode, and how.
@@ -43,6 +45,7 @@ impl Default for Config {
             cache_bytes: 4 << 20,
             transfer_batches: 8,
             limit_bytes: usize::MAX,
+            leaves_headroom: true,
             release_bytes_per_s: 128 << 20,
             debug: None,
             on_misuse: fatal,
@@ -85,6 +88,7 @@ impl Heap {
 
     fn try_new(config: Config) -> Option<Arc<Self>> {
         let pages = Pages::new(config.limit_bytes, config.on_misuse)?;
+        pages.lock().leaves_headroom = config.leaves_headroom;
         let mut centrals = Vec::with_capacity(CLASSES);
         for (class, of) in CLASS.iter().enumerate() {
             let capacity = of.batch as usize * config.transfer_batches;

@@ -61,6 +61,8 @@ pub(super) struct PageHeap {
     pub(super) lock_count: u64,
     /// Requests that succeed before the faults a test asked for, and how many of these there are.
     pub(super) faults: (u64, u64),
+    /// Whether the last of the address space is left to others; else it is taken, by no more than is asked for.
+    pub(super) leaves_headroom: bool,
     limit_pages: usize,
     dirty: Bins,
     clean: Bins,
@@ -83,6 +85,7 @@ impl PageHeap {
             large: LargeCounts::default(),
             lock_count: 0,
             faults: (0, 0),
+            leaves_headroom: true,
             limit_pages: limit_bytes >> PAGE_SHIFT,
             dirty: Bins::new(),
             clean: Bins::new(),
@@ -336,7 +339,11 @@ impl PageHeap {
             match reserved {
                 Some(start) => break start,
                 None if size / 2 >= bytes + align => size /= 2,
-                None => return None,
+                None if self.leaves_headroom => return None,
+                None => {
+                    size = bytes + align;
+                    break memory::reserve_inaccessible(size).ok()?;
+                }
             }
         };
         let first = start.next_multiple_of(align);
