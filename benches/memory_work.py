@@ -2,8 +2,8 @@
 
     python benches/memory_work.py [ROUNDS]
 
-Each round runs every allocator once, in turn; a child's time for a workload is the fastest of a few
-repeats, what is printed the median over rounds and its ratio to pymalloc's (above 1: faster).
+Each round runs every allocator once, in turn. A workload's time is the fastest of all repeats and
+rounds (neighbours on the machine only make it slower); in brackets pymalloc's time over it.
 mimalloc and jemalloc are preloaded under PYTHONMALLOC=malloc; what is not installed is left out.
 """
 
@@ -145,10 +145,10 @@ def main() -> None:
     print(f"CPython {sys.version.split()[0]}, ms, in brackets pymalloc's time over it")
     ratios: dict[str, list[float]] = {rival: [] for rival in rivals}
     for name, times in all_times.items():
-        medians = {rival: statistics.median(ms) for rival, ms in times.items()}
+        fastest = {rival: min(ms) for rival, ms in times.items()}
         for rival in rivals:
-            ratios[rival].append(medians["pymalloc"] / medians[rival])
-        cells = [f"{r} {medians[r]:7.2f} ({ratios[r][-1]:.2f})" for r in rivals]
+            ratios[rival].append(fastest["pymalloc"] / fastest[rival])
+        cells = [f"{r} {fastest[r]:7.2f} ({ratios[r][-1]:.2f})" for r in rivals]
         print(f"{name:<12}" + "  ".join(cells))
     means = [f"{r} {statistics.geometric_mean(ratios[r]):.2f}" for r in rivals]
     print(f"{'all':<12}" + "  ".join(means) + "  (geometric mean of the ratios)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 import gort
@@ -331,7 +332,9 @@ def test_memory_stays_near_the_limit():
     unlimited = int(check(GROWS.format(limited=False)))
     limited = int(check(GROWS.format(limited=True)))
     assert unlimited > 200, "469 MiB of garbage were to come"
-    assert limited < 32, "CPython's own threshold lets 2,000 of 8 KiB come before a pass"
+    # What is free is not at once the system's again where gort serves Python's memory.
+    most = 32 if os.environ.get("GORT_MALLOC", "0") == "0" else 48
+    assert limited < most, "CPython's own threshold lets 2,000 of 8 KiB come before a pass"
 
 
 # -- exit, fork
