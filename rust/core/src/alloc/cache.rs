@@ -17,7 +17,7 @@
 use super::debug::Report;
 use super::heap::Heap;
 use super::page_map::{LeafHint, PageMap};
-use super::size_class::{CLASS, CLASSES, MAX_CACHED, class_of, class_of_aligned, fine_class_aligned};
+use super::size_class::{CLASS, CLASSES, MAX_CACHED, MAX_SMALL_BYTES, class_of, class_of_aligned, fine_class_aligned};
 use crate::primitive::atomic::{AtomicU64, Ordering};
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
@@ -301,8 +301,18 @@ impl Cache {
     /// # Safety
     /// As `realloc` if it is of this heap; otherwise none. The object is not null.
     pub(super) unsafe fn resize_if_ours(&mut self, object: *mut u8, bytes: usize) -> Option<*mut u8> {
-        // SAFETY: as in `free_if_ours_slowly`; then the caller's promise.
-        unsafe { (self.usable_size(object) != 0).then(|| self.realloc(object, bytes)) }
+        // SAFETY: as in `free_if_ours_slowly`.
+        let usable = unsafe { self.usable_size(object) };
+        if usable == 0 {
+            return None;
+        }
+        // Who grows a large object grows it again soon, and it is copied each time: it gets an eighth more.
+        let wanted = if bytes > usable && usable >= MAX_SMALL_BYTES { bytes.saturating_add(bytes / 8) } else { bytes };
+        // SAFETY: the caller's promise; a null left the object as it was.
+        unsafe {
+            let resized = self.realloc(object, wanted);
+            Some(if resized.is_null() && wanted != bytes { self.realloc(object, bytes) } else { resized })
+        }
     }
 
     #[inline(always)]
