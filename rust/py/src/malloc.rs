@@ -23,7 +23,7 @@ type Interpreter = *mut ffi::PyInterpreterState;
 type Allocator = ffi::PyMemAllocatorEx;
 
 unsafe extern "C" {
-    fn gort_newest_interpreter() -> *mut Interpreter;
+    fn gort_newest_interpreter() -> *const AtomicPtr<ffi::PyInterpreterState>;
     fn gort_in_main_interpreter() -> c_int;
     fn gort_beneath(allocator: *mut Allocator, id: c_char, is_tracing: c_int) -> *mut Allocator;
 }
@@ -65,17 +65,17 @@ static MEMORY: Place<Domains> = Place::new();
 /// Who served each domain before.
 static BEFORE: Place<[Allocator; 3]> = Place::new();
 /// The interpreter whose GIL is the lock of the cache, and where the newest one stands.
-static MAIN: Place<(Interpreter, *const Interpreter)> = Place::new();
+static MAIN: Place<(Interpreter, *const AtomicPtr<ffi::PyInterpreterState>)> = Place::new();
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 /// Whether there is one interpreter, so that the caller, in the mem or obj domain, has the lock of the cache.
 #[inline(always)]
 unsafe fn is_alone() -> bool {
     // SAFETY: written at `install`; the word is CPython's and stays. Who is of another interpreter sees that there is one:
-    // its own thread, or the one that started it, wrote it.
+    // its own thread, or the one that started it, wrote it. So Relaxed: nothing else is read by way of the word.
     unsafe {
         let (main, newest) = *MAIN.get();
-        newest.read() == main
+        (*newest).load(Ordering::Relaxed) == main
     }
 }
 
