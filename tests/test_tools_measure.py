@@ -323,7 +323,8 @@ def starts():
     ch = gort.Chan()
     gs = [gort.go(ch.recv) for _ in range(500)]
     while gs[-1].status != "chan receive": gort.gosched()
-    ch.close()
+    for _ in gs: ch.send(None)
+    for g in gs: g.join()
 starts()
 """)
     ran = run_tool("memray", "run", "-q", "-o", data, program)
