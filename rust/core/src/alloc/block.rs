@@ -5,6 +5,7 @@
 #[cfg(not(model))]
 use super::Heap;
 use std::alloc::Layout;
+use std::ops::Range;
 use std::ptr::NonNull;
 #[cfg(not(model))]
 use std::sync::{Arc, OnceLock};
@@ -55,6 +56,23 @@ impl<T> Block<T> {
     /// For how many there is room.
     pub(super) fn room(&self) -> usize {
         self.room & !OF_HEAP
+    }
+
+    /// Makes room for `more` than `len`, which `carry` moves to the new memory. `false`: it is refused, and nothing is changed.
+    pub(super) fn grow(&mut self, len: usize, more: usize, carry: impl FnOnce(*mut T)) -> bool {
+        let Some(room) = len.checked_add(more) else { return false };
+        if room > self.room() {
+            let Some(block) = Self::make(room) else { return false };
+            carry(block.start());
+            *self = block;
+        }
+        true
+    }
+
+    /// Its addresses.
+    pub(super) fn place(&self) -> Range<usize> {
+        let start = self.start.as_ptr().expose_provenance();
+        start..start + self.room() * size_of::<T>()
     }
 
     /// The first one's place.

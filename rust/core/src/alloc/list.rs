@@ -81,20 +81,13 @@ impl<T: Copy> Room for List<T> {
     }
 
     fn grow(&mut self, more: usize) -> bool {
-        let Some(room) = self.len.checked_add(more) else { return false };
-        if room <= self.block.room() {
-            return true;
-        }
-        let Some(block) = Block::<T>::make(room) else { return false };
-        // SAFETY: room for more than there are, and another block.
-        unsafe { block.start().copy_from_nonoverlapping(self.block.start(), self.len) };
-        self.block = block;
-        true
+        let (start, len) = (self.block.start(), self.len);
+        // SAFETY: room for more than there are, in another block.
+        self.block.grow(len, more, |place| unsafe { place.copy_from_nonoverlapping(start, len) })
     }
 
     fn place(&mut self) -> Range<usize> {
-        let start = self.block.start().expose_provenance();
-        start..start + self.block.room() * size_of::<T>()
+        self.block.place()
     }
 }
 

@@ -129,22 +129,21 @@ impl<T> Room for Ring<T> {
     }
 
     fn grow(&mut self, more: usize) -> bool {
-        let Some(room) = self.len.checked_add(more) else { return false };
-        if room <= self.block.room() {
-            return true;
+        let (start, room, head, len) = (self.block.start(), self.block.room(), self.head, self.len);
+        let first = len.min(room - head);
+        // SAFETY: room for more than there are, in another block; they stand from the head to the end, and on from the start.
+        let is_there = self.block.grow(len, more, |place| unsafe {
+            place.copy_from_nonoverlapping(start.add(head), first);
+            place.add(first).copy_from_nonoverlapping(start, len - first);
+        });
+        if self.block.start() != start {
+            self.head = 0;
         }
-        let Some(block) = Block::<T>::make(room) else { return false };
-        for i in 0..self.len {
-            // SAFETY: moved, from a place that holds one to a new one.
-            unsafe { block.start().add(i).write(self.at(i).read()) };
-        }
-        (self.block, self.head) = (block, 0);
-        true
+        is_there
     }
 
     fn place(&mut self) -> Range<usize> {
-        let start = self.block.start().expose_provenance();
-        start..start + self.block.room() * size_of::<T>()
+        self.block.place()
     }
 }
 
