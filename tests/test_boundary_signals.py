@@ -110,7 +110,7 @@ g.join()
 @BOTH
 def test_goroutines_waits_go_on_over_signals(boundary):
     code = """
-ran = []
+ran, timed = [], []
 signal.signal(signal.SIGALRM, lambda *a: ran.append(1))
 signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
 pairs = [socket.socketpair() for _ in range(20)]
@@ -120,11 +120,13 @@ def body(a, b):
     assert time.monotonic() - start >= 0.05
     r, _, _ = select.select([b], [], [], 0.03)
     assert not r
+    timed.append(1)
     return b.recv(4)
 goroutines = [gort.go(body, *pair) for pair in pairs]
 start = time.monotonic()
 time.sleep(0.2)
 assert time.monotonic() - start >= 0.2
+while len(timed) < len(pairs): time.sleep(0.01)  # till none is in the select that shall time out
 for a, b in pairs: a.send(b"data")
 print({g.join() for g in goroutines}, len(ran) > 3)
 signal.setitimer(signal.ITIMER_REAL, 0)
