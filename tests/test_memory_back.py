@@ -53,8 +53,8 @@ def main(do, count):
     gort.memory.trim()
     after = used()
     assert len(gc.get_objects()) < objects + 10, (objects, len(gc.get_objects()))
-    # pymalloc keeps an arena of 1 MiB that nobody uses, and others in which anything else lies.
-    assert after <= before * 1.05 + 3072, (before, most, after)
+    # pymalloc keeps arenas of 1 MiB, one that nobody uses and others in which anything else lies.
+    assert after <= before * 1.05 + 5 * 1024, (before, most, after)
     assert most - before > 3 * (after - before), (before, most, after)
     do(20_000)
     print("ok")
