@@ -6,7 +6,7 @@ TOOL = .venv-tools/bin
 # Needs Rust's nightly. Runtimes are never freed, and its fake stacks know nothing of switches; the tests of guards fault on purpose, and the
 # patcher's make programs it cannot load (at fixed addresses).
 CARGO_ASAN = RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan \
-	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 cargo +nightly test --quiet --locked -p gort-core
+	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1 cargo +nightly test --quiet --locked -p gort-core
 CARGO_LOOM = RUSTFLAGS="--cfg loom --cfg model" CARGO_TARGET_DIR=target/loom LOOM_MAX_PREEMPTIONS=2
 # SHUTTLE=100000: schedules of each test. SEED=n TEST=name: that one again; PROMPT=1 without stores that come late, TRACE=1 step by step.
 CARGO_SHUTTLE = RUSTFLAGS="--cfg shuttle --cfg model" CARGO_TARGET_DIR=target/shuttle SHUTTLE="$(SHUTTLE)" \
