@@ -33,6 +33,7 @@ NEAR = 4
 EXPLAINED = {
     "is_movable": "reads all of a stack as words, as a conservative collector does",
     "adopt_stack": "the same",
+    "frames::{impl#0}::has": "where such a word is looked up",
     "__wmemcmp": "glibc's reads a whole vector where a string ends; nothing of it counts",
 }
 
