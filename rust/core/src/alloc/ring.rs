@@ -52,7 +52,7 @@ impl<T> Ring<T> {
 
     /// Makes room for one more, and for twice as many as before where there is memory. `false`: it is refused.
     #[inline]
-    pub fn has_room(&mut self) -> bool {
+    pub fn make_room(&mut self) -> bool {
         self.len < self.block.room() || self.make_more_room()
     }
 
@@ -61,13 +61,13 @@ impl<T> Ring<T> {
         self.grow(self.len.max(4)) || self.grow(1)
     }
 
-    /// Appends; there is room (`has_room`), or memory is asked for that may not be refused.
+    /// Appends; there is room (`make_room`), or memory is asked for that may not be refused.
     ///
     /// # Panics
     /// Memory is refused.
     #[inline]
     pub fn push_back(&mut self, item: T) {
-        assert!(self.has_room(), "memory is refused");
+        assert!(self.make_room(), "memory is refused");
         // SAFETY: a place that nothing is in.
         unsafe { self.at(self.len).write(item) };
         self.len += 1;
@@ -181,7 +181,7 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Push => {
-                        prop_assert!(ring.has_room());
+                        prop_assert!(ring.make_room());
                         let room = ring.capacity();
                         ring.push_back((next, alive.clone()));
                         prop_assert_eq!(ring.capacity(), room, "there was room");

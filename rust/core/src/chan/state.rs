@@ -71,7 +71,7 @@ impl<T> State<T> {
         if self.buffer.len() >= capacity {
             return Err(SendError::Full(value));
         }
-        if !self.buffer.has_room() {
+        if !self.buffer.make_room() {
             return Err(SendError::NoMemory(value));
         }
         self.buffer.push_back(value);

@@ -1,6 +1,6 @@
 //! Bubbles: what `gort.testing.synctest` is made of.
 
-use super::{arguments, boolean, fast, go, methods, none, plain, runtime};
+use super::{arguments, boolean, fast, go, methods, none, plain, runtime, start};
 use crate::error;
 use crate::task::{self, Place};
 use gort_core::goroutine::waiter::Outcome;
@@ -57,10 +57,10 @@ unsafe extern "C-unwind" fn start(_m: Object, args: *const Object, nargs: ffi::P
         };
         let Some((rt, id)) = bubble(id) else { return ptr::null_mut() };
         let obj = task::new_object(function, call_args, kwargs);
-        if !go::is_admitted(rt, obj) {
+        if !start::is_admitted(rt, obj) {
             return ptr::null_mut();
         }
-        rt.in_bubble(id, || go::launched(rt, obj, 0, Place::default()))
+        rt.in_bubble(id, || start::launched(rt, obj, 0, Place::default()))
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod leak;
 pub(crate) mod memory;
 pub(crate) mod policy;
 pub(crate) mod select;
+mod start;
 pub(crate) mod sync;
 pub(crate) mod timer;
 
