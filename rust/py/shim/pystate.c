@@ -307,24 +307,28 @@ int gort_knows_frames(void) {
 #endif
 }
 
-/* A pointer into the `bytes` that were at `from` points to where they are now. */
-static void follow(void **pointer, uintptr_t from, size_t bytes, uintptr_t to) {
-    if ((uintptr_t)*pointer - from < bytes)
-        *pointer = (void *)((uintptr_t)*pointer - from + to);
+/* Where what is at `at`, and is read up to `bytes` on, is to be found from now on. */
+typedef uintptr_t (*Place)(void *arg, uintptr_t at, size_t bytes);
+
+static void lead(void **pointer, size_t bytes, Place place, void *arg) {
+    void *to = (void *)place(arg, (uintptr_t)*pointer, bytes);
+    if (to != *pointer)
+        *pointer = to; /* by one store: whoever looks meanwhile reads it here or there */
 }
 
-/* The bytes of a parked goroutine's C stack that were at `from` are at `to` now; both are readable. */
-void gort_stack_moved(PyThreadState *t, uintptr_t from, size_t bytes, uintptr_t to) {
+/* More than a frame without variables has, and one slot of its own. */
+#define FRAME_BYTES 128
+
+/* Leads each pointer of a parked goroutine's state to what may lie on its C stack. */
+void gort_lead(PyThreadState *t, Place place, void *arg) {
 #if PY_VERSION_HEX >= 0x030D0000
     void **frame = (void **)&t->current_frame;
 #else
-    follow((void **)&t->cframe, from, bytes, to);
+    lead((void **)&t->cframe, sizeof(*t->cframe), place, arg);
     void **frame = (void **)&t->cframe->current_frame;
 #endif
-    for (;;) {
-        follow(frame, from, bytes, to);
-        if (*frame == NULL)
-            return;
+    while (*frame != NULL) {
+        lead(frame, FRAME_BYTES, place, arg);
         frame = PREVIOUS(*frame);
     }
 }

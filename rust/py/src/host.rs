@@ -2,8 +2,9 @@
 
 use crate::{entry, fork, frames, task};
 use gort_core::context;
-use gort_core::goroutine::host::{Host, HostThread, Standing};
+use gort_core::goroutine::host::{Host, HostThread, Lead, Standing};
 use pyo3::ffi;
+use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
@@ -53,7 +54,11 @@ unsafe fn take_gil(t: *mut ffi::PyThreadState) {
 unsafe extern "C" {
     fn gort_new_thread(base: usize, top: usize, chunk: usize, chunk_bytes: usize) -> *mut ffi::PyThreadState;
     fn gort_give_chunk(t: *mut ffi::PyThreadState, chunk: usize, chunk_bytes: usize);
-    fn gort_stack_moved(t: *mut ffi::PyThreadState, from: usize, bytes: usize, to: usize);
+    fn gort_lead(
+        t: *mut ffi::PyThreadState,
+        place: unsafe extern "C" fn(*mut c_void, usize, usize) -> usize,
+        arg: *mut c_void,
+    );
     pub(crate) fn gort_knows_frames() -> i32;
     fn gort_chunk_used(t: *mut ffi::PyThreadState) -> usize;
     fn gort_new_home() -> *mut ffi::PyThreadState;
@@ -128,9 +133,13 @@ unsafe fn may_move_stack(thread: HostThread, sp: usize, top: usize) -> bool {
     unsafe { gort_knows_frames() != 0 && !entry::gc::is_collector(thread) && frames::is_plain(sp, top) }
 }
 
-unsafe fn stack_moved(thread: HostThread, from: usize, bytes: usize, to: usize) {
-    // SAFETY: both are readable, by the core's contract; the GIL is held.
-    unsafe { gort_stack_moved(thread.cast(), from, bytes, to) }
+unsafe fn lead(thread: HostThread, mut place: Lead<'_>) {
+    unsafe extern "C" fn ask(arg: *mut c_void, at: usize, bytes: usize) -> usize {
+        // SAFETY: `arg` is the one given below, whose call is in progress.
+        unsafe { (*arg.cast::<Lead<'_>>())(at, bytes) }
+    }
+    // SAFETY: what pointers lead to is readable, by the core's contract; the GIL is held.
+    unsafe { gort_lead(thread.cast(), ask, (&raw mut place).cast()) }
 }
 
 unsafe fn clear_thread(thread: HostThread) {
@@ -356,7 +365,7 @@ pub(crate) static HOST: Host = Host {
     end_hurry,
     is_movable: frames::is_movable,
     may_move_stack,
-    stack_moved,
+    lead,
     run: task::run,
     start_failed: task::start_failed,
     signals_pending,

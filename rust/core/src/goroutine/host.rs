@@ -17,6 +17,9 @@ pub enum Standing {
     Other,
 }
 
+/// Answers where `Host::lead` leads a pointer: its address, and the bytes that are read from there on.
+pub type Lead<'a> = &'a mut dyn FnMut(usize, usize) -> usize;
+
 /// What the core asks of the host. Plain function pointers; none may unwind.
 pub struct Host {
     /// One lock serialises all goroutine code (the GIL): see `primitive::exclusive`.
@@ -78,10 +81,11 @@ pub struct Host {
     /// belongs to this one. Host attached.
     pub is_movable: unsafe fn(sp: usize, top: usize) -> bool,
     /// Whether the bytes of a parked goroutine's stack `[sp, top)` may lie elsewhere until it runs: nobody but its own frames and
-    /// `stack_moved` knows their addresses. Host attached.
+    /// `lead` knows their addresses. Host attached.
     pub may_move_stack: unsafe fn(thread: HostThread, sp: usize, top: usize) -> bool,
-    /// Those that were at `from` are at `to` now, both readable: whoever looks at the state finds them there. Host attached.
-    pub stack_moved: unsafe fn(thread: HostThread, from: usize, bytes: usize, to: usize),
+    /// Asks for each pointer that others follow from this state, of a parked goroutine, to something that may lie on its stack: where
+    /// what is there, and is read up to so many bytes on, is to be found from now on. It is readable at both places. Host attached.
+    pub lead: unsafe fn(thread: HostThread, place: Lead<'_>),
     /// Runs the goroutine's function on its own stack; returns `true` when its thread state may serve another goroutine.
     pub run: unsafe extern "C-unwind" fn(*mut Goroutine) -> bool,
     /// The goroutine could not start: no memory for its stack or state. Host attached; must not park.
@@ -136,7 +140,7 @@ unsafe fn null_movable(_sp: usize, _top: usize) -> bool {
 unsafe fn null_may_move(_thread: HostThread, _sp: usize, _top: usize) -> bool {
     true
 }
-unsafe fn null_stack_moved(_thread: HostThread, _from: usize, _bytes: usize, _to: usize) {}
+unsafe fn null_lead(_thread: HostThread, _place: Lead<'_>) {}
 unsafe fn null_fail(_g: *mut Goroutine) {}
 unsafe fn null_moved() {}
 unsafe fn null_ends(_take: bool) -> bool {
@@ -199,7 +203,7 @@ pub const fn null_host() -> Host {
         end_hurry: null_moved,
         is_movable: null_movable,
         may_move_stack: null_may_move,
-        stack_moved: null_stack_moved,
+        lead: null_lead,
         run: null_run,
         start_failed: null_fail,
         signals_pending: null_false,

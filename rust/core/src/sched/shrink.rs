@@ -4,7 +4,7 @@
 //! and has not run by the next is cold. The used part of its stack, some hundred bytes, goes into an object of the
 //! runtime's memory, and its pages to the system, those of neighbours with one call. Before it runs the bytes go back to
 //! the same addresses, so that no pointer into the stack needs to be known, but those that others follow meanwhile: the
-//! host's (`Host::stack_moved`) and what a wait shares with who ends it, which lies beside the stack
+//! host's (`Host::lead`) and what a wait shares with who ends it, which lies beside the stack
 //! (`sched::with_place`). Whose wait is on the stack, or whose stack may be known to foreign code, keeps the used
 //! pages; those below its stack pointer go all the same.
 //!
@@ -18,6 +18,7 @@
 use super::runtime::{REQUEST_SHRINK, Runtime};
 use crate::goroutine::{Bundle, Goroutine, Rest, status};
 use crate::primitive::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::stack::packed::{self, Packed, Packing};
 use crate::sys::clock;
 use std::ptr;
 
@@ -28,8 +29,6 @@ const SLOWEST: u32 = 5;
 const LOOK_NS: u64 = 10_000_000;
 /// The same while the system is short of memory.
 const URGENT_NS: u64 = 1_000_000;
-/// Used stack that is saved at most; more is left where it is.
-const SAVED_MOST: usize = 16 << 10;
 /// Bytes below the stack pointer that code may still count on: the red zone of x86-64, and of others.
 const RED_ZONE: usize = 256;
 
@@ -246,18 +245,23 @@ impl Runtime {
                 || wait.is_null()
                 || (stack.base()..top).contains(&wait.addr())
                 || !(stack.base()..top).contains(&sp)
-                || top - sp > SAVED_MOST
+                || top - sp > packed::MOST
                 || (*bundle).soft_guard.is_open.load(Ordering::Relaxed);
             if keeps || !(self.host.may_move_stack)((*bundle).host, sp, top) {
                 return false;
             }
-            let bytes = top - sp;
+            let mut packing = Packing::of(sp, top - sp);
+            (self.host.lead)((*bundle).host, &mut |at, bytes| {
+                packing.keep(at, bytes);
+                at
+            });
+            let bytes = packing.object_bytes();
             let object = self.take_object(bytes);
             if object.is_null() {
                 return false;
             }
-            ptr::copy_nonoverlapping(ptr::with_exposed_provenance::<u8>(sp), object, bytes);
-            (self.host.stack_moved)((*bundle).host, sp, bytes, object.expose_provenance());
+            let packed = packing.pack(object);
+            (self.host.lead)((*bundle).host, &mut |at, _| packed.in_object(at));
             (*bundle).saved = object;
             add(&self.shrinker.saved, 1);
             add(&self.shrinker.saved_bytes, bytes as u64);
@@ -282,7 +286,7 @@ impl Runtime {
 
     #[cold]
     unsafe fn restore(&self, bundle: *mut Bundle) {
-        // SAFETY: the caller's promise; `save` kept the bytes from there to the top.
+        // SAFETY: the caller's promise; `save` kept what was from there to the top.
         unsafe {
             let rest = std::mem::replace(&mut (*bundle).rest, Rest::Awake);
             let (Rest::Saved | Rest::Bared, Some(stack)) = (rest, &(*bundle).stack) else { return };
@@ -292,9 +296,11 @@ impl Runtime {
                 let _ = depot.guard_again(stack);
             }
             let sp = (*bundle).context.stack_pointer();
-            let (object, bytes) = ((*bundle).saved, stack.top() - sp);
-            ptr::copy_nonoverlapping(object, ptr::with_exposed_provenance_mut::<u8>(sp), bytes);
-            (self.host.stack_moved)((*bundle).host, object.addr(), bytes, sp);
+            let object = (*bundle).saved;
+            let packed = Packed::at(object, sp, stack.top() - sp);
+            packed.unpack();
+            (self.host.lead)((*bundle).host, &mut |at, _| packed.on_stack(at));
+            let bytes = packed.object_bytes();
             (*bundle).saved = ptr::null_mut();
             self.give_object(object, bytes);
             add(&self.shrinker.saved, u64::MAX);

@@ -9,6 +9,9 @@
 //!
 //! Stacks are refused before the last of the memory is theirs: what runs on those that are there has to go on.
 
+pub mod packed;
+#[cfg(all(test, not(model)))]
+mod packed_tests;
 #[cfg(all(test, not(model)))]
 mod tests;
 
