@@ -118,10 +118,12 @@ impl Caller {
     /// Waits until `deadline_ns`. `false`: a signal for the main goroutine came first.
     pub(super) fn sleep_until(&self, deadline_ns: u64) -> bool {
         self.attached(|rt| {
-            let mut wait = foreign_wait();
-            sched::announce(&mut wait);
-            // SAFETY: announced just now; the wait has no nodes.
-            unsafe { sched::block(rt, &mut wait, Reason::Sleep, Some(deadline_ns)) == Outcome::TimedOut }
+            // SAFETY: the place is this caller's to the end of the call; announced just now; the wait has no nodes.
+            sched::with_place(|wait: *mut Wait| unsafe {
+                wait.write(foreign_wait());
+                sched::announce(&mut *wait);
+                sched::block(rt, &mut *wait, Reason::Sleep, Some(deadline_ns)) == Outcome::TimedOut
+            })
         })
     }
 }

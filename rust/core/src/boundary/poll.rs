@@ -95,27 +95,27 @@ fn wait_for(
 
 /// Stands at all places until one has an event.
 fn stand(rt: &'static Runtime, places: &mut [Place], deadline_ns: Option<u64>) -> Outcome {
-    let mut wait: Wait = foreign_wait();
-    sched::announce(&mut wait);
-    let at: *mut Wait = &raw mut wait;
     let now = clock::now_ns();
-    // SAFETY: the nodes stay in the vector, which nobody touches, until they are unlinked: by the claimer or below.
-    let moved = places.iter_mut().any(|place| unsafe {
-        place.node = Node::new(at, ptr::null_mut());
-        !rt.net.enqueue(place.desc, place.side, &raw mut place.node, place.seen, now)
-    });
-    let outcome = if moved && wait.claim(Outcome::Delivered) {
-        sched::retract(&wait);
-        Outcome::Delivered
-    } else {
-        // SAFETY: announced above; no lock is held.
-        unsafe { block_foreign(rt, &mut wait, Reason::Io, deadline_ns) }
-    };
-    for place in places {
-        // SAFETY: the node is live, and linked there if anywhere.
-        unsafe { rt.net.remove(place.desc, place.side, &raw mut place.node) };
-    }
-    outcome
+    // SAFETY: the place is this caller's to the end of the call; announced, and no lock is held. The nodes stay in the vector, which
+    // nobody touches, until they are unlinked: by the claimer or below.
+    sched::with_place(|wait: *mut Wait| unsafe {
+        wait.write(foreign_wait());
+        sched::announce(&mut *wait);
+        let moved = places.iter_mut().any(|place| {
+            place.node = Node::new(wait, ptr::null_mut());
+            !rt.net.enqueue(place.desc, place.side, &raw mut place.node, place.seen, now)
+        });
+        let outcome = if moved && (*wait).claim(Outcome::Delivered) {
+            sched::retract(&*wait);
+            Outcome::Delivered
+        } else {
+            block_foreign(rt, &mut *wait, Reason::Io, deadline_ns)
+        };
+        for place in places {
+            rt.net.remove(place.desc, place.side, &raw mut place.node);
+        }
+        outcome
+    })
 }
 
 /// What all of them share. `timeout_ns`: `None` for ever.

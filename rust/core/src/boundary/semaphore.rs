@@ -5,14 +5,15 @@
 //! post may be taken by a plain thread, and the memory may be another semaphore's by the time of the wake-up: it only
 //! costs a try. That no wake-up is lost is `goroutine::wait_table`'s.
 //!
-//! From 3.13 on the semaphore lies on the waiting goroutine's stack and other threads write to it: such a stack must stay
-//! where it is and keep its pages while its goroutine is parked here.
+//! CPython's parking lot, of which locks are made from 3.14 on, has the semaphore on the waiting goroutine's stack and other threads
+//! write to it: such a stack must stay where it is and keep its pages while its goroutine is parked here. One whose
+//! semaphore is elsewhere may be saved.
 
 use super::caller::{Caller, attached_runtime, block_foreign, caller, foreign_wait};
 use super::hooks::{Counts, original};
 use super::sleep::deadline_of;
 use crate::goroutine::wait_table::WaitTable;
-use crate::goroutine::waiter::{Node, Outcome, Reason};
+use crate::goroutine::waiter::{Node, Outcome, Reason, Wait};
 use crate::sched::{self, Runtime};
 use crate::sys::errno;
 use libc::{c_int, clockid_t, sem_t, timespec};
@@ -39,46 +40,80 @@ unsafe fn try_take(semaphore: *mut sem_t) -> bool {
     unsafe { libc::sem_trywait(semaphore) == 0 }
 }
 
+/// How one park for a semaphore ended.
+enum Parked {
+    /// One was taken.
+    Taken,
+    /// It was not there any more when the goroutine woke.
+    Missed,
+    /// The error number of what ended the wait.
+    Ended(c_int),
+    /// There was no memory to note that somebody waits.
+    Refused,
+}
+
 /// Parks until the semaphore was taken or the deadline is over; the error number, 0 for taken. `None`: there was no memory
 /// to note that somebody waits.
 unsafe fn take(caller: &Caller, semaphore: *mut sem_t, deadline_ns: Option<u64>) -> Option<c_int> {
-    let address = semaphore.addr();
     caller.attached(|rt| {
         loop {
-            let mut wait = foreign_wait();
-            let mut node = Node::new(&raw mut wait, ptr::null_mut());
-            node.amount = address as u64;
-            sched::announce(&mut wait);
-            // SAFETY: attached; the node stays on this stack until it leaves, below.
-            if !unsafe { WAITERS.enter(&raw mut node) } {
-                sched::retract(&wait);
-                return None;
-            }
-            // SAFETY: the caller's semaphore.
-            let at_once = unsafe { try_take(semaphore) };
-            let outcome = if at_once && wait.claim(Outcome::Delivered) {
-                sched::retract(&wait);
-                Outcome::Pending
-            } else {
-                // SAFETY: announced above; no lock is held. A wait that a poster claimed meanwhile comes back at once.
-                unsafe { block_foreign(rt, &mut wait, Reason::Lock, deadline_ns) }
-            };
-            // SAFETY: it entered above; a forked child has none of those who waited.
-            unsafe { WAITERS.leave(&raw mut node) };
-            if at_once && outcome == Outcome::Delivered {
-                wake(rt, address); // a poster woke this one for what another one can have
-            }
-            // SAFETY: as above. A post and the end of the time may come together: who has a unit has not timed out.
-            if at_once || unsafe { try_take(semaphore) } {
-                return Some(0);
-            }
-            match outcome {
-                Outcome::Delivered => {}
-                Outcome::TimedOut => return Some(libc::ETIMEDOUT),
-                _ => return Some(libc::EINTR),
+            // SAFETY: the caller's semaphore; the place is this caller's to the end of the call.
+            let parked =
+                sched::with_place_beside(semaphore.addr(), |place| unsafe { park(rt, place, semaphore, deadline_ns) });
+            match parked {
+                Parked::Taken => return Some(0),
+                Parked::Missed => {}
+                Parked::Ended(error) => return Some(error),
+                Parked::Refused => return None,
             }
         }
     })
+}
+
+/// Stands in the table and parks, once.
+///
+/// # Safety
+/// `semaphore` is one, and `place` stays this caller's alone until it returns. Host attached.
+unsafe fn park(
+    rt: &'static Runtime,
+    place: *mut (Wait, Node),
+    semaphore: *mut sem_t,
+    deadline_ns: Option<u64>,
+) -> Parked {
+    // SAFETY: the caller's promise; the node stays in its place until it leaves the table, below, and the wait until nobody can
+    // claim it; no lock is held.
+    unsafe {
+        let (wait, node) = (&raw mut (*place).0, &raw mut (*place).1);
+        wait.write(foreign_wait());
+        node.write(Node::new(wait, ptr::null_mut()));
+        (*node).amount = semaphore.addr() as u64;
+        sched::announce(&mut *wait);
+        if !WAITERS.enter(node) {
+            sched::retract(&*wait);
+            return Parked::Refused;
+        }
+        let at_once = try_take(semaphore);
+        let outcome = if at_once && (*wait).claim(Outcome::Delivered) {
+            sched::retract(&*wait);
+            Outcome::Pending
+        } else {
+            // A wait that a poster claimed meanwhile comes back at once.
+            block_foreign(rt, &mut *wait, Reason::Lock, deadline_ns)
+        };
+        WAITERS.leave(node); // a forked child has none of those who waited
+        if at_once && outcome == Outcome::Delivered {
+            wake(rt, semaphore.addr()); // a poster woke this one for what another one can have
+        }
+        // A post and the end of the time may come together: who has a unit has not timed out.
+        if at_once || try_take(semaphore) {
+            return Parked::Taken;
+        }
+        match outcome {
+            Outcome::Delivered => Parked::Missed,
+            Outcome::TimedOut => Parked::Ended(libc::ETIMEDOUT),
+            _ => Parked::Ended(libc::EINTR),
+        }
+    }
 }
 
 /// Wakes one goroutine that waits for the semaphore at `address`. Host attached.

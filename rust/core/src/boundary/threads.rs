@@ -9,7 +9,7 @@ use super::caller::{block_foreign, caller, foreign_wait, goroutines_machine};
 use super::hooks::original;
 use crate::goroutine::Goroutine;
 use crate::goroutine::host::{HostThread, Standing};
-use crate::goroutine::waiter::{Node, Outcome, Reason, WaitQueue};
+use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::atomic::Ordering;
 use crate::primitive::boxes::try_box;
 use crate::sched::{self, Runtime};
@@ -352,29 +352,33 @@ fn join(thread: usize, result: *mut *mut c_void, deadline_ns: Option<u64>) -> Op
 /// As a goroutine. Signals do not end it, as they do not end pthread_join.
 fn join_parked(rt: &'static Runtime, thread: usize, deadline_ns: Option<u64>) -> bool {
     loop {
-        let mut wait = foreign_wait();
-        let mut node = Node::new(&raw mut wait, ptr::null_mut());
-        sched::announce(&mut wait);
-        let is_done = with_record(thread, |record| {
-            if !record.is_done {
-                // SAFETY: the node stays on this stack until it is unlinked, by the claimer or below.
-                unsafe { record.joiners.push_back(&raw mut node) };
+        // SAFETY: the place is this caller's to the end of the call; the node stays there until it is unlinked, by the claimer or
+        // below; announced, and no lock is held.
+        let outcome = sched::with_place(|place: *mut (Wait, Node)| unsafe {
+            let (wait, node) = (&raw mut (*place).0, &raw mut (*place).1);
+            wait.write(foreign_wait());
+            node.write(Node::new(wait, ptr::null_mut()));
+            sched::announce(&mut *wait);
+            let is_done = with_record(thread, |record| {
+                if !record.is_done {
+                    record.joiners.push_back(node);
+                }
+                record.is_done
+            });
+            if is_done != Some(false) {
+                sched::retract(&*wait);
+                return Outcome::Delivered;
             }
-            record.is_done
+            let outcome = block_foreign(rt, &mut *wait, Reason::Join, deadline_ns);
+            if outcome != Outcome::Delivered {
+                with_record(thread, |record| record.joiners.remove(node));
+            }
+            outcome
         });
-        if is_done != Some(false) {
-            sched::retract(&wait);
-            return true;
-        }
-        // SAFETY: announced above; no lock is held.
-        let outcome = unsafe { block_foreign(rt, &mut wait, Reason::Join, deadline_ns) };
-        if outcome == Outcome::Delivered {
-            return true;
-        }
-        // SAFETY: the node is live, and linked there if anywhere.
-        with_record(thread, |record| unsafe { record.joiners.remove(&raw mut node) });
-        if outcome == Outcome::TimedOut {
-            return false;
+        match outcome {
+            Outcome::Delivered => return true,
+            Outcome::TimedOut => return false,
+            _ => {}
         }
     }
 }

@@ -76,7 +76,7 @@ pub use machine::current_machine;
 pub use net::{wait_io, yield_to_acceptor};
 pub use park::{
     announce, announce_as, block, current_goroutine, gosched, place_to_wait, ready_wait, retract, sleep_for_ever,
-    sleep_until, with_place,
+    sleep_until, with_place, with_place_beside,
 };
 pub use pin::{lock_os_thread, unlock_os_thread};
 pub use preempt::preempted;

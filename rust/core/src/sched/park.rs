@@ -52,6 +52,15 @@ pub fn with_place<T, R>(wait: impl FnOnce(*mut T) -> R) -> R {
     if place.is_null() { with_local_place(wait) } else { wait(place) }
 }
 
+/// The same for a wait that lets others use what is at `address` meanwhile: if that is on the caller's stack, this has to stay where
+/// it is, and so the place is there, too.
+pub fn with_place_beside<T, R>(address: usize, wait: impl FnOnce(*mut T) -> R) -> R {
+    let (g, place): (_, *mut T) = place_to_wait();
+    // SAFETY: the running goroutine's own bundle.
+    let is_off = !place.is_null() && unsafe { (*(*g).bundle).stack.as_ref().is_none_or(|stack| !stack.holds(address)) };
+    if is_off { wait(place) } else { with_local_place(wait) }
+}
+
 /// Out of line: the place would be a part of every goroutine's stack.
 #[cold]
 #[inline(never)]

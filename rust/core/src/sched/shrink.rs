@@ -243,8 +243,8 @@ impl Runtime {
                 || (*bundle).wired != 0
                 || g.bubble.id != 0
                 || wait.is_null()
-                || (stack.base()..top).contains(&wait.addr())
-                || !(stack.base()..top).contains(&sp)
+                || stack.holds(wait.addr())
+                || !stack.holds(sp)
                 || top - sp > packed::MOST
                 || (*bundle).soft_guard.is_open.load(Ordering::Relaxed);
             if keeps || !(self.host.may_move_stack)((*bundle).host, sp, top) {

@@ -107,6 +107,11 @@ impl Stack {
         self.slot_start.get() + self.top as usize
     }
 
+    /// Whether `address` is in its usable part.
+    pub fn holds(&self, address: usize) -> bool {
+        (self.base()..self.top()).contains(&address)
+    }
+
     /// End of the soft guard, `base` if there is none.
     fn soft_end(&self) -> usize {
         self.slot_start.get() + self.soft_end as usize

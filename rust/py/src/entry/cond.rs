@@ -1,7 +1,8 @@
 //! The Cond type: Go's sync.Cond, a list of waiters and the lock it goes with.
 //!
 //! wait() joins the list, unlocks, parks, and locks again whatever happened. A Mutex is unlocked inside the park; any
-//! other lock may run Python code, and park, while it is unlocked, so its waiter holds a ticket meanwhile.
+//! other lock may run Python code, and park, while it is unlocked, so its waiter holds a ticket meanwhile: in the heap, for others
+//! reach it while the waiter's stack may be saved.
 
 use super::sync::{Holder, MUTEX_TYPE, alloc, done, inner, wait};
 use super::{arguments, deadline, fast, methods, none, plain, runtime};
@@ -104,9 +105,52 @@ unsafe fn plain_mutex(lock: Object) -> *const Mutex {
     }
 }
 
+/// A ticket in the heap that has joined a list.
+struct Joined<'a> {
+    rt: &'static Runtime,
+    list: &'a NotifyList,
+    ticket: *mut Ticket,
+}
+
+impl<'a> Joined<'a> {
+    /// Joins the list; `None`: memory is refused, and MemoryError set. GIL held.
+    fn to(rt: &'static Runtime, list: &'a NotifyList) -> Option<Self> {
+        let ticket = rt.take_object(size_of::<Ticket>()).cast::<Ticket>();
+        // SAFETY: GIL held. The object is ours, and stays until this is dropped, after it has waited or left.
+        unsafe {
+            if ticket.is_null() {
+                ffi::PyErr_NoMemory();
+                return None;
+            }
+            ticket.write(Ticket::new());
+            list.join(ticket);
+        }
+        Some(Self { rt, list, ticket })
+    }
+
+    /// Parks with it.
+    fn wait(self, until: Option<u64>) -> Outcome {
+        // SAFETY: it joined this list, by this goroutine or thread.
+        unsafe { self.list.wait_with(self.ticket, self.rt, Reason::Cond, until) }
+    }
+
+    /// Gives it up.
+    fn leave(self) {
+        // SAFETY: as in `wait`.
+        unsafe { self.list.leave(self.ticket) }
+    }
+}
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        // SAFETY: of `to`; it is in no list any more, and nobody's to look at but ours.
+        unsafe { self.rt.give_object(self.ticket.cast(), size_of::<Ticket>()) }
+    }
+}
+
 /// Unlocks and parks until signalled. `None`: an exception is set and the lock still held.
 unsafe fn unlock_and_park(rt: &'static Runtime, cond: &Cond, until: Option<u64>) -> Option<Outcome> {
-    // SAFETY: a caller with the GIL that keeps `cond` alive; the ticket stays here until it has waited or left.
+    // SAFETY: a caller with the GIL that keeps `cond` alive.
     unsafe {
         let mutex = plain_mutex(cond.lock);
         if !mutex.is_null() {
@@ -118,28 +162,23 @@ unsafe fn unlock_and_park(rt: &'static Runtime, cond: &Cond, until: Option<u64>)
                 let _ = (*mutex).unlock(); // it is locked: nothing ran since
             }));
         }
-        let mut ticket = Ticket::new();
-        cond.list.join(&raw mut ticket);
+        let joined = Joined::to(rt, &cond.list)?;
         if !call(cond.lock, c"unlock") {
-            cond.list.leave(&raw mut ticket);
+            joined.leave();
             return None;
         }
-        Some(cond.list.wait_with(&raw mut ticket, rt, Reason::Cond, until))
+        Some(joined.wait(until))
     }
 }
 
 /// Goes on waiting, unlocked, after a signal handler ran; it was in the list meanwhile. `None`: the handler raised.
-unsafe fn wait_on(rt: &'static Runtime, cond: &Cond, until: Option<u64>) -> Option<Outcome> {
-    // SAFETY: as in `unlock_and_park`.
-    unsafe {
-        let mut ticket = Ticket::new();
-        cond.list.join(&raw mut ticket);
-        if error::ended(rt, Outcome::Interrupted) {
-            return Some(cond.list.wait_with(&raw mut ticket, rt, Reason::Cond, until));
-        }
-        cond.list.leave(&raw mut ticket);
-        None
+fn wait_on(rt: &'static Runtime, cond: &Cond, until: Option<u64>) -> Option<Outcome> {
+    let joined = Joined::to(rt, &cond.list)?;
+    if error::ended(rt, Outcome::Interrupted) {
+        return Some(joined.wait(until));
     }
+    joined.leave();
+    None
 }
 
 /// Locks again; with the exception in flight, if there is one, still in flight. Being cancelled or interrupted does not
