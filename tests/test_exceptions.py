@@ -138,7 +138,9 @@ def test_exception_group_and_notes_come_out_of_join():
 
     with pytest.raises(ExceptionGroup) as info:
         in_goroutine(body)
-    assert info.value.__notes__ == ["noted"]
+    own, spawned_at = info.value.__notes__
+    assert own == "noted"
+    assert " spawned at\n" in spawned_at
     assert len(info.value.exceptions) == 2
 
 

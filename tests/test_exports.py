@@ -16,7 +16,9 @@ MODULES = (
     "gort.runtime",
     "gort.chan",
     "gort.gc",
+    "gort.labels",
     "gort.leak",
+    "gort.local",
     "gort.memory",
     "gort.pool",
     "gort.sync",
@@ -33,12 +35,16 @@ SURFACE = {
     "gort.sync": {
         "Cond", "Mutex", "Once", "Pool", "RWMutex", "Semaphore", "WaitGroup", "once_func", "once_value",
     },
+    "gort.local": {"Local"},
     "gort.time": {"Ticker", "Timer", "after", "after_func", "sleep", "tick"},
     "gort": {"Cancelled", "DeadlockError", "GoroutineExit", "RuntimeStopped", "wait"},
 }  # fmt: skip
 
 METHODS = {
-    "Goroutine": {"cancel", "done", "id", "join", "name", "status"},
+    "Goroutine": {
+        "cancel", "created", "done", "group", "id", "join", "labels", "name", "parent", "priority",
+        "set_priority", "stats", "status",
+    },
     "Chan": {
         "cap", "close", "closed", "receiver", "recv", "recv_async", "recv_ok", "send", "send_async",
         "sender", "try_recv", "try_send", "__len__", "__iter__", "__aiter__", "__class_getitem__",

@@ -404,7 +404,7 @@ def test_a_report_says_all_there_is_to_say():
 def test_without_tracking_age_is_since_it_was_first_found():
     ident = chan_recv()
     [one] = [one for one in leak.find() if one.id == ident]
-    assert one.created is None
+    assert one.created == one.goroutine.created
     eventually(lambda: next(o for o in leak.find() if o.id == ident).age > one.age)
 
 

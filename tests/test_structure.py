@@ -24,6 +24,8 @@ ORDER = (
     "boundary",
     "memory",
     "threads",
+    "labels",
+    "local",
     "chan",
     "policy",
     "runtime",

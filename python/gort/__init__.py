@@ -21,7 +21,7 @@ from gort._supported import threads_wanted as _threads_wanted
 if _problem := _complaint():
     raise ImportError(_problem)
 
-from gort import boundary, chan, gc, memory, policy, runtime, sync, threads, time
+from gort import boundary, chan, gc, labels, memory, policy, runtime, sync, threads, time
 from gort._async import wait
 from gort._core import (
     Case,
@@ -58,6 +58,7 @@ from gort._exceptions import (
     RuntimeStopped,
 )
 from gort.chan import RecvChan, SendChan
+from gort.local import Local
 from gort.policy import Group, get_policy, gosched_when, set_policy, set_schedstats
 from gort.runtime import ExceptHookArgs, excepthook, locked_os_thread, no_preempt, run
 from gort.sync import Once, Pool, RWMutex, WaitGroup, once_func, once_value
@@ -74,6 +75,7 @@ __all__ = [
     "Goroutine",
     "GoroutineExit",
     "Group",
+    "Local",
     "Mutex",
     "Once",
     "Pool",
@@ -100,6 +102,7 @@ __all__ = [
     "goroutines",
     "gosched",
     "gosched_when",
+    "labels",
     "lock_os_thread",
     "locked_os_thread",
     "memory",

@@ -100,7 +100,6 @@ class Watch:
         self._locks: list[dict[int, str]] = []
         self._sites: WeakKeyDictionary[object, str] = WeakKeyDictionary()
         self._undo = [*_wrap_all(self._sites)]
-        self._tracked = _core._track_origins(_PACKAGE)
         self._over: Chan[None] = _core.Chan()
         if every is not None:
             spawn(self._run, (every,), name="gort.leak.Watch")
@@ -124,8 +123,6 @@ class Watch:
             self._undo.pop()()
         if not self._over.closed:
             self._over.close()
-            if not self._tracked:
-                _core._track_origins(None)
 
     def sample(self) -> None:
         """Count now; collects garbage first, so that only what is held counts."""
@@ -190,10 +187,7 @@ class Watch:
 def _goroutine(g: Goroutine[Any], frames: dict[int, FrameType]) -> tuple[str, str]:
     """The group of a goroutine, and its place."""
     frame = frames.get(_core._ident(g) or 0)
-    origin = _core._origin(g)
-    made = "started before the watch"
-    if origin is not None:
-        made = f"started by {origin[0].co_qualname} at {origin[0].co_filename}:{origin[1]}"
+    made = f"started by {g.created or 'no Python code'}"
     if frame is None:
         return f"[{g.status}]", f"goroutine {g.id}: {made}"
     return (

@@ -13,6 +13,7 @@ from gort._core import (
     Goroutine,
     _bubble_current,
     _no_preempt,
+    _set_package,
     current,
     dump,
     go,
@@ -56,6 +57,9 @@ __all__ = [
     "stats",
     "unlock_os_thread",
 ]
+
+
+_set_package(__file__.rpartition("/")[0] + "/")
 
 
 def run(main: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:

@@ -592,6 +592,9 @@ void gort_set_context(PyObject *context) {
     Py_XDECREF(old);
 }
 
+/* The context of a state's goroutine, borrowed, or NULL. */
+PyObject *gort_context_of(PyThreadState *t) { return t->context; }
+
 Py_ssize_t gort_count_threads(void) {
     Py_ssize_t n = 0;
     for (PyThreadState *t = PyInterpreterState_ThreadHead(PyInterpreterState_Get()); t != NULL; t = PyThreadState_Next(t))

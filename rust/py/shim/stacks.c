@@ -1,4 +1,4 @@
-/* Which references a parked goroutine's Python frames own: the only code that knows struct _PyInterpreterFrame.
+/* Which references a parked goroutine's Python frames own, and who calls: the only code that knows struct _PyInterpreterFrame.
  *
  * For the leak report (src/leak): an object all of whose counts are accounted for is held by nobody else. Whatever cannot
  * be told exactly is not said: then somebody unknown seems to hold the object. Sources: CPython 3.11 to 3.15,
@@ -91,6 +91,8 @@ static void see_frame(Frame *frame, Frame *callee, Depth depth, See see, void *a
             see(arg, OWNED, PyStackRef_AsPyObjectBorrow(*ref));
 }
 
+#define CODE_OF(frame) ((PyCodeObject *)PyStackRef_AsPyObjectBorrow((frame)->f_executable))
+#define INSTRUCTION(frame) ((frame)->instr_ptr)
 static int is_bottom(Frame *frame) { return frame->owner >= FRAME_OWNED_BY_INTERPRETER; }
 static Frame *top_frame(PyThreadState *t) { return t->current_frame; }
 
@@ -187,6 +189,37 @@ static Frame *top_frame(PyThreadState *t) { return t->cframe->current_frame; }
 
 void gort_see_borrowed(PyObject *generator, See see, void *arg) { (void)generator, (void)see, (void)arg; }
 #endif
+
+/* Whether a file of this folder holds the code; also for code of no file, as the evaluator's own. */
+static int is_below(PyCodeObject *code, const char *folder, Py_ssize_t bytes) {
+    PyObject *file = code->co_filename;
+    if (file == NULL || !PyUnicode_Check(file))
+        return 1;
+    Py_ssize_t size;
+    const char *text = PyUnicode_AsUTF8AndSize(file, &size);
+    if (text == NULL)
+        PyErr_Clear();
+    return folder != NULL && text != NULL && size > bytes && memcmp(text, folder, bytes) == 0;
+}
+
+/* The newest code of the calling thread that is not of `folder`, or of all of it the oldest, and how many bytes it is in; NULL: it
+ * runs no Python code. Borrowed. */
+PyObject *gort_caller(const char *folder, Py_ssize_t bytes, int *offset) {
+    PyObject *caller = NULL;
+    for (Frame *frame = top_frame(PyThreadState_Get()); frame != NULL; frame = frame->previous) {
+        if (is_bottom(frame))
+            continue;
+        PyCodeObject *code = CODE_OF(frame);
+        int is_inside = is_below(code, folder, bytes);
+        if (caller != NULL && is_inside)
+            continue;
+        caller = (PyObject *)code;
+        *offset = (int)((char *)INSTRUCTION(frame) - (char *)_PyCode_CODE(code));
+        if (!is_inside)
+            break;
+    }
+    return caller;
+}
 
 /* Tells `see` what the frames and the state of a parked goroutine own, which began as the call function(*args, **kwargs). */
 void gort_see_stack(PyThreadState *t, PyObject *call[3], Depth depth, See see, void *arg) {

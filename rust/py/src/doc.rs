@@ -20,19 +20,20 @@ Example:
     1024
 ";
 
-pub(crate) const SPAWN: &CStr = c"spawn(fn, args=(), kwargs=None, *, name=None, stack_size=None, locked=False, reserve=False, priority=None, group=None)\n--\n
+pub(crate) const SPAWN: &CStr = c"spawn(fn, args=(), kwargs=None, *, name=None, stack_size=None, locked=False, reserve=False, priority=None, group=None, labels=None)\n--\n
 Start fn as a goroutine as go() does, with options; blocks no more than that.
 
 Args:
     fn: what to run.
     args: its positional arguments.
     kwargs: its keyword arguments.
-    name: shown in dumps and reports; default: fn's own name.
+    name: shown in reports; default: goroutine- and its id.
     stack_size: bytes of native stack; None is the usual size.
     locked: bool; from its start it keeps an OS thread for itself, see lock_os_thread().
     reserve: bool, with locked only; when it wakes it goes before all others: who computes is interrupted at once.
     priority: int from -20 to 20, higher is more urgent; None has the caller's. See gort.set_policy().
     group: a gort.Group; None has the caller's.
+    labels: dict of str, added to the caller's, which it has as well; see gort.labels.
 
 Raises:
     TypeError, ValueError: an argument is no such thing.

@@ -10,6 +10,7 @@ mod frames;
 mod host;
 mod leak;
 mod malloc;
+mod origin;
 mod task;
 mod tracing;
 
@@ -37,6 +38,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     let ok = unsafe {
         error::init()
             && entry::go::register(module)
+            && entry::labels::register(module)
             && entry::policy::register(module)
             && entry::chan::register(module)
             && entry::select::register(module)

@@ -3,7 +3,8 @@
 use crate::entry::{end_weak_references, gc, weak_list};
 use crate::error;
 use crate::host;
-use crate::leak::origins;
+use crate::leak::ages;
+use crate::origin::{self, Origin};
 use crate::tracing;
 use gort_core::goroutine::Goroutine;
 use gort_core::goroutine::waiter::epoch;
@@ -36,6 +37,10 @@ pub(crate) struct GoObject {
     /// The Group object it is in, or null.
     pub(crate) group: *mut ffi::PyObject,
     pub(crate) joiners: NotifyList,
+    /// Where it was started.
+    pub(crate) origin: Origin,
+    /// The goroutine that started it; 0: none did.
+    pub(crate) parent: u64,
 }
 
 /// Bits of `GoObject::state`.
@@ -121,6 +126,7 @@ pub(crate) unsafe fn new_object(
         ffi::Py_XINCREF(kwargs);
         (*obj).kwargs = kwargs;
         (*obj).context = context;
+        (*obj).origin = Origin::here();
         tracing::begin_goroutine(obj);
         obj
     }
@@ -176,29 +182,6 @@ impl Place {
 pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_shift: u8, place_asked: Place) -> bool {
     // SAFETY: `obj` is alive; `prepare` runs before anybody else can see the goroutine. Relaxed: the GIL orders it.
     unsafe {
-        if origins::KEEPS.load(Ordering::Relaxed) {
-            return start_with_origin(rt, obj, stack_shift, place_asked);
-        }
-        spawn(rt, obj, stack_shift, place_asked)
-    }
-}
-
-#[cold]
-unsafe fn start_with_origin(rt: &'static Runtime, obj: *mut GoObject, stack_shift: u8, place_asked: Place) -> bool {
-    // SAFETY: as in `start`.
-    unsafe {
-        let is_started = spawn(rt, obj, stack_shift, place_asked);
-        if is_started {
-            origins::add((*obj).id);
-        }
-        is_started
-    }
-}
-
-#[inline(always)]
-unsafe fn spawn(rt: &'static Runtime, obj: *mut GoObject, stack_shift: u8, place_asked: Place) -> bool {
-    // SAFETY: as in `start`.
-    unsafe {
         let parent = sched::caller();
         let is_special = place_asked.is_special(rt, obj, parent);
         if is_special && !rt.use_entities() {
@@ -209,11 +192,15 @@ unsafe fn spawn(rt: &'static Runtime, obj: *mut GoObject, stack_shift: u8, place
             (*obj).g = g;
             (*obj).epoch = epoch();
             (*obj).id = (*g).id;
+            (*obj).parent = if parent.is_null() { 0 } else { (*parent).id };
             (*g).stack_shift = stack_shift;
             if is_special {
                 place_asked.give(rt, g, obj, parent);
             }
         });
+        if ages::KEEPS.load(Ordering::Relaxed) && !g.is_null() {
+            ages::add((*obj).id);
+        }
         !g.is_null()
     }
 }
@@ -261,13 +248,14 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
                 }
                 ffi::Py_DECREF(exception);
             } else {
+                origin::note(obj, exception);
                 (*obj).exception = exception;
                 (*obj).result = ffi::PyException_GetTraceback(exception);
             }
         }
         (*obj).set(DONE);
-        if origins::KEEPS.load(Ordering::Relaxed) {
-            origins::forget((*obj).id);
+        if ages::KEEPS.load(Ordering::Relaxed) {
+            ages::forget((*obj).id);
         }
         tracing::end_goroutine(obj);
         drop_call(obj);
@@ -424,7 +412,7 @@ unsafe extern "C" fn go_traverse(
                 }
             }
         }
-        0
+        (*obj).origin.visit(visit, arg)
     }
 }
 
@@ -488,6 +476,7 @@ unsafe extern "C" fn dealloc_now(slf: *mut ffi::PyObject) {
             tracing::end_goroutine(slf.cast()); // it never began
         }
         go_clear(slf);
+        (*slf.cast::<GoObject>()).origin.release();
         ffi::PyObject_GC_Del(slf.cast());
         ffi::Py_DECREF(tp.cast());
     }

@@ -1,10 +1,13 @@
 //! go, spawn, join, cancel, gosched, goexit, sleep, current, and the Goroutine type.
 
 use super::start::started;
-use super::{arguments, boolean, counts, deadline, fast, getters, methods, none, plain, policy, runtime, seconds};
+use super::{
+    arguments, boolean, counts, deadline, fast, getters, labels, methods, none, plain, policy, runtime, seconds,
+};
 use crate::doc;
 use crate::error;
 use crate::host;
+use crate::origin;
 use crate::task::{self, CANCEL_ASKED, CANCELLED, DONE, GO_TYPE, GoObject, JOINED, LOCKED, Place, RESERVED};
 use gort_core::goroutine::Goroutine;
 use gort_core::goroutine::waiter::{Outcome, Reason};
@@ -88,8 +91,19 @@ unsafe fn stack_shift(value: Object) -> Option<u8> {
 unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kwnames: Object) -> Object {
     // SAFETY: a vectorcall with the GIL.
     unsafe {
-        let names = [c"fn", c"args", c"kwargs", c"name", c"stack_size", c"locked", c"reserve", c"priority", c"group"];
-        let Some([function, call_args, call_kwargs, name, stack_size, locked, reserve, priority, group]) =
+        let names = [
+            c"fn",
+            c"args",
+            c"kwargs",
+            c"name",
+            c"stack_size",
+            c"locked",
+            c"reserve",
+            c"priority",
+            c"group",
+            c"labels",
+        ];
+        let Some([function, call_args, call_kwargs, name, stack_size, locked, reserve, priority, group, tags]) =
             arguments("spawn", args, nargs, kwnames, names, 1)
         else {
             return ptr::null_mut();
@@ -124,6 +138,14 @@ unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::P
         let obj = task::new_object(function, tuple, kwargs);
         ffi::Py_DECREF(tuple);
         ffi::Py_XDECREF(kwargs);
+        if !obj.is_null() && !tags.is_null() && tags != ffi::Py_None() {
+            let context = labels::context_with(tags);
+            if context.is_null() {
+                ffi::Py_DECREF(obj.cast());
+                return context;
+            }
+            ffi::Py_XDECREF(std::mem::replace(&mut (*obj).context, context));
+        }
         if !obj.is_null() {
             if has_name {
                 ffi::Py_INCREF(name);
@@ -533,6 +555,12 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             ffi::METH_O,
             c"_no_preempt(change, /)\n--\n\nCounts why the goroutine is not preempted.",
         ),
+        plain(
+            c"_set_package",
+            origin::set_package,
+            ffi::METH_O,
+            c"_set_package(folder, /)\n--\n\nCode in this folder starts goroutines for its callers.",
+        ),
         plain(c"_shutdown", shutdown, ffi::METH_NOARGS, c"_shutdown()\n--\n\nStops the scheduler at exit."),
     ]);
     let mut slots = task::slots().to_vec();
@@ -559,6 +587,9 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             (c"status", get_status),
             (c"priority", policy::get_priority),
             (c"group", policy::get_group),
+            (c"labels", labels::get_labels),
+            (c"created", origin::get_created),
+            (c"parent", origin::get_parent),
         ])
         .cast(),
     });

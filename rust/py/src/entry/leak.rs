@@ -2,10 +2,9 @@
 
 use super::{arguments, boolean, fast, methods, none, plain, runtime, sync};
 use crate::error;
-use crate::leak::origins;
+use crate::leak::ages;
 use crate::leak::{self, FLAG_BITS, Handles, Kinds};
 use crate::task::{GO_TYPE, GoObject};
-use gort_core::sched::now_ns;
 use pyo3::ffi;
 use std::collections::HashMap;
 use std::ffi::c_int;
@@ -144,33 +143,23 @@ unsafe extern "C-unwind" fn is_taken(_m: Object, object: Object) -> Object {
     unsafe { sync::is_taken(object) }.map_or_else(none, boolean)
 }
 
-/// `_track_origins(package)`: whether origins were kept so far.
-unsafe extern "C-unwind" fn track(_m: Object, package: Object) -> Object {
+/// `_track_ages(on)`: whether they were kept so far.
+unsafe extern "C-unwind" fn track(_m: Object, on: Object) -> Object {
     // SAFETY: METH_O with the GIL.
-    unsafe {
-        if package == ffi::Py_None() {
-            return boolean(origins::stop());
-        }
-        let mut n = 0;
-        let text = ffi::PyUnicode_AsUTF8AndSize(package, &raw mut n);
-        if text.is_null() {
-            return ptr::null_mut();
-        }
-        let text = std::slice::from_raw_parts(text.cast::<u8>(), n as usize);
-        boolean(origins::keep(&String::from_utf8_lossy(text)))
+    match unsafe { ffi::PyObject_IsTrue(on) } {
+        -1 => ptr::null_mut(),
+        on => boolean(ages::keep(on != 0)),
     }
 }
 
-/// `_origin(goroutine)`.
-unsafe extern "C-unwind" fn origin(_m: Object, goroutine: Object) -> Object {
+/// `_age(goroutine)`.
+unsafe extern "C-unwind" fn age(_m: Object, goroutine: Object) -> Object {
     // SAFETY: METH_O with the GIL.
     unsafe {
         if ffi::Py_TYPE(goroutine) != GO_TYPE.load(Ordering::Relaxed) {
-            return error::set(ffi::PyExc_TypeError, "_origin() needs a Goroutine");
+            return error::set(ffi::PyExc_TypeError, "_age() needs a Goroutine");
         }
-        let Some((code, line, ns)) = origins::of((*goroutine.cast::<GoObject>()).id) else { return none() };
-        let age = now_ns().saturating_sub(ns) as f64 / 1e9;
-        super::chan::tuple([code, ffi::PyLong_FromLong(line.into()), ffi::PyFloat_FromDouble(age)])
+        ages::of((*goroutine.cast::<GoObject>()).id).map_or_else(none, |age| ffi::PyFloat_FromDouble(age))
     }
 }
 
@@ -200,18 +189,8 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             ffi::METH_O,
             c"_locks(types, /)\n--\n\nLocks and semaphores, and objects of these types, that objects refer to.",
         ),
-        plain(
-            c"_track_origins",
-            track,
-            ffi::METH_O,
-            c"_track_origins(package, /)\n--\n\nKeeps who starts goroutines, outside of this folder; None: no more.",
-        ),
-        plain(
-            c"_origin",
-            origin,
-            ffi::METH_O,
-            c"_origin(goroutine, /)\n--\n\n(code, line, seconds ago) of its start, if it was kept.",
-        ),
+        plain(c"_track_ages", track, ffi::METH_O, c"_track_ages(on, /)\n--\n\nKeeps when goroutines are started."),
+        plain(c"_age", age, ffi::METH_O, c"_age(goroutine, /)\n--\n\nSeconds since its start, if that was kept."),
         plain(c"_is_taken", is_taken, ffi::METH_O, c"_is_taken(lock, /)\n--\n\nWhether somebody has the lock."),
     ]);
     // SAFETY: GIL held by the module's init.

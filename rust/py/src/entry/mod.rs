@@ -9,6 +9,7 @@ pub(crate) mod chan;
 pub(crate) mod cond;
 pub(crate) mod gc;
 pub(crate) mod go;
+pub(crate) mod labels;
 pub(crate) mod leak;
 pub(crate) mod memory;
 pub(crate) mod policy;

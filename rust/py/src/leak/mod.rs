@@ -8,10 +8,10 @@
 //!
 //! Every doubt leads to a mark. So a leak may be missed, and nothing is called a leak that is none.
 
+pub(crate) mod ages;
 mod graph;
 mod groups;
 mod kind;
-pub(crate) mod origins;
 mod stack;
 
 pub(crate) use kind::Kinds;
