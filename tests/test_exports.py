@@ -15,6 +15,7 @@ MODULES = (
     "gort",
     "gort.runtime",
     "gort.chan",
+    "gort.context",
     "gort.gc",
     "gort.labels",
     "gort.leak",
@@ -32,6 +33,7 @@ SURFACE = {
         "goroutines", "gosched", "num_goroutine", "run", "sleep", "spawn", "stats",
     },
     "gort.chan": {"Case", "Chan", "ChanClosed", "RecvChan", "SendChan", "recv", "select", "send"},
+    "gort.context": {"ContextCanceled", "DeadlineExceeded", "current_context"},
     "gort.sync": {
         "Cond", "Mutex", "Once", "Pool", "RWMutex", "Semaphore", "WaitGroup", "once_func", "once_value",
     },

@@ -27,6 +27,7 @@ ORDER = (
     "labels",
     "local",
     "chan",
+    "context",
     "policy",
     "runtime",
     "time",

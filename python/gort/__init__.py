@@ -21,7 +21,19 @@ from gort._supported import threads_wanted as _threads_wanted
 if _problem := _complaint():
     raise ImportError(_problem)
 
-from gort import boundary, chan, gc, labels, memory, policy, runtime, sync, threads, time
+from gort import (
+    boundary,
+    chan,
+    context,
+    gc,
+    labels,
+    memory,
+    policy,
+    runtime,
+    sync,
+    threads,
+    time,
+)
 from gort._async import wait
 from gort._core import (
     Case,
@@ -31,6 +43,7 @@ from gort._core import (
     Mutex,
     Semaphore,
     current,
+    current_context,
     dump,
     go,
     goexit,
@@ -53,6 +66,8 @@ from gort._core import (
 from gort._exceptions import (
     Cancelled,
     ChanClosed,
+    ContextCanceled,
+    DeadlineExceeded,
     DeadlockError,
     GoroutineExit,
     RuntimeStopped,
@@ -70,6 +85,8 @@ __all__ = [
     "Chan",
     "ChanClosed",
     "Cond",
+    "ContextCanceled",
+    "DeadlineExceeded",
     "DeadlockError",
     "ExceptHookArgs",
     "Goroutine",
@@ -91,7 +108,9 @@ __all__ = [
     "after_func",
     "boundary",
     "chan",
+    "context",
     "current",
+    "current_context",
     "dump",
     "excepthook",
     "gc",

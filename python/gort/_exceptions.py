@@ -7,6 +7,9 @@ The whole tree::
     └── Exception
         ├── ChanClosed         send on, close of, or receive from a closed channel
         ├── Cancelled          what join() raises for a goroutine that cancel() ended
+        ├── ContextCanceled    a context is done because somebody cancelled it
+        ├── TimeoutError
+        │   └── DeadlineExceeded   a context is done because its deadline has passed
         └── RuntimeError
             ├── DeadlockError  all goroutines are asleep and nothing can wake them
             └── RuntimeStopped the runtime is shutting down, or the goroutine is another process's
@@ -17,7 +20,15 @@ The compiled core takes these classes from here by name.
 
 from __future__ import annotations
 
-__all__ = ["Cancelled", "ChanClosed", "DeadlockError", "GoroutineExit", "RuntimeStopped"]
+__all__ = [
+    "Cancelled",
+    "ChanClosed",
+    "ContextCanceled",
+    "DeadlineExceeded",
+    "DeadlockError",
+    "GoroutineExit",
+    "RuntimeStopped",
+]
 
 
 class GoroutineExit(BaseException):
@@ -65,6 +76,37 @@ class Cancelled(Exception):
         ...     print("cancelled")
         cancelled
     """
+
+
+class ContextCanceled(Exception):
+    """A context is done: its cancel was called, or that of one above it.
+
+    Example:
+        >>> import gort
+        >>> ctx, cancel = gort.context.with_cancel(gort.context.background())
+        >>> cancel()
+        >>> ctx.err()
+        ContextCanceled('context canceled')
+    """
+
+    def __init__(self, text: str = "context canceled") -> None:
+        """Say `text`; the default is Go's."""
+        super().__init__(text)
+
+
+class DeadlineExceeded(TimeoutError):
+    """A context is done: its deadline has passed, or that of one above it.
+
+    Example:
+        >>> import gort
+        >>> ctx, cancel = gort.context.with_timeout(gort.context.background(), 0)
+        >>> ctx.err()
+        DeadlineExceeded('context deadline exceeded')
+    """
+
+    def __init__(self, text: str = "context deadline exceeded") -> None:
+        """Say `text`; the default is Go's."""
+        super().__init__(text)
 
 
 class DeadlockError(RuntimeError):

@@ -12,6 +12,8 @@ static GOROUTINE_EXIT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut()
 static CANCELLED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static RUNTIME_STOPPED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static DEADLOCK: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+static CONTEXT_CANCELED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+static DEADLINE_EXCEEDED: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static NO_STACK: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 
 /// Looks the classes up. Returns `false` with an exception set on failure.
@@ -26,6 +28,8 @@ pub(crate) fn init() -> bool {
             (c"ChanClosed", &CHAN_CLOSED),
             (c"GoroutineExit", &GOROUTINE_EXIT),
             (c"Cancelled", &CANCELLED),
+            (c"ContextCanceled", &CONTEXT_CANCELED),
+            (c"DeadlineExceeded", &DEADLINE_EXCEEDED),
             (c"DeadlockError", &DEADLOCK),
             (c"RuntimeStopped", &RUNTIME_STOPPED),
         ];
@@ -90,6 +94,16 @@ pub(crate) fn chan_closed() -> *mut ffi::PyObject {
 /// `gort.Cancelled`.
 pub(crate) fn cancelled() -> *mut ffi::PyObject {
     CANCELLED.load(Ordering::Relaxed)
+}
+
+/// `gort.ContextCanceled`.
+pub(crate) fn context_canceled() -> *mut ffi::PyObject {
+    CONTEXT_CANCELED.load(Ordering::Relaxed)
+}
+
+/// `gort.DeadlineExceeded`.
+pub(crate) fn deadline_exceeded() -> *mut ffi::PyObject {
+    DEADLINE_EXCEEDED.load(Ordering::Relaxed)
 }
 
 /// `gort.RuntimeStopped`.

@@ -45,6 +45,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             && entry::sync::register(module)
             && entry::cond::register(module)
             && entry::timer::register(module)
+            && entry::context::register(module)
             && entry::bubble::register(module)
             && entry::memory::register(module)
             && entry::gc::register(module)

@@ -79,7 +79,12 @@ fn ready(readied: Readied) {
 impl<T> Chan<T> {
     /// A channel with room for `capacity` values; 0 is a rendezvous. Memory for them comes as they come.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, bubble: sched::current_bubble(), state: ShortLock::new(State::new()) }
+        Self::new_in(capacity, sched::current_bubble())
+    }
+
+    /// The same, of bubble `bubble`; 0 for none.
+    pub fn new_in(capacity: usize, bubble: u32) -> Self {
+        Self { capacity, bubble, state: ShortLock::new(State::new()) }
     }
 
     /// Whether it belongs to a bubble that the caller is not in: then it is not the caller's to use.

@@ -413,7 +413,7 @@ unsafe extern "C-unwind" fn chan_next(slf: Object) -> Object {
 }
 
 /// Calls a function of `gort.chan` with the channel and, unless it is null, `value`.
-unsafe fn facade(slf: Object, function: &std::ffi::CStr, value: Object) -> Object {
+pub(super) unsafe fn facade(slf: Object, function: &std::ffi::CStr, value: Object) -> Object {
     // SAFETY: GIL held; `slf` and `value` alive.
     unsafe {
         let module = ffi::PyImport_ImportModule(c"gort.chan".as_ptr());

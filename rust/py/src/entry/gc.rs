@@ -189,6 +189,7 @@ unsafe extern "C-unwind" fn gc_begins(_m: Object, args: *const Object, nargs: ff
     unsafe {
         match is_start(args, nargs) {
             Some(true) => {
+                super::context::let_spent_go();
                 (*PASSES.0.get()).begin();
                 keep_order();
             }

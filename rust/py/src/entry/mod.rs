@@ -7,6 +7,7 @@ pub(crate) mod boundary;
 pub(crate) mod bubble;
 pub(crate) mod chan;
 pub(crate) mod cond;
+pub(crate) mod context;
 pub(crate) mod gc;
 pub(crate) mod go;
 pub(crate) mod labels;

@@ -181,7 +181,7 @@ unsafe fn period(value: Object, where_: &str) -> Option<f64> {
 }
 
 /// A value on the heap, as a box has it; null where memory is refused.
-fn boxed<T>(value: T) -> *mut T {
+pub(super) fn boxed<T>(value: T) -> *mut T {
     // SAFETY: none of the types here is empty; what is written to is new, and of its layout.
     unsafe {
         let place = alloc(Layout::new::<T>()).cast::<T>();
@@ -194,7 +194,7 @@ fn boxed<T>(value: T) -> *mut T {
 
 /// Sets a timer for `seconds` from now, and every so many if it is periodic. `false`: there is no memory for one more, and
 /// MemoryError is set.
-unsafe fn start(rt: &'static Runtime, timer: *mut EventTimer, seconds: f64, periodic: bool) -> bool {
+pub(super) unsafe fn start(rt: &'static Runtime, timer: *mut EventTimer, seconds: f64, periodic: bool) -> bool {
     let ns = (seconds.max(0.0) * 1e9).ceil() as u64;
     // SAFETY: the caller's: GIL held, `timer` not queued and in place until it is stopped.
     unsafe {
