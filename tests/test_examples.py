@@ -15,13 +15,24 @@ FOLDER = Path(__file__).resolve().parent.parent / "examples"
 EXPECTED = {
     "asyncio_bridge": "goroutines awaited: [0, 1, 4, 9, 16]\nreceived: from asyncio\n"
     "an event loop in each goroutine: [1, 2, 3]\n",
+    "chat_server": "welcome ann\nwelcome bob\nann reads: bob joins\nbob reads: ann: hello\n",
     "crawler": "500 pages, 999 links\n",
+    "csv_stream": "4500 rows\nitem 0,0.00\nitem 1,1.20\nitem 2,2.40\n...\nitem 4998,5997.60\n",
+    "dining_philosophers": "".join(
+        f"{name} ate 100 times\n" for name in ("Hypatia", "Laozi", "Ibn Rushd", "Simone", "Seneca")
+    ),
     "fan_in": "[('a', 3), ('b', 4), ('c', 5)]\n['b0', 'b1', 'b2', 'b3']\n",
+    "graceful_shutdown": "5 answered:\n" + "".join(f"done: request {n}\n" for n in range(5)),
+    "map_reduce": "go: 19900\nselect: 200\nchan: 199\n",
     "pipeline": "0\n1\n4\n9\n16\n",
     "prime_sieve": "2 3 5 7 11 13 17 19 23 29 31 37 41 43 47 53 59 61 67 71 73 79 83 89 97 "
     "101 103 107 109 113\n",
     "select_timeout": "case 0 gave fast\ngave up\nnothing yet\nall closed\n"
     "recv has a timeout of its own\n",
+    "supervised": "steady is fine []\n"
+    "flaky made it ['flaky-0: no connection', 'flaky-1: no connection']\n"
+    "given up ['hopeless-0: always wrong', 'hopeless-1: always wrong', "
+    "'hopeless-2: always wrong', 'hopeless-3: always wrong']\n",
     "threads_too": "True\nTrue\nand a thread can start goroutines, as main does here\n",
     "ticker_progress": "shown while working: True\ntotal 19900\n",
     "worker_pool": "1000 results\njob 7: " + hashlib.sha256(b"job 7").hexdigest()[:12] + "\n",

@@ -43,7 +43,7 @@ def slept(count):
         gort.sleep(0.001)
 
 def main(do, count):
-    do(20_000)
+    do(count)  # pymalloc keeps one of the arenas of 1 MiB that this takes, though it is free
     gc.collect()
     gort.memory.trim()
     before, objects = used(), len(gc.get_objects())
@@ -53,7 +53,7 @@ def main(do, count):
     gort.memory.trim()
     after = used()
     assert len(gc.get_objects()) < objects + 10, (objects, len(gc.get_objects()))
-    # pymalloc keeps arenas of 1 MiB, one that nobody uses and others in which anything else lies.
+    # and as many more as some other object lies in: seldom five, on a machine that is busy
     assert after <= before * 1.05 + 5 * 1024, (before, most, after)
     assert most - before > 3 * (after - before), (before, most, after)
     do(20_000)
@@ -63,6 +63,6 @@ gort.run(main, {do}, {count})
 """
 
 
-@pytest.mark.parametrize("do, count", [("ended", 400_000), ("parked", 100_000), ("slept", 100_000)])
+@pytest.mark.parametrize("do, count", [("ended", 300_000), ("parked", 100_000), ("slept", 100_000)])
 def test_goroutines_that_have_ended_leave_no_memory(do, count):
     check(PROGRAM.replace("{do}", do).replace("{count}", str(count)), "ok")
