@@ -13,6 +13,8 @@ from gort import _core
 
 MODULES = (
     "gort",
+    "gort.atomic",
+    "gort.barrier",
     "gort.runtime",
     "gort.chan",
     "gort.context",
@@ -22,6 +24,7 @@ MODULES = (
     "gort.local",
     "gort.memory",
     "gort.pool",
+    "gort.singleflight",
     "gort.sync",
     "gort.time",
 )
@@ -35,7 +38,8 @@ SURFACE = {
     "gort.chan": {"Case", "Chan", "ChanClosed", "RecvChan", "SendChan", "recv", "select", "send"},
     "gort.context": {"ContextCanceled", "DeadlineExceeded", "current_context"},
     "gort.sync": {
-        "Cond", "Mutex", "Once", "Pool", "RWMutex", "Semaphore", "WaitGroup", "once_func", "once_value",
+        "Barrier", "BrokenBarrierError", "Cond", "CountDownLatch", "Map", "Mutex", "Once", "Pool", "RWMutex",
+        "Semaphore", "WaitGroup", "atomic", "once_func", "once_value", "once_values", "singleflight",
     },
     "gort.local": {"Local"},
     "gort.time": {"Ticker", "Timer", "after", "after_func", "sleep", "tick"},
@@ -58,6 +62,13 @@ METHODS = {
     "Pool": {"get", "put", "new"},
     "Cond": {"wait", "signal", "broadcast"},
     "Semaphore": {"acquire", "try_acquire", "release"},
+    "Map": {
+        "load", "store", "load_or_store", "load_and_delete", "delete", "swap", "compare_and_swap",
+        "compare_and_delete", "range", "clear", "get", "pop", "setdefault", "update", "keys", "values",
+        "items", "__getitem__", "__setitem__", "__delitem__", "__contains__", "__len__", "__iter__",
+    },
+    "Barrier": {"wait", "reset", "abort", "parties", "n_waiting", "broken"},
+    "CountDownLatch": {"count_down", "wait", "count"},
     "Timer": {"c", "stop", "reset"},
     "Ticker": {"c", "stop", "reset"},
 }  # fmt: skip
@@ -129,12 +140,13 @@ def test_docstring_examples_run(module):
 
 def compiled() -> list[str]:
     """Public names of the compiled core, which doctest does not look into by itself."""
-    return [n for n in gort.__all__ if hasattr(_core, n) and getattr(_core, n) is getattr(gort, n)]
+    names = [n for n in gort.__all__ if hasattr(_core, n) and getattr(_core, n) is getattr(gort, n)]
+    return [*names, "Bool", "Int", "Value"]
 
 
 @pytest.mark.parametrize("name", compiled())
 def test_docstring_examples_of_compiled_names_run(name):
-    thing = getattr(gort, name)
+    thing = getattr(_core, name)
     finder = doctest.DocTestFinder(exclude_empty=False)
     runner = doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
     tests = finder.find(thing, name, module=False, globs={})

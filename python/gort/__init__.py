@@ -22,6 +22,7 @@ if _problem := _complaint():
     raise ImportError(_problem)
 
 from gort import (
+    atomic,
     boundary,
     chan,
     context,
@@ -30,6 +31,7 @@ from gort import (
     memory,
     policy,
     runtime,
+    singleflight,
     sync,
     threads,
     time,
@@ -40,6 +42,7 @@ from gort._core import (
     Chan,
     Cond,
     Goroutine,
+    Map,
     Mutex,
     Semaphore,
     current,
@@ -72,20 +75,24 @@ from gort._exceptions import (
     GoroutineExit,
     RuntimeStopped,
 )
+from gort.barrier import Barrier, BrokenBarrierError, CountDownLatch
 from gort.chan import RecvChan, SendChan
 from gort.local import Local
 from gort.policy import Group, get_policy, gosched_when, set_policy, set_schedstats
 from gort.runtime import ExceptHookArgs, excepthook, locked_os_thread, no_preempt, run
-from gort.sync import Once, Pool, RWMutex, WaitGroup, once_func, once_value
+from gort.sync import Once, Pool, RWMutex, WaitGroup, once_func, once_value, once_values
 from gort.time import Ticker, Timer, after, after_func, tick
 
 __all__ = [
+    "Barrier",
+    "BrokenBarrierError",
     "Cancelled",
     "Case",
     "Chan",
     "ChanClosed",
     "Cond",
     "ContextCanceled",
+    "CountDownLatch",
     "DeadlineExceeded",
     "DeadlockError",
     "ExceptHookArgs",
@@ -93,6 +100,7 @@ __all__ = [
     "GoroutineExit",
     "Group",
     "Local",
+    "Map",
     "Mutex",
     "Once",
     "Pool",
@@ -106,6 +114,7 @@ __all__ = [
     "WaitGroup",
     "after",
     "after_func",
+    "atomic",
     "boundary",
     "chan",
     "context",
@@ -129,6 +138,7 @@ __all__ = [
     "num_goroutine",
     "once_func",
     "once_value",
+    "once_values",
     "policy",
     "recv",
     "run",
@@ -137,6 +147,7 @@ __all__ = [
     "send",
     "set_policy",
     "set_schedstats",
+    "singleflight",
     "sleep",
     "spawn",
     "stats",

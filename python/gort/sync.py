@@ -1,10 +1,12 @@
-"""Go's sync package: locks, wait groups, run-once functions, condition variables, semaphores.
+"""Go's sync package: locks, wait groups, run-once functions, condition variables, semaphores, maps.
 
 The primitives are compiled. Here stand the parts that call Python functions: WaitGroup.go, Once,
-once_func and once_value, and the reading side of an RWMutex as a context manager. Everything
-works between goroutines and plain threads in every direction. Misuse (an unlock of what is not
-locked, a counter below zero) raises RuntimeError with Go's words and changes nothing; an argument
-that is wrong by itself raises TypeError or ValueError.
+once_func and its kin, and the reading side of an RWMutex as a context manager; Barrier and
+CountDownLatch come from gort.barrier, and gort.atomic and gort.singleflight are here, too.
+
+Everything works between goroutines and plain threads in every direction. Misuse (an unlock of what
+is not locked, a counter below zero) raises RuntimeError with Go's words and changes nothing; an
+argument that is wrong by itself raises TypeError or ValueError.
 """
 
 from __future__ import annotations
@@ -12,27 +14,37 @@ from __future__ import annotations
 import gc
 from _weakref import ref
 
-from gort import _core
-from gort._core import Cond, Goroutine, Mutex, Semaphore, spawn
+from gort import _core, atomic, singleflight
+from gort._core import Cond, Goroutine, Map, Mutex, Semaphore, spawn
 from gort._exceptions import GoroutineExit
 from gort._typing import TYPE_CHECKING, Generic, T
+from gort.barrier import Barrier, BrokenBarrierError, CountDownLatch
 from gort.gc import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Any
+    from typing import Any, TypeVarTuple
+
+    Ts = TypeVarTuple("Ts")
 
 __all__ = [
+    "Barrier",
+    "BrokenBarrierError",
     "Cond",
+    "CountDownLatch",
+    "Map",
     "Mutex",
     "Once",
     "Pool",
     "RWMutex",
     "Semaphore",
     "WaitGroup",
+    "atomic",
     "once_func",
     "once_value",
+    "once_values",
+    "singleflight",
 ]
 
 
@@ -256,6 +268,29 @@ def once_value(fn: Callable[[], T], /) -> Callable[[], T]:
     call.__qualname__ = getattr(fn, "__qualname__", call.__name__)
     call.__doc__ = getattr(fn, "__doc__", None)
     return call
+
+
+def once_values(fn: Callable[[], tuple[*Ts]], /) -> Callable[[], tuple[*Ts]]:
+    """Give a function that calls `fn` on its first call and returns its values on every call.
+
+    What Go's OnceValues is; in Python several values are a tuple, and this is once_value with the
+    types of each.
+
+    Args:
+        fn: called without arguments, at most once.
+
+    Raises:
+        TypeError: fn is not callable.
+
+    Example:
+        >>> import gort
+        >>> find = gort.once_values(lambda: ("value", None))
+        >>> value, error = find()
+        >>> value
+        'value'
+    """
+    _need_callable(fn, "once_values()")
+    return once_value(fn)
 
 
 def once_func(fn: Callable[[], object], /) -> Callable[[], None]:

@@ -44,6 +44,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             && entry::select::register(module)
             && entry::sync::register(module)
             && entry::cond::register(module)
+            && entry::map::register(module)
+            && entry::atomic::register(module)
             && entry::timer::register(module)
             && entry::context::register(module)
             && entry::bubble::register(module)

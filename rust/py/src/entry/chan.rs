@@ -3,7 +3,9 @@
 //! A channel owns one count of each value it holds. The caller's frame keeps the channel alive over a park, and a waiter
 //! on the stack is invisible to the collector, which therefore counts the channel as reachable from outside.
 
-use super::{Value, arguments, boolean, deadline, fast, getters, methods, none, plain, positional, runtime, select};
+use super::{
+    Value, arguments, boolean, deadline, fast, getters, map, methods, none, plain, positional, runtime, select,
+};
 use crate::error;
 use crate::tracing;
 use gort_core::chan::{Chan, RecvError, SendError};
@@ -128,7 +130,7 @@ pub(crate) unsafe fn let_go(object: Object) {
     unsafe { if ffi::Py_REFCNT(object) == 1 { take_apart(object) } else { ffi::Py_DECREF(object) } }
 }
 
-/// The last reference of an object goes. Channels and cases are taken apart in a loop, not by recursion: nested a million
+/// The last reference of an object goes. Channels, cases and maps are taken apart in a loop, not by recursion: nested a million
 /// deep they would overflow the stack.
 #[inline(never)]
 unsafe fn take_apart(first: Object) {
@@ -147,6 +149,7 @@ unsafe fn take_apart(first: Object) {
                     }
                 } else {
                     select::take_apart(object, &mut pending);
+                    map::take_apart(object, &mut pending);
                 }
             }
             ffi::Py_DECREF(object);

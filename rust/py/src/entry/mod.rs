@@ -3,6 +3,7 @@
 //! PyO3 counts attachments per OS thread; a stack that parks inside one of its frames and resumes on another thread
 //! breaks the count. So nothing here is a `#[pyfunction]`, and nothing here holds a value with a destructor over a park.
 
+pub(crate) mod atomic;
 pub(crate) mod boundary;
 pub(crate) mod bubble;
 pub(crate) mod chan;
@@ -12,6 +13,7 @@ pub(crate) mod gc;
 pub(crate) mod go;
 pub(crate) mod labels;
 pub(crate) mod leak;
+pub(crate) mod map;
 pub(crate) mod memory;
 pub(crate) mod policy;
 pub(crate) mod select;
