@@ -308,8 +308,9 @@ def test_semaphore_misuse_and_wrong_arguments():
     with raises_text(RuntimeError, "semaphore: released more than held"):
         s.release(2)
     s.release()
+    with raises_text(ValueError, "semaphore: size < 0"):
+        Semaphore(-1)
     for call in (
-        lambda: Semaphore(-1),
         lambda: s.acquire(-1),
         lambda: s.release(-1),
         lambda: s.try_acquire(-1),

@@ -220,6 +220,7 @@ class Group(Generic[K, V]):
             BaseException: whatever fn raises, in every caller.
         """
         _need_callable(fn, "do()")
+        hash(key)  # TypeError now, before there is a call to end
         mine, call = _Call[V](), None
         try:
             try:
@@ -254,6 +255,7 @@ class Group(Generic[K, V]):
             TypeError: key is not hashable, or fn not callable.
         """
         _need_callable(fn, "do_chan()")
+        hash(key)  # TypeError now, before there is a call to end
         mine = _Call[V]()
         mine.chans.append(Chan(1))
         flight = _Flight(self._calls, key, mine, fn, args)  # dropped, it ends the call

@@ -55,7 +55,7 @@ def _need_callable(fn: object, where: str) -> None:
 
 
 class _Reading:
-    """The reading side of an RWMutex as a context manager."""
+    """The reading side of an RWMutex as a context manager, and as a lock: Go's RLocker."""
 
     __slots__ = ("_mutex",)
 
@@ -68,6 +68,14 @@ class _Reading:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        self._mutex.runlock()
+
+    def lock(self, timeout: float | None = None) -> None:
+        """Lock for reading; parks at most `timeout` seconds (TimeoutError), None: for ever."""
+        self._mutex.rlock(timeout)
+
+    def unlock(self) -> None:
+        """Unlock for reading."""
         self._mutex.runlock()
 
 
@@ -88,7 +96,10 @@ class RWMutex(_core.RWMutex):
     __slots__ = ()
 
     def reading(self) -> _Reading:
-        """Give a context manager that holds the lock for reading; entering it may park."""
+        """Give a context manager that holds the lock for reading; entering it may park.
+
+        It has lock() and unlock() as well, so that a Cond takes it, as Go's RLocker.
+        """
         return _Reading(self)
 
 

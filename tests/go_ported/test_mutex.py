@@ -1,6 +1,6 @@
 """Copyright The Go Authors; BSD-style licence, see LICENSE-GO
 
-Port of sync/mutex_test.go and of HammerRWMutex and TestParallelReaders of sync/rwmutex_test.go.
+Port of sync/mutex_test.go and sync/rwmutex_test.go.
 """
 
 import gort
@@ -146,3 +146,29 @@ def test_rwmutex_hammer():
     for _ in range(12):
         done.recv(timeout=LIMIT)
     assert activity == [0]
+
+
+def test_rlocker():
+    wl, n = RWMutex(), 10
+    rl = wl.reading()
+    wlocked, rlocked = Chan(1), Chan(1)
+
+    def locks():
+        for _ in range(n):
+            rl.lock()
+            rl.lock()
+            rlocked.send(True)
+            wl.lock()
+            wlocked.send(True)
+
+    go(locks)
+    for _ in range(n):
+        rlocked.recv(timeout=LIMIT)
+        rl.unlock()
+        assert select(recv(wlocked), default=True)[0] == -1, "RLocker() didn't read-lock it"
+        rl.unlock()
+        wlocked.recv(timeout=LIMIT)
+        assert select(recv(rlocked), default=True)[0] == -1, (
+            "RLocker() didn't respect the write lock"
+        )
+        wl.unlock()

@@ -1,7 +1,7 @@
 """Copyright The Go Authors; BSD-style licence, see LICENSE-GO
 
-Port of sync/once_test.go and sync/oncefunc_test.go. What counts allocations is left out; OnceValues is
-once_value of a function that returns a tuple. An exception holds its traceback, which holds the function: in
+Port of sync/once_test.go and sync/oncefunc_test.go. What counts allocations is left out, and
+TestOnceFuncPanicNil: None cannot be raised. An exception holds its traceback, which holds the function: in
 TestOnceXGC a function that fails is called twice before it must be gone.
 """
 
@@ -11,7 +11,7 @@ import weakref
 
 import gort
 import pytest
-from gort import Chan, Once, WaitGroup, go, once_func, once_value
+from gort import Chan, Once, WaitGroup, go, once_func, once_value, once_values
 from waiting import LIMIT
 
 
@@ -65,12 +65,12 @@ def test_once_values():
         calls.append(1)
         return len(calls), len(calls) + 1
 
-    f = once_value(of)
+    f = once_values(of)
     assert [f() for _ in range(11)] == [(1, 2)] * 11
     assert calls == [1]
 
 
-@pytest.mark.parametrize("make", [once_func, once_value])
+@pytest.mark.parametrize("make", [once_func, once_value, once_values])
 def test_once_func_and_value_panic(make):
     calls = []
 
@@ -122,7 +122,7 @@ def test_once_func_panic_traceback_reaches_its_origin_the_first_time():
     assert "once_func_panic" in names
 
 
-@pytest.mark.parametrize("make", [once_func, once_value])
+@pytest.mark.parametrize("make", [once_func, once_value, once_values])
 @pytest.mark.parametrize("fails", [False, True])
 def test_once_x_gc(make, fails):
     class Buffer:

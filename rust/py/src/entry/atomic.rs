@@ -8,8 +8,11 @@ use crate::error;
 use pyo3::ffi;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 type Object = *mut ffi::PyObject;
+
+static VALUE_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 /// An Int or a Bool.
 #[repr(C)]
@@ -286,6 +289,21 @@ unsafe extern "C" fn value_clear(slf: Object) -> c_int {
     0
 }
 
+/// Moves what a Value holds to `pending`, if the object is one: see `chan::let_go`.
+pub(super) unsafe fn take_apart(object: Object, pending: &mut Vec<Object>) {
+    // SAFETY: GIL held, `object` alive, and nobody else's.
+    unsafe {
+        if ffi::Py_TYPE(object) != VALUE_TYPE.load(Ordering::Relaxed) {
+            return; // the GIL orders it
+        }
+        let value = held(object).replace(ptr::null_mut());
+        if !value.is_null() {
+            // Without memory by recursion, after all.
+            if pending.try_reserve(1).is_ok() { pending.push(value) } else { ffi::Py_DECREF(value) }
+        }
+    }
+}
+
 unsafe extern "C" fn value_dealloc(slf: Object) {
     // SAFETY: the last reference is gone.
     unsafe {
@@ -489,9 +507,11 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     let size = size_of::<Number>();
     // SAFETY: GIL held by the module's init.
     unsafe {
-        !super::add_type(module, c"gort.atomic.Int", size, 0, int).is_null()
+        let size_of_value = size_of::<ValueObject>();
+        let tp = super::add_type(module, c"gort.atomic.Value", size_of_value, ffi::Py_TPFLAGS_HAVE_GC, value);
+        VALUE_TYPE.store(tp, Ordering::Release); // read under the GIL, which orders it
+        !tp.is_null()
+            && !super::add_type(module, c"gort.atomic.Int", size, 0, int).is_null()
             && !super::add_type(module, c"gort.atomic.Bool", size, 0, flag).is_null()
-            && !super::add_type(module, c"gort.atomic.Value", size_of::<ValueObject>(), ffi::Py_TPFLAGS_HAVE_GC, value)
-                .is_null()
     }
 }

@@ -4,7 +4,7 @@
 //! on the stack is invisible to the collector, which therefore counts the channel as reachable from outside.
 
 use super::{
-    Value, arguments, boolean, deadline, fast, getters, map, methods, none, plain, positional, runtime, select,
+    Value, arguments, atomic, boolean, deadline, fast, getters, map, methods, none, plain, positional, runtime, select,
 };
 use crate::error;
 use crate::tracing;
@@ -130,8 +130,8 @@ pub(crate) unsafe fn let_go(object: Object) {
     unsafe { if ffi::Py_REFCNT(object) == 1 { take_apart(object) } else { ffi::Py_DECREF(object) } }
 }
 
-/// The last reference of an object goes. Channels, cases and maps are taken apart in a loop, not by recursion: nested a million
-/// deep they would overflow the stack.
+/// The last reference of an object goes. Channels, cases, maps and atomic values are taken apart in a loop, not by
+/// recursion: nested a million deep they would overflow the stack.
 #[inline(never)]
 unsafe fn take_apart(first: Object) {
     let mut pending: Vec<Object> = Vec::new();
@@ -150,6 +150,7 @@ unsafe fn take_apart(first: Object) {
                 } else {
                     select::take_apart(object, &mut pending);
                     map::take_apart(object, &mut pending);
+                    atomic::take_apart(object, &mut pending);
                 }
             }
             ffi::Py_DECREF(object);

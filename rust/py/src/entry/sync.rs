@@ -254,7 +254,7 @@ unsafe extern "C" fn semaphore_new(tp: *mut ffi::PyTypeObject, args: Object, kwa
             return ptr::null_mut();
         }
         if n < 0 {
-            return error::set(ffi::PyExc_ValueError, "semaphore: n < 0");
+            return error::set(ffi::PyExc_ValueError, "semaphore: size < 0");
         }
         alloc(tp, Semaphore::new(n as u64))
     }
