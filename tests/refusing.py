@@ -142,6 +142,24 @@ def fills_a_buffer():
     return act, verify
 
 
+def fills_a_map():
+    """What was stored is there; deleting shrinks the table, or leaves it."""
+    m, stored = gort.Map(), {}
+
+    def act():
+        for i in range(3_000):
+            m.store(i, i)
+            stored[i] = i
+        for i in range(2_950):
+            m.delete(i)
+            del stored[i]
+
+    def verify(_):
+        assert dict(m.items()) == stored and len(m) == len(stored)
+
+    return act, verify
+
+
 def sleeps_in_a_crowd():
     """Timers of many."""
     made = []
@@ -343,7 +361,7 @@ OPERATIONS = {
     **{
         f.__name__: f
         for f in (
-            starts_a_crowd, fills_a_buffer, sleeps_in_a_crowd, selects, waits_in_select, orders,
+            starts_a_crowd, fills_a_buffer, fills_a_map, sleeps_in_a_crowd, selects, waits_in_select, orders,
             gives_memory_back, limits_memory, talks, locks_of_threading,
             starts_threads, tells,
         )

@@ -11,7 +11,7 @@ import weakref
 import gort
 import pytest
 from gort.atomic import Int
-from gort.singleflight import Group, Result
+from gort.singleflight import Group, Result, _Call
 from leaking import found, start
 from waiting import LIMIT, OnThread, eventually, join_all, parked, raises_text, settle
 
@@ -195,6 +195,15 @@ def test_do_chan_does_not_park_and_its_goroutine_may_be_cancelled_before_it_ran(
     with pytest.raises(gort.ChanClosed):
         channel.recv(timeout=LIMIT)
     assert group.do("key", lambda: 1) == (1, False)
+
+
+def test_one_who_joined_a_call_that_never_ran_makes_it():
+    group, never = Group(), _Call()
+    group._calls["key"] = never
+    asking = gort.go(group.do, "key", lambda: 5)
+    parked(asking)
+    never.end(group._calls, "key")  # as where the goroutine of do_chan() is cancelled first
+    assert asking.join(timeout=LIMIT) == (5, False)
 
 
 def test_forget_lets_the_next_one_run_and_leaves_the_first_alone():

@@ -13,7 +13,7 @@ function with.
 
 from __future__ import annotations
 
-from gort._core import Chan, Int, Map, WaitGroup, goexit, spawn
+from gort._core import Chan, Int, Map, WaitGroup, goexit, gosched, spawn
 from gort._exceptions import GoroutineExit
 from gort._typing import TYPE_CHECKING, Generic
 
@@ -66,6 +66,9 @@ class Result(Generic[V]):
         return f"Result(value={self.value!r}, error={self.error!r}, shared={self.shared})"
 
 
+#: How often a call tries to end, when there is no memory for it.
+TRIES = 100
+
 #: Added to the number of those who joined a call when it ends: who joins later sees that.
 _ENDED = -(2**62)
 
@@ -77,7 +80,10 @@ class _Call(Generic[V]):
     to `joined`; if that says that it has ended, it is in the map no more, and they look anew.
     """
 
-    __slots__ = ("chans", "ended", "error", "exited", "joined", "shared", "traceback", "value")
+    __slots__ = (
+        "began", "chans", "ended", "error", "exited", "joined", "over", "shared", "traceback",
+        "value",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.ended = WaitGroup()
@@ -85,6 +91,7 @@ class _Call(Generic[V]):
         self.joined = Int()
         self.chans: list[Chan[Result[V]]] = []
         self.shared = False
+        self.began = self.over = False
         self.exited = True  # unless the function returns, or raises anything but GoroutineExit
         self.value: V | None = None
         self.error: BaseException | None = None
@@ -93,6 +100,7 @@ class _Call(Generic[V]):
     def run(self, fn: Callable[[*Ts], V], args: tuple[*Ts]) -> None:
         """Call the function; raises what it raises."""
         try:
+            self.began = True
             self.value = fn(*args)
             self.exited = False
         except GoroutineExit:
@@ -105,22 +113,47 @@ class _Call(Generic[V]):
 
     def fail(self, error: BaseException) -> None:
         """Take an exception for the result."""
-        self.error, self.traceback, self.exited = error, error.__traceback__, False
+        self.error, self.traceback = error, error.__traceback__
+        self.began, self.exited = True, False
 
     def end(self, calls: Map[K, _Call[V]], key: K) -> None:
         """Leave the map, and give the result to all who joined."""
+        tries = TRIES
+        try:
+            while tries:
+                try:
+                    self._tell_all(calls, key)
+                    tries = 0
+                except MemoryError:
+                    tries -= 1  # others wait for this: they may have memory to give up
+                    gosched()
+        finally:
+            self.ended.done()
+
+    def _tell_all(self, calls: Map[K, _Call[V]], key: K) -> None:
+        """Do all of end() but its last step; may be done again from anywhere."""
         try:
             calls.compare_and_delete(key, self)
         finally:
-            self.shared = self.joined.swap(_ENDED) > 0
-            for chan in self.chans:
-                if self.exited:
-                    chan.close()
-                else:
-                    chan.try_send(Result(self.value, self.error, self.shared))
+            if not self.over:
+                self.shared = self.joined.swap(_ENDED) > 0
+                self.over = True
+            while self.chans:
+                self._tell(self.chans[-1])
+                self.chans.pop()
             if not self.shared:
                 self.error = self.traceback = None  # nobody else asks
-            self.ended.done()
+
+    def _tell(self, chan: Chan[Result[V]]) -> None:
+        """Send the Result, or close the channel if there is none, or no memory for it."""
+        sent = False
+        try:
+            sent = not self.exited and chan.try_send(Result(self.value, self.error, self.shared))
+        except MemoryError:
+            pass
+        finally:
+            if not sent:
+                chan.close()
 
     def outcome(self) -> V:
         """Give the value, or raise what the function raised, in one who joined."""
@@ -173,7 +206,8 @@ class _Flight(Generic[K, V]):
             call.end(self._calls, self._key)
 
     def __del__(self) -> None:
-        self.end()
+        if getattr(self, "_call", None) is not None:  # memory may run out before __init__ is called
+            self.end()
 
 
 class Group(Generic[K, V]):
@@ -221,23 +255,25 @@ class Group(Generic[K, V]):
         """
         _need_callable(fn, "do()")
         hash(key)  # TypeError now, before there is a call to end
-        mine, call = _Call[V](), None
-        try:
+        while True:  # again, where the goroutine of a do_chan() never ran
+            mine, call = _Call[V](), None
             try:
-                while call is None or (call is not mine and call.joined.add(1) < 0):
-                    call = None  # whatever ends this here, the call that may be in the map does
-                    call, _ = self._calls.load_or_store(key, mine)
+                try:
+                    while call is None or (call is not mine and call.joined.add(1) < 0):
+                        call = None  # whatever ends this here, the call that may be in the map does
+                        call, _ = self._calls.load_or_store(key, mine)
+                    if call is mine:
+                        mine.run(fn, args)
+                finally:
+                    if call is None or call is mine:
+                        mine.end(self._calls, key)
                 if call is mine:
-                    mine.run(fn, args)
+                    return mine.value, mine.shared  # type: ignore[return-value]
+                call.ended.wait(timeout=timeout)
+                if call.began:
+                    return call.outcome(), True
             finally:
-                if call is None or call is mine:
-                    mine.end(self._calls, key)
-            if call is mine:
-                return mine.value, mine.shared  # type: ignore[return-value]
-            call.ended.wait(timeout=timeout)
-            return call.outcome(), True
-        finally:
-            del mine, call  # as in _Call.run()
+                del mine, call  # as in _Call.run()
 
     def do_chan(self, key: K, fn: Callable[[*Ts], V], /, *args: *Ts) -> RecvChan[Result[V]]:
         """Do the same in a goroutine of its own; give a channel that gets the Result. Never parks.

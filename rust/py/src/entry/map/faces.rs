@@ -147,6 +147,23 @@ unsafe extern "C-unwind" fn setdefault(slf: Object, args: *const Object, n: ffi:
     }
 }
 
+/// Whether an object is a mapping, as dict.update() sees it. `Err`: an exception is set.
+unsafe fn has_keys(items: Object) -> Result<bool, ()> {
+    // SAFETY: GIL held, `items` alive.
+    unsafe {
+        if ffi::PyDict_Check(items) != 0 {
+            return Ok(true);
+        }
+        let keys = ffi::PyObject_GetAttrString(items, c"keys".as_ptr());
+        if keys.is_null() && ffi::PyErr_ExceptionMatches(ffi::PyExc_AttributeError) == 0 {
+            return Err(());
+        }
+        ffi::PyErr_Clear();
+        ffi::Py_XDECREF(keys);
+        Ok(!keys.is_null())
+    }
+}
+
 /// A dict of what `items` gives, a Map, a mapping or pairs; null with an exception set on failure.
 unsafe fn dict_of(items: Object) -> Object {
     // SAFETY: GIL held, `items` alive.
@@ -160,10 +177,12 @@ unsafe fn dict_of(items: Object) -> Object {
             let done = if pairs.is_null() { -1 } else { ffi::PyDict_MergeFromSeq2(dict, pairs, 1) };
             ffi::Py_XDECREF(pairs);
             done
-        } else if ffi::PyObject_HasAttrString(items, c"keys".as_ptr()) != 0 {
-            ffi::PyDict_Update(dict, items)
         } else {
-            ffi::PyDict_MergeFromSeq2(dict, items, 1)
+            match has_keys(items) {
+                Ok(true) => ffi::PyDict_Update(dict, items),
+                Ok(false) => ffi::PyDict_MergeFromSeq2(dict, items, 1),
+                Err(()) => -1,
+            }
         };
         if done < 0 {
             ffi::Py_DECREF(dict);
