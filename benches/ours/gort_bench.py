@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import gort
 import harness
 
-RING, SENDERS, WORKERS = 100, 100, 8
+RING, SENDERS, WORKERS, KEYS = 100, 100, 8, 1000
 
 
 def nothing() -> None:
@@ -157,6 +157,35 @@ def mutex(n: int) -> int:
     wg.wait()
     elapsed = now() - start
     harness.check(count, each * WORKERS)
+    return elapsed
+
+
+def semaphore(n: int) -> int:
+    semaphore = gort.Semaphore(3)
+    acquire, release = semaphore.acquire, semaphore.release
+    start = now()
+    for _ in range(n):
+        acquire()
+        release()
+    return now() - start
+
+
+def sync_map(n: int) -> int:
+    """Nine loads and a store of ten, on the keys in turn."""
+    m = gort.Map((key, key) for key in range(KEYS))
+    load, store = m.load, m.store
+    total = 0
+    start = now()
+    for _ in range(n // KEYS):
+        for key in range(KEYS):
+            if key % 10 == 0:
+                store(key, key)
+            else:
+                value, ok = load(key)
+                if ok:
+                    total += value
+    elapsed = now() - start
+    harness.check(total, n // KEYS * sum(key for key in range(KEYS) if key % 10))
     return elapsed
 
 
@@ -328,6 +357,8 @@ WORKLOADS = {
     "yield": yield_,
     "buffered": buffered,
     "mutex": mutex,
+    "semaphore": semaphore,
+    "sync_map": sync_map,
     "sleepers": sleepers,
     "sieve": sieve,
     "skynet": skynet,

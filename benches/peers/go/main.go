@@ -20,6 +20,7 @@ const (
 	ringSize = 100
 	senders  = 100
 	workers  = 8
+	keys     = 1000
 )
 
 var start time.Time
@@ -383,12 +384,37 @@ func crowd(n int, settle func()) (int64, int64, float64) {
 	return elapsed, woken, float64(high-low) / float64(n-base)
 }
 
-func main() {
-	works := map[string]func(int) int64{
-		"spawn": spawn, "round_trip": roundTrip, "ring": ring, "fan_in": fanIn, "select4": select4,
-		"yield": yield, "buffered": buffered, "mutex": mutex, "sleepers": sleepers, "sieve": sieve,
-		"skynet": skynet,
+// syncMap does nine loads and a store of ten, on the keys in turn.
+func syncMap(n int) int64 {
+	var m sync.Map
+	for i := 0; i < keys; i++ {
+		m.Store(i, i)
 	}
+	sum := 0
+	start = time.Now()
+	for i := 0; i < n/keys; i++ {
+		for key := 0; key < keys; key++ {
+			if key%10 == 0 {
+				m.Store(key, key)
+			} else if v, ok := m.Load(key); ok {
+				sum += v.(int)
+			}
+		}
+	}
+	elapsed := since()
+	if sum == 0 {
+		fail("sync_map: nothing loaded")
+	}
+	return elapsed
+}
+
+var works = map[string]func(int) int64{
+	"spawn": spawn, "round_trip": roundTrip, "ring": ring, "fan_in": fanIn, "select4": select4,
+	"yield": yield, "buffered": buffered, "mutex": mutex, "sleepers": sleepers, "sieve": sieve,
+	"skynet": skynet, "sync_map": syncMap,
+}
+
+func main() {
 	if len(os.Args) == 2 && os.Args[1] == "--list" {
 		for name := range works {
 			fmt.Print(name, " ")
