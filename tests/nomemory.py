@@ -10,20 +10,11 @@ from __future__ import annotations
 import contextvars
 
 import gort
+import nomemory_library
+from nomemory_values import FAILED, LIMIT, Value, add, use_up_tuples
 
-FAILED = object()
-LIMIT = 10.0
 CLEAN = 30  # allocations that may be refused without anybody noticing, one after another
 VARIABLE = contextvars.ContextVar("variable", default=0)
-
-
-class Value:
-    """Something that can be lost."""
-
-
-def add(a, b=0):
-    """Body of goroutines."""
-    return a + b
 
 
 def starts_with_keywords():
@@ -64,11 +55,6 @@ def starts_and_joins():
 def makes_channels():
     """Channels, with and without a buffer."""
     return lambda: (gort.Chan(), gort.Chan(3)), lambda _: None
-
-
-def use_up_tuples():
-    """CPython keeps up to 2,000 tuples of each size: while these live, a new one needs memory."""
-    return [tuple([size] * size) for size in (2, 3) for _ in range(2100)]
 
 
 def sends_to_a_buffer():
@@ -327,120 +313,15 @@ def iterates():
     return act, verify
 
 
-def mapping(name, *args):
-    """Make an operation of a Map's method: it is done, or the map is as it was."""
-
-    def operation():
-        old, new = Value(), Value()
-        m, before = gort.Map(), {i: Value() for i in range(7)} | {"key": old}
-        m.update(before)
-        given = [{"new": new, "old": old}.get(arg, arg) for arg in args]
-        used_up = use_up_tuples()
-
-        def verify(outcome):
-            used_up.clear()
-            after = dict(m.items())
-            if outcome is FAILED:
-                assert after == before
-            elif name in ("load_and_delete", "swap"):
-                assert outcome == (old, True) and after != before
-            elif name == "load_or_store":
-                assert outcome == (new, False) and after == before | {"other": new}
-            else:
-                assert after != before and (new in after.values()) is ("new" in args)
-
-        return lambda: getattr(m, name)(*given), verify
-
-    return operation
-
-
-def makes_a_map():
-    """With what it is to begin with, which comes by way of a dict, or not at all."""
-    items = {i: Value() for i in range(30)}
-
-    def verify(outcome):
-        assert outcome is FAILED or dict(outcome.items()) == items
-
-    return lambda: gort.Map(items), verify
-
-
-def walks_a_map():
-    """Each key is seen once; where a pair has no room the walk goes on behind it."""
-    m, seen = gort.Map((i, i) for i in range(5)), []
-
-    def act():
-        for key, _ in m.items():
-            seen.append(key)  # noqa: PERF402 - one allocation after another
-
-    def verify(outcome):
-        assert len(set(seen)) == len(seen) and (outcome is FAILED or len(seen) == 5)
-
-    return act, verify
-
-
-def counts_atomically():
-    """A number that has no room to be given is not changed."""
-    n = gort.atomic.Int(2**40)
-    return lambda: n.add(2**40), lambda got: n.load() == (2**40 if got is FAILED else got)
-
-
-def shares_a_call():
-    """Whatever fails, the key is free afterwards, and who waits for the channel gets something."""
-    group = gort.singleflight.Group()
-
-    def act():
-        channel = group.do_chan("key", add, 1)
-        return group.do("key", add, 1)[0], channel.recv_ok(timeout=LIMIT)
-
-    def verify(outcome):
-        if outcome is not FAILED:
-            assert outcome[0] == 1 and (outcome[1][1] is False or outcome[1][0].value in (1, None))
-        end = 1000
-        while "key" in group._calls and end:
-            gort.gosched()  # the goroutine that do_chan() began may still run
-            end -= 1
-        assert group.do("key", add, 2) == (2, False)
-
-    return act, verify
-
-
-def waits_at_a_barrier():
-    """Both go on, or it is broken."""
-    barrier = gort.Barrier(2)
-
-    def wait(timeout):
-        try:
-            return barrier.wait(timeout)
-        except gort.BrokenBarrierError:
-            return -1  # the other one had no memory
-
-    def act():
-        g = gort.go(wait, LIMIT)
-        return wait(0.2), g.join(timeout=LIMIT)
-
-    def verify(outcome):
-        assert outcome is FAILED or set(outcome) in ({0, 1}, {-1})
-        barrier.abort()  # whoever still waits goes on
-
-    return act, verify
-
-
 OPERATIONS = {
     f.__name__: f
     for f in (
         starts_with_keywords, spawns, starts_in_a_context, starts_and_joins, makes_channels,
         sends_to_a_buffer, selects_among_many, selects_to_send, counts_in_a_group, locks,
         makes_locks, waits_for_a_condition, sleeps, times, calls_later, looks_around, cancels,
-        iterates, makes_a_map, walks_a_map, counts_atomically, shares_a_call, waits_at_a_barrier,
+        iterates,
     )
-}  # fmt: skip
-for name, *args in (
-    ("store", "other", "new"), ("store", "key", "new"), ("load_or_store", "other", "new"),
-    ("load_and_delete", "key"), ("delete", "key"), ("swap", "key", "new"),
-    ("compare_and_swap", "key", "old", "new"), ("compare_and_delete", "key", "old"),
-    ("setdefault", "other", "new"), ("pop", "key"), ("clear",),
-):  # fmt: skip
-    OPERATIONS[f"Map.{name} {args[0] if args else ''}"] = mapping(name, *args)
+} | nomemory_library.OPERATIONS  # fmt: skip
 for receive in (
     gort.Chan.recv,
     gort.Chan.recv_ok,

@@ -14,6 +14,7 @@ import threading
 
 import gort
 import nomemory
+from gort.cache import ConcurrentCache
 from nomemory import FAILED, LIMIT, add
 from waiting import eventually, parked
 
@@ -156,6 +157,23 @@ def fills_a_map():
 
     def verify(_):
         assert dict(m.items()) == stored and len(m) == len(stored)
+
+    return act, verify
+
+
+def fills_a_cache():
+    """A table that grows: what is in it is found, and one more fits."""
+    cache, put = ConcurrentCache(3_000), []
+
+    def act():
+        for i in range(3_000):
+            cache.put(i, i, ttl=1000 if i % 2 else None)
+            put.append(i)
+
+    def verify(_):
+        assert cache.keys() == put
+        assert all(cache.get(i) == (i, True) for i in put)
+        cache.put("one more", 1, ttl=1)
 
     return act, verify
 
@@ -361,9 +379,9 @@ OPERATIONS = {
     **{
         f.__name__: f
         for f in (
-            starts_a_crowd, fills_a_buffer, fills_a_map, sleeps_in_a_crowd, selects, waits_in_select, orders,
-            gives_memory_back, limits_memory, talks, locks_of_threading,
-            starts_threads, tells,
+            starts_a_crowd, fills_a_buffer, fills_a_cache, fills_a_map, sleeps_in_a_crowd, selects,
+            waits_in_select, orders, gives_memory_back, limits_memory, talks,
+            locks_of_threading, starts_threads, tells,
         )
     },
 }  # fmt: skip

@@ -16,6 +16,7 @@ MODULES = (
     "gort.atomic",
     "gort.barrier",
     "gort.runtime",
+    "gort.cache",
     "gort.chan",
     "gort.context",
     "gort.gc",

@@ -7,6 +7,7 @@ import weakref
 
 import gort
 import pytest
+from gort.cache import ConcurrentCache
 from waiting import LIMIT, eventually, join_all, parked
 
 
@@ -40,6 +41,7 @@ MAKERS = {
     "ticker": lambda: gort.Ticker(1000),
     "after_func": lambda: gort.after_func(1000, int),
     "group": lambda: gort.Group("one"),
+    "cache": lambda: ConcurrentCache(1),
 }
 
 

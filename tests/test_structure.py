@@ -27,6 +27,7 @@ ORDER = (
     "labels",
     "local",
     "chan",
+    "cache",
     "context",
     "policy",
     "runtime",

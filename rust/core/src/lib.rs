@@ -11,6 +11,7 @@
 //! | 0 | primitive | atomics and locks: std's or a model's |
 //! | 1 | sys | memory, futex, threads, clock, poller: the only place that names libc |
 //! | 3 | alloc | size classes, caches, central lists, spans, page heap |
+//! | 3 | cache | a bounded table that forgets by SIEVE and by time |
 //! | 3 | stack | slots with guards, pool |
 //! | 4 | context | init, switch |
 //! | 5 | timer | per-P heap; returns ready lists |
@@ -28,6 +29,8 @@ pub mod primitive;
 pub mod sys;
 
 pub mod alloc;
+
+pub mod cache;
 
 pub mod stack;
 

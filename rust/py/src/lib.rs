@@ -49,6 +49,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             && entry::timer::register(module)
             && entry::context::register(module)
             && entry::bubble::register(module)
+            && entry::cache::register(module)
+            && entry::clock::register(module)
             && entry::memory::register(module)
             && entry::gc::register(module)
             && entry::boundary::register(module)

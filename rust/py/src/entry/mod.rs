@@ -6,7 +6,9 @@
 pub(crate) mod atomic;
 pub(crate) mod boundary;
 pub(crate) mod bubble;
+pub(crate) mod cache;
 pub(crate) mod chan;
+pub(crate) mod clock;
 pub(crate) mod cond;
 pub(crate) mod context;
 pub(crate) mod gc;

@@ -1,0 +1,20 @@
+"""What operations without memory share: values that are told apart, and what is said of an outcome."""
+
+from __future__ import annotations
+
+FAILED = object()
+LIMIT = 10.0
+
+
+class Value:
+    """Something that can be lost."""
+
+
+def add(a, b=0):
+    """Body of goroutines."""
+    return a + b
+
+
+def use_up_tuples():
+    """CPython keeps up to 2,000 tuples of each size: while these live, a new one needs memory."""
+    return [tuple([size] * size) for size in (2, 3) for _ in range(2100)]
