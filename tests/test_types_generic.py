@@ -28,6 +28,79 @@ cache.put("a", "b")  # wrong
 cache[3] = 1  # wrong
 cache.get_or_load("a", str)  # wrong
 """,
+    "flow": """
+from collections.abc import Iterable, Iterator
+from typing import assert_type
+import gort
+from gort.flow import Stream, fan_out, merge, pipeline
+from gort.pubsub import Broadcast, PubSub, Subscription
+
+ch = gort.Chan[int]()
+assert_type(merge(ch, [1], ch.receiver()), Stream[int])
+assert_type(fan_out(ch, str, 3, ordered=True), Stream[str])
+
+def halves(values: Iterable[int]) -> Iterator[float]:
+    for value in values:
+        yield value / 2
+
+def texts(values: Iterable[float]) -> Iterable[str]:
+    return fan_out(values, str, 2)
+
+assert_type(pipeline(ch), Stream[int])
+assert_type(pipeline(ch, halves), Stream[float])
+assert_type(pipeline(ch, halves, texts, cap=3), Stream[str])
+with merge(ch) as stream:
+    assert_type(stream.recv(), int)
+    assert_type(stream.recv_ok(), tuple[int | None, bool])
+    for value in stream:
+        assert_type(value, int)
+gort.select(gort.recv(stream), gort.recv(ch))
+pipeline(["a"], halves)  # wrong
+fan_out(["a"], halves, 2)  # wrong
+
+news = Broadcast[int](slow="cut")
+assert_type(news.subscribe(), Subscription[int])
+assert_type(next(news.subscribe()), int)
+hub: PubSub[str] = PubSub(3, slow="drop_old")
+assert_type(hub.publish("topic", "text"), int)
+hub.publish("topic", 1)  # wrong
+news.send("text")  # wrong
+Broadcast(1, slow="never")  # wrong
+Broadcast(1)  # wrong
+""",
+    "iter": """
+from collections.abc import Callable, Iterator
+from typing import assert_type
+from gort.iter import pull
+
+def numbers() -> Iterator[int]:
+    yield 1
+
+def pushes(yield_: Callable[[str], bool]) -> None:
+    yield_("a")
+
+next_number, stop = pull(numbers)
+value, ok = next_number()
+assert_type(value, int | None)
+assert_type(stop(), None)
+value, ok = pull(range(3))[0]()
+assert_type(value, int | None)
+text, ok = pull(pushes)[0]()
+assert_type(text, str | None)
+pull(3)  # wrong
+""",
+    "rate": """
+from typing import assert_type
+from gort.rate import Inf, Limiter, Reservation, every
+
+limiter = Limiter(every(0.5), 3)
+assert_type(limiter.reserve_n(2), Reservation)
+assert_type(limiter.reserve().delay(), float)
+assert_type(limiter.allow(), bool)
+assert_type(limiter.wait(timeout=1), None)
+limiter.set_limit(Inf)
+limiter.set_limit("fast")  # wrong
+""",
 }
 
 

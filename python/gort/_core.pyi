@@ -49,6 +49,7 @@ from typing import (
 from _typeshed import SupportsKeysAndGetItem
 from typing_extensions import disjoint_base
 
+from gort._receiving import Receiving
 from gort.chan import RecvChan, SendChan
 from gort.policy import Group
 
@@ -231,7 +232,7 @@ def _context_stopper(ctx: Context, stop: Callable[[], object], /) -> None: ...
 class Case:
     """One case of a select, made by recv() and send()."""
 
-def recv(ch: Chan[Any] | RecvChan[Any] | None, /) -> Case: ...
+def recv(ch: Chan[Any] | RecvChan[Any] | Receiving[Any] | None, /) -> Case: ...
 def send(ch: Chan[_T] | SendChan[_T] | None, value: _T, /) -> Case: ...
 def select(
     *cases: Case, default: bool = False, timeout: float | None = None

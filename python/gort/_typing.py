@@ -9,7 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Generic, TypeVar
+    from typing import Generic, TypeVar, overload
 
     T = TypeVar("T")
 else:
@@ -27,4 +27,8 @@ else:
 
     T = None
 
-__all__ = ["TYPE_CHECKING", "Generic", "T"]
+    def overload(_function: object) -> None:
+        """Stand in for typing.overload."""
+
+
+__all__ = ["TYPE_CHECKING", "Generic", "T", "overload"]

@@ -1,0 +1,82 @@
+"""What Stream and Subscription have of a channel: receiving, iterating, closing."""
+
+from __future__ import annotations
+
+from gort._core import Chan
+from gort._exceptions import ChanClosed
+from gort._typing import TYPE_CHECKING, Generic, T
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+
+class Receiving(Generic[T]):
+    """What can be received from and closed; `_recv_chan` makes it a case of select, too."""
+
+    __slots__ = ("__weakref__", "_recv_chan")
+
+    def __init__(self, ch: Chan[T]) -> None:
+        self._recv_chan = ch
+
+    def _check_end(self) -> None:
+        """Raise, if that is how it ended."""
+
+    def close(self) -> None:
+        """End it."""
+        raise NotImplementedError
+
+    def recv_ok(self, timeout: float | None = None) -> tuple[T | None, bool]:
+        """Receive (value, True), or (None, False) at the end; parks until there is either.
+
+        Args:
+            timeout: the longest wait in seconds; None for ever.
+
+        Raises:
+            TimeoutError: there is nothing by then.
+            BaseException: what ended it, after the values that came before that.
+        """
+        value, ok = self._recv_chan.recv_ok(timeout)
+        if not ok:
+            self._check_end()
+        return value, ok
+
+    def recv(self, timeout: float | None = None) -> T:
+        """Receive a value; parks until there is one.
+
+        Args:
+            timeout: the longest wait in seconds; None for ever.
+
+        Raises:
+            ChanClosed: it is at its end.
+            TimeoutError: there is nothing by then.
+            BaseException: what ended it.
+        """
+        value, ok = self.recv_ok(timeout)
+        if not ok:
+            raise ChanClosed("receive from closed channel")
+        return value  # type: ignore[return-value]
+
+    def __iter__(self) -> Self:
+        """Iterate over the values until the end."""
+        return self
+
+    def __next__(self) -> T:
+        """Receive the next value; parks."""
+        value, ok = self.recv_ok()
+        if not ok:
+            raise StopIteration
+        return value  # type: ignore[return-value]
+
+    def __enter__(self) -> Self:
+        """Begin a block whose end closes it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close; exceptions pass."""
+        self.close()
