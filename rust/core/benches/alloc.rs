@@ -9,10 +9,10 @@
 mod measure;
 
 use gort_core::alloc::{Cache, Config, Heap};
+use gort_core::primitive::shared::Shared;
 use measure::{header, measure};
 use std::hint::black_box;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::thread;
 
@@ -61,7 +61,7 @@ impl Memory for Sized {
 }
 
 /// No cache: what a thread pays that is no P.
-struct Remote(Cache, Arc<Heap>);
+struct Remote(Cache, Shared<Heap>);
 
 impl Memory for Remote {
     #[inline(always)]

@@ -8,6 +8,7 @@
 //! thread of ours has a cache, as a P does.
 
 use gort_core::alloc::{Cache, Config, Heap};
+use gort_core::primitive::shared::Shared;
 use std::collections::BTreeMap;
 use std::env;
 use std::hint::black_box;
@@ -15,8 +16,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::ptr;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Instant;
 
@@ -232,7 +233,7 @@ fn child(rival: &str) {
     if rival != "gort" {
         return patterns(|| Malloc, |_| ());
     }
-    let heap: Arc<Heap> = Heap::new(Config::default()).expect("a heap");
+    let heap: Shared<Heap> = Heap::new(Config::default()).expect("a heap");
     let before = std::cell::RefCell::new(heap.stats());
     patterns(
         || heap.cache().expect("a cache"),

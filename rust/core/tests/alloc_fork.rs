@@ -2,7 +2,7 @@
 //! own: it forks.
 
 use gort_core::alloc::{Cache, Config, DebugConfig, Heap, Report};
-use std::sync::Arc;
+use gort_core::primitive::shared::Shared;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -45,7 +45,7 @@ fn children_use_the_heap(config: Config) {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..2 {
-            let (heap, done): (Arc<Heap>, _) = (heap.clone(), &done);
+            let (heap, done): (Shared<Heap>, _) = (heap.clone(), &done);
             scope.spawn(move || {
                 let mut cache = heap.cache().expect("a cache");
                 while !done.load(Ordering::Relaxed) {

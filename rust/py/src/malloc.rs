@@ -12,6 +12,7 @@
 use crate::error;
 use gort_core::alloc::{Config, Domains, ForkHold, Stats};
 use gort_core::sched::Runtime;
+use gort_core::sys::over_fork::OverFork;
 use pyo3::ffi;
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void};
@@ -268,19 +269,19 @@ unsafe fn is_tracing_on_top() -> Option<bool> {
 }
 
 /// What a fork holds, of the thread that forks.
-static HELD: AtomicPtr<ForkHold<'static>> = AtomicPtr::new(ptr::null_mut());
+static HELD: OverFork<ForkHold<'static>> = OverFork::new();
 
 unsafe extern "C" fn before_fork() {
     // SAFETY: registered after the statics were written.
-    let held = Box::into_raw(Box::new(unsafe { MEMORY.get() }.hold_for_fork()));
-    HELD.store(held, Ordering::Relaxed); // nobody else is here: the locks are held
+    let held = unsafe { MEMORY.get() }.hold_for_fork();
+    // SAFETY: whoever else comes here waits for the locks that are held.
+    unsafe { HELD.put(held) };
 }
 
 unsafe extern "C" fn after_fork() {
-    let held = HELD.swap(ptr::null_mut(), Ordering::Relaxed);
-    if !held.is_null() {
-        // SAFETY: made by `before_fork`, on this thread.
-        unsafe { MEMORY.get().let_go(*Box::from_raw(held)) };
+    if let Some(held) = HELD.take() {
+        // SAFETY: as in `before_fork`.
+        unsafe { MEMORY.get() }.let_go(held);
     }
 }
 

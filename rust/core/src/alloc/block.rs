@@ -4,18 +4,20 @@
 
 #[cfg(not(model))]
 use super::Heap;
+#[cfg(not(model))]
+use crate::primitive::shared::Shared;
 use std::alloc::Layout;
 use std::ops::Range;
 use std::ptr::NonNull;
 #[cfg(not(model))]
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 #[cfg(not(model))]
-static HEAP: OnceLock<Arc<Heap>> = OnceLock::new();
+static HEAP: OnceLock<Shared<Heap>> = OnceLock::new();
 
 /// Lists are to lie in `heap`, unless another one came first.
 #[cfg(not(model))]
-pub fn serve_lists(heap: &Arc<Heap>) {
+pub fn serve_lists(heap: &Shared<Heap>) {
     let _ = HEAP.set(heap.clone());
 }
 

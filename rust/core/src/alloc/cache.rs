@@ -19,10 +19,10 @@ use super::heap::Heap;
 use super::page_map::{LeafHint, PageMap};
 use super::size_class::{CLASS, CLASSES, MAX_CACHED, MAX_SMALL_BYTES, class_of, class_of_aligned, fine_class_aligned};
 use crate::primitive::atomic::{AtomicU64, Ordering};
+use crate::primitive::shared::Shared;
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::Arc;
 
 /// Flushes of a full stack, beyond a batch, after which it may keep a batch less (TCMalloc's kMaxOverages).
 const MAX_OVERAGES: u32 = 3;
@@ -138,19 +138,19 @@ pub struct Cache {
     body: NonNull<CacheBody>,
     map: PageMap,
     near: LeafHint,
-    heap: Arc<Heap>,
+    heap: Shared<Heap>,
 }
 
 // SAFETY: a cache has no ties to the thread that made it; only who owns it changes it.
 unsafe impl Send for Cache {}
 
 impl Cache {
-    pub(super) fn of(heap: Arc<Heap>, body: NonNull<CacheBody>, map: PageMap) -> Self {
+    pub(super) fn of(heap: Shared<Heap>, body: NonNull<CacheBody>, map: PageMap) -> Self {
         Self { body, map, near: LeafHint::new(), heap }
     }
 
     /// The heap this is a cache of.
-    pub fn heap(&self) -> &Arc<Heap> {
+    pub fn heap(&self) -> &Shared<Heap> {
         &self.heap
     }
 

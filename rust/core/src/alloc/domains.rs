@@ -10,17 +10,17 @@
 use super::cache::Cache;
 use super::heap::{Config, ForkHold, Heap};
 use crate::primitive::atomic::{AtomicBool, Ordering};
+use crate::primitive::shared::Shared;
 use std::cell::UnsafeCell;
 use std::io;
 use std::ptr;
-use std::sync::Arc;
 
 /// Less is rounded up to this: so every object is 16-aligned.
 const LEAST_BYTES: usize = 16;
 
 /// The heap and its two caches.
 pub struct Domains {
-    heap: Arc<Heap>,
+    heap: Shared<Heap>,
     locked: UnsafeCell<Cache>,
     open: UnsafeCell<Cache>,
     /// Whether somebody has `open`.
@@ -44,7 +44,7 @@ impl Domains {
     }
 
     /// The heap.
-    pub fn heap(&self) -> &Arc<Heap> {
+    pub fn heap(&self) -> &Shared<Heap> {
         &self.heap
     }
 

@@ -13,10 +13,10 @@ use super::size_class::{CLASS, CLASSES, class_of_aligned};
 use super::slots::Slots;
 use super::span::{PAGE_BYTES, SpanRef, State};
 use super::span_store::{Pages, SpanStore};
+use crate::primitive::shared::Shared;
 use crate::primitive::{Mutex, MutexGuard};
 use std::io;
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 
 /// How a heap is set up. Fixed when it is made.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +64,7 @@ unsafe impl Send for Caches {}
 
 /// A heap. Its memory goes back to the system when the last reference to it, and to its caches, is dropped.
 pub struct Heap {
-    pub(super) pages: Arc<Pages>,
+    pub(super) pages: Shared<Pages>,
     /// By class; that of class 0 is never used.
     centrals: Box<[Central<SpanStore>]>,
     caches: Mutex<Caches>,
@@ -82,14 +82,15 @@ impl Heap {
     ///
     /// # Errors
     /// OutOfMemory when the system refuses address space.
-    pub fn new(config: Config) -> io::Result<Arc<Self>> {
+    pub fn new(config: Config) -> io::Result<Shared<Self>> {
         Self::try_new(config).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
     }
 
-    fn try_new(config: Config) -> Option<Arc<Self>> {
+    fn try_new(config: Config) -> Option<Shared<Self>> {
         let pages = Pages::new(config.limit_bytes, config.on_misuse)?;
         pages.lock().leaves_headroom = config.leaves_headroom;
-        let mut centrals = Vec::with_capacity(CLASSES);
+        let mut centrals = Vec::new();
+        centrals.try_reserve_exact(CLASSES).ok()?;
         for (class, of) in CLASS.iter().enumerate() {
             let capacity = of.batch as usize * config.transfer_batches;
             let base = pages.lock().metadata().take_many(capacity)?;
@@ -97,23 +98,14 @@ impl Heap {
             let transfer = unsafe { Slots::new(base, capacity) };
             centrals.push(Central::new(transfer, SpanStore::new(class, pages.clone())));
         }
-        Some(Arc::new(Self {
+        Shared::try_new(Self {
             pages,
             centrals: centrals.into_boxed_slice(),
             caches: Mutex::new(Caches { all: ptr::null(), spare: ptr::null() }),
             pacer: Mutex::new(Pacer::new(config.release_bytes_per_s)),
             debug: config.debug.map(Debug::new),
             config,
-        }))
-    }
-
-    /// A cache of this heap, for a P or a thread.
-    ///
-    /// # Errors
-    /// OutOfMemory when the system refuses memory for it: some 200 KiB of addresses, committed by use.
-    pub fn cache(self: &Arc<Self>) -> io::Result<Cache> {
-        let body = self.take_body().ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        Ok(Cache::of(self.clone(), body, self.pages.map))
+        })
     }
 
     fn take_body(&self) -> Option<NonNull<CacheBody>> {
@@ -326,6 +318,17 @@ impl Heap {
             classes: std::array::from_fn(|class| self.centrals[class].lock()),
             pages: self.pages.lock(),
         }
+    }
+}
+
+impl Shared<Heap> {
+    /// A cache of this heap, for a P or a thread.
+    ///
+    /// # Errors
+    /// OutOfMemory when the system refuses memory for it: some 200 KiB of addresses, committed by use.
+    pub fn cache(&self) -> io::Result<Cache> {
+        let body = self.take_body().ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        Ok(Cache::of(self.clone(), body, self.pages.map))
     }
 }
 

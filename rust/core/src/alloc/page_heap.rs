@@ -10,6 +10,7 @@ use super::bins::Bins;
 use super::metadata::Metadata;
 use super::page_map::PageMap;
 use super::span::{PAGE_BYTES, PAGE_SHIFT, Span, SpanRef, State};
+use crate::primitive::boxes::try_box;
 use crate::sys::memory;
 use std::ptr::{self, NonNull};
 
@@ -79,7 +80,7 @@ impl PageHeap {
     pub(super) fn new(limit_bytes: usize) -> Option<Box<Self>> {
         let mut metadata = Metadata::new();
         let map = PageMap::new(&mut metadata)?;
-        Some(Box::new(Self {
+        try_box(Self {
             map,
             counts: PageCounts::default(),
             large: LargeCounts::default(),
@@ -92,7 +93,7 @@ impl PageHeap {
             spares: None,
             regions: ptr::null_mut(),
             metadata,
-        }))
+        })
     }
 
     /// Zeroed memory that lives as long as the heap.

@@ -9,8 +9,8 @@ use super::page_heap::PageHeap;
 use super::page_map::PageMap;
 use super::size_class::CLASS;
 use super::span::{SpanList, SpanRef, State};
+use crate::primitive::shared::Shared;
 use crate::primitive::{Mutex, MutexGuard};
-use std::sync::Arc;
 
 /// Spans taken from the page heap under one lock at most.
 const GROW_SPANS: usize = 16;
@@ -24,9 +24,9 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    pub(super) fn new(limit_bytes: usize, on_misuse: fn(&Report)) -> Option<Arc<Self>> {
+    pub(super) fn new(limit_bytes: usize, on_misuse: fn(&Report)) -> Option<Shared<Self>> {
         let heap = PageHeap::new(limit_bytes)?;
-        Some(Arc::new(Self { map: heap.map, heap: Mutex::new(heap), on_misuse }))
+        Shared::try_new(Self { map: heap.map, heap: Mutex::new(heap), on_misuse })
     }
 
     /// The lock, after those of all classes.
@@ -45,13 +45,13 @@ impl Pages {
 /// All spans of one class. Used under the class's lock.
 pub(super) struct SpanStore {
     class: usize,
-    pages: Arc<Pages>,
+    pages: Shared<Pages>,
     partial: SpanList,
     spans: usize,
 }
 
 impl SpanStore {
-    pub(super) fn new(class: usize, pages: Arc<Pages>) -> Self {
+    pub(super) fn new(class: usize, pages: Shared<Pages>) -> Self {
         Self { class, pages, partial: SpanList::new(), spans: 0 }
     }
 

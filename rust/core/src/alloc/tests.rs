@@ -7,9 +7,9 @@ mod thread_tests;
 
 use super::size_class::{CLASS, CLASSES, MAX_SMALL_BYTES};
 use super::{Cache, Config, Heap, PAGE_BYTES, Report};
+use crate::primitive::shared::Shared;
 use proptest::prelude::ProptestConfig;
 use std::cell::RefCell;
-use std::sync::Arc;
 
 thread_local! {
     static REPORTS: RefCell<Vec<Report>> = const { RefCell::new(Vec::new()) };
@@ -31,13 +31,13 @@ fn cases(count: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-fn heap(change: impl FnOnce(&mut Config)) -> Arc<Heap> {
+fn heap(change: impl FnOnce(&mut Config)) -> Shared<Heap> {
     let mut config = Config { on_misuse: keep, ..Config::default() };
     change(&mut config);
     Heap::new(config).expect("a heap")
 }
 
-fn cache(heap: &Arc<Heap>) -> Cache {
+fn cache(heap: &Shared<Heap>) -> Cache {
     heap.cache().expect("a cache")
 }
 

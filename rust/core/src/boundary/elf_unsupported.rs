@@ -30,11 +30,14 @@ pub fn loads() -> Loads {
 
 /// Why an object could not be changed.
 #[derive(Debug)]
-pub struct Error(Never);
+pub enum Error {
+    /// Memory is refused.
+    NoMemory,
+}
 
 impl fmt::Display for Error {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {}
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no memory")
     }
 }
 
@@ -67,7 +70,7 @@ pub enum Page {
 }
 
 /// A loaded object.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Object {
     /// Where it comes from.
     pub path: PathBuf,
@@ -79,8 +82,11 @@ pub struct Object {
 }
 
 /// None.
-pub fn objects() -> Vec<Object> {
-    Vec::new()
+///
+/// # Errors
+/// None here.
+pub fn objects() -> Result<Vec<Object>, Error> {
+    Ok(Vec::new())
 }
 
 impl Object {
@@ -179,8 +185,11 @@ impl<'a> Originals<'a> {
         Self(objects)
     }
     /// Nothing.
-    pub fn find(&mut self, _symbol: &CStr, _version: Option<&CStr>) -> Option<Original> {
-        None
+    ///
+    /// # Errors
+    /// None here.
+    pub fn find(&mut self, _symbol: &CStr, _version: Option<&CStr>) -> Result<Option<Original>, Error> {
+        Ok(None)
     }
 }
 
@@ -195,6 +204,8 @@ pub enum LeftAlone {
     Already,
     /// It stands where code does.
     InCode,
+    /// Memory is refused.
+    NoMemory,
 }
 
 /// One replaced entry.
@@ -270,7 +281,10 @@ impl Patched {
         match self.never {}
     }
     /// Entries that do not hold our function any more.
-    pub fn missing(&self) -> Vec<&Entry> {
+    ///
+    /// # Errors
+    /// None here.
+    pub fn missing(&self) -> Result<Vec<&Entry>, Error> {
         match self.never {}
     }
     /// Whether every entry holds our function.
@@ -282,6 +296,13 @@ impl Patched {
     /// # Errors
     /// None here.
     pub fn reapply(&self) -> Result<usize, Error> {
+        match self.never {}
+    }
+    /// The same.
+    ///
+    /// # Errors
+    /// None here.
+    pub fn reapply_among(&self, _all: &[Object]) -> Result<usize, Error> {
         match self.never {}
     }
     /// Puts the originals back.

@@ -7,62 +7,65 @@
 //! memory, and only what looks at the process's number (`descriptors`) knows it.
 
 use super::{caller, descriptors, dns, elf, identity, install, keys, semaphore, signals, threads};
-use crate::sched;
+use crate::sys::over_fork::OverFork;
 use crate::sys::signal::{Mask, set_mask};
-use std::any::Any;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use crate::{primitive, sched};
+use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 struct Held {
     // Let go in this order: the last to be taken first.
     sched: sched::fork::Held,
     dns: dns::Held,
     threads: threads::Held,
-    others: Vec<Box<dyn Any>>,
+    keys: keys::Held,
+    signals: MutexGuard<'static, ()>,
+    editing: primitive::MutexGuard<'static, ()>,
+    boundary: MutexGuard<'static, Option<install::Boundary>>,
     mask: Mask,
     parking: bool,
 }
 
 /// What the thread that forks holds, from its `prepare` on.
-static HELD: AtomicPtr<Held> = AtomicPtr::new(ptr::null_mut());
+static HELD: OverFork<Held> = OverFork::new();
+
+/// Whether forks go by way of this file.
+static WATCHED: AtomicBool = AtomicBool::new(false);
 
 /// Has forks go by way of this file. `false`: the system refuses (no memory).
 pub(super) fn watch() -> bool {
-    // SAFETY: the handlers keep the rules of their places, as their texts say.
-    unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) == 0 }
+    // Relaxed, here and below: called with the host's lock.
+    if !WATCHED.load(Ordering::Relaxed) {
+        // SAFETY: the handlers keep the rules of their places, as their texts say.
+        let done = unsafe { libc::pthread_atfork(Some(prepare), Some(in_parent), Some(in_child)) };
+        WATCHED.store(done == 0, Ordering::Relaxed);
+    }
+    WATCHED.load(Ordering::Relaxed)
 }
 
 unsafe extern "C" fn prepare() {
     let Some(rt) = super::runtime() else { return };
     let mask = signals::block_signals();
-    let mut others: Vec<Box<dyn Any>> = vec![Box::new(install::lock()), Box::new(elf::hold())];
-    others.push(Box::new(signals::hold()));
-    others.push(Box::new(keys::hold()));
-    let threads = threads::hold();
-    let dns = dns::hold();
-    let sched = rt.before_fork();
-    let held = Held { sched, dns, threads, others, mask, parking: caller::is_parking_allowed() };
-    // Nobody else is here: the locks are held. Taken back by the same thread, in one process or in two.
-    HELD.store(Box::into_raw(Box::new(held)), Ordering::Relaxed);
-}
-
-fn take_held() -> Option<Box<Held>> {
-    let held = HELD.swap(ptr::null_mut(), Ordering::Relaxed);
-    // SAFETY: made by `prepare` on this thread.
-    (!held.is_null()).then(|| unsafe { Box::from_raw(held) })
+    let (boundary, editing) = (install::lock(), elf::hold());
+    let (signals, keys) = (signals::hold(), keys::hold());
+    let (threads, dns) = (threads::hold(), dns::hold());
+    let (sched, parking) = (rt.before_fork(), caller::is_parking_allowed());
+    let held = Held { sched, dns, threads, keys, signals, editing, boundary, mask, parking };
+    // SAFETY: whoever else comes here waits for the locks that are held.
+    unsafe { HELD.put(held) };
 }
 
 impl Held {
     fn release(self) {
-        let Self { sched, dns, threads, others, mask, .. } = self;
+        let Self { sched, dns, threads, keys, signals, editing, boundary, mask, .. } = self;
         drop((sched, dns, threads));
-        others.into_iter().rev().for_each(drop);
+        drop((keys, signals, editing, boundary));
         set_mask(mask);
     }
 }
 
 unsafe extern "C" fn in_parent() {
-    if let Some(held) = take_held() {
+    if let Some(held) = HELD.take() {
         held.release();
     }
 }
@@ -70,7 +73,7 @@ unsafe extern "C" fn in_parent() {
 /// Without the host's lock (or without a runtime that could be told) the child stays as it is: every hook passes through.
 unsafe extern "C" fn in_child() {
     caller::allow_parking(false);
-    let Some(mut held) = take_held() else { return };
+    let Some(mut held) = HELD.take() else { return };
     // SAFETY: a runtime is there, or nothing would be held. This thread is the only one, and where it has the host's lock,
     // nobody was in the middle of what that guards.
     unsafe {

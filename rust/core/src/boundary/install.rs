@@ -1,17 +1,44 @@
 //! Putting the hooks in place: at the runtime's start in all known objects, later in those that were loaded since.
+//!
+//! Memory may be refused at any point: what is placed by then stays so, and the next look goes on from there.
 
 use super::elf::{self, LeftAlone, Loads, Object, Originals, Patched};
 use super::hooks::{HOOKS, Hook, Subject};
 use super::objects::{self, Kind};
-use super::{blame, caller, descriptors, fork, signals};
+use super::{blame, caller, descriptors, fork, keys, signals};
+use crate::primitive::tries::{try_list, try_path, try_push, try_text};
 use crate::sched::Runtime;
 use libc::{c_char, c_void};
-use std::collections::HashSet;
 use std::ffi::CStr;
+use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
+
+/// Why a name is as it was in an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// See `objects::allows`.
+    MayNotPark,
+    /// Nothing in the global scope has it.
+    NoOriginal,
+    /// Hooks call one original each, and have another one.
+    OtherVersion,
+    /// The entry does not look as it should.
+    Alone(LeftAlone),
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MayNotPark => f.write_str("calls of this object may not park"),
+            Self::NoOriginal => f.write_str("its original was not found"),
+            Self::OtherVersion => f.write_str("another version of it is in use"),
+            Self::Alone(why) => write!(f, "{why:?}"),
+        }
+    }
+}
 
 /// What became of one object.
 pub struct Placed {
@@ -22,14 +49,22 @@ pub struct Placed {
     /// What is replaced; `None` where nothing is.
     pub patched: Option<Patched>,
     /// Names that are as they were, and why.
-    pub left: Vec<(String, String)>,
+    pub left: Vec<(&'static CStr, Left)>,
     /// The object could not be changed at all.
     pub error: Option<elf::Error>,
     /// How often a call from an unknown object was found to last (`blame`).
     pub lasting: u64,
     /// Its code, if the calls it makes are its own.
     code: Vec<Range<usize>>,
-    key: (PathBuf, usize),
+    base: usize,
+    /// It is to be looked at again: more may be known of it.
+    is_stale: bool,
+}
+
+impl Placed {
+    fn is_of(&self, object: &Object) -> bool {
+        self.base == object.base && self.path == object.path
+    }
 }
 
 /// Where everything is. The hooks themselves never take its lock.
@@ -44,6 +79,8 @@ pub(super) struct Boundary {
 static BOUNDARY: Mutex<Option<Boundary>> = Mutex::new(None);
 /// `Loads` of the last scan, for a look without the lock.
 static SCANNED_LOADS: AtomicU64 = AtomicU64::new(0);
+/// Memory was refused to that scan: the next look goes on with it.
+static IS_PARTIAL: AtomicBool = AtomicBool::new(false);
 
 pub(super) fn lock() -> MutexGuard<'static, Option<Boundary>> {
     BOUNDARY.lock().unwrap_or_else(|e| e.into_inner())
@@ -59,40 +96,33 @@ pub struct Installed {
 }
 
 /// Puts the hooks in place for `rt`. `interpreter` is the address of a function of the interpreter; without `parking` only
-/// identity is answered. Called once. No goroutine runs yet.
-pub fn install(rt: &'static Runtime, interpreter: usize, parking: bool) -> Installed {
+/// identity is answered. No goroutine runs yet. `None`: memory is refused, and it is to be called again, with the same runtime.
+pub fn install(rt: &'static Runtime, interpreter: usize, parking: bool) -> Option<Installed> {
     super::serve(rt);
     crate::context::set_filter(super::threads::before_exit);
     let _ = rt.at_end.set(super::at_end); // a second call would set the same
     descriptors::note_process();
     descriptors::make_room();
     let watched = fork::watch(); // or hooks would park in a forked child that has no scheduler
-    let mut boundary = Boundary { interpreter, parking, added: Vec::new(), loads: elf::loads(), placed: Vec::new() };
-    boundary.scan();
-    let in_interpreter = |name: &CStr| {
-        boundary.placed.iter().any(|p| {
-            p.kind == Kind::Interpreter
-                && p.patched
-                    .as_ref()
-                    .is_some_and(|patched| patched.entries().iter().any(|e| e.symbol.as_c_str() == name))
-        })
-    };
-    let identity = in_interpreter(c"pthread_self");
-    let parking = parking && watched && identity && in_interpreter(c"sigaction");
+    let mut guard = lock();
+    let boundary = guard.get_or_insert(Boundary {
+        interpreter,
+        parking,
+        added: Vec::new(),
+        loads: elf::loads(),
+        placed: Vec::new(),
+    });
+    boundary.scan()?;
+    let identity = boundary.is_in_interpreter(c"pthread_self");
+    let parking = boundary.parking && watched && identity && boundary.is_in_interpreter(c"sigaction");
     if parking {
         let _ = rt.on_lasting_call.set(blame::lasting_call);
-        let known: Vec<Object> = boundary
-            .placed
-            .iter()
-            .filter(|p| p.kind != Kind::Unknown)
-            .filter_map(|p| p.patched.as_ref().map(|patched| patched.object().clone()))
-            .collect();
+        let known = || boundary.placed.iter().filter_map(|placed| placed.patched.as_ref());
         // SAFETY: `scan` found the originals of all hooks that are in place, `sigaction` among them.
-        unsafe { signals::adopt_handlers(|address| known.iter().any(|object| object.has_code(address))) };
+        unsafe { signals::adopt_handlers(|address| known().any(|patched| patched.object().has_code(address))) };
     }
-    *lock() = Some(boundary);
     caller::allow_parking(parking);
-    Installed { identity, parking }
+    Some(Installed { identity, parking })
 }
 
 /// How many objects had been loaded when they were looked at last: at the start and at the first `dlsym` after each was
@@ -102,25 +132,22 @@ pub fn scanned_loads() -> Option<u64> {
     is_seen.then(|| SCANNED_LOADS.load(Ordering::Relaxed))
 }
 
-/// Looks at what was loaded since the last look.
+/// Looks at what was loaded since the last look, as far as there is memory for it.
 pub fn rescan() {
-    if let Some(boundary) = lock().as_mut() {
-        boundary.scan();
-    }
+    let _ = lock().as_mut().map(Boundary::scan); // the next look goes on
 }
 
-/// Opts objects in whose file name starts with `name`, those loaded later too. Returns how many are loaded.
-pub fn add(name: &str) -> usize {
+/// Opts objects in whose file name starts with `name`, those loaded later too. Returns how many are loaded. `None`: memory is
+/// refused; some may be opted in by now, and the others are at the next look.
+pub fn add(name: &str) -> Option<usize> {
     let mut guard = lock();
-    let Some(boundary) = guard.as_mut() else { return 0 };
-    boundary.added.push(name.to_owned());
-    let is_unknown = |placed: &mut Placed| placed.kind == Kind::Unknown;
-    let unknown: Vec<Placed> = boundary.placed.extract_if(.., is_unknown).collect();
-    boundary.scan_all(); // looks at them again
-    for placed in boundary.placed.iter_mut().filter(|placed| placed.kind == Kind::Unknown) {
-        placed.lasting = unknown.iter().find(|before| before.key == placed.key).map_or(0, |before| before.lasting);
+    let Some(boundary) = guard.as_mut() else { return Some(0) };
+    if !boundary.added.iter().any(|known| known == name) {
+        try_push(&mut boundary.added, try_text(name)?)?;
     }
-    boundary.placed.iter().filter(|placed| placed.kind == Kind::Added).count()
+    boundary.placed.iter_mut().for_each(|placed| placed.is_stale |= placed.kind == Kind::Unknown);
+    boundary.scan_all()?;
+    Some(boundary.placed.iter().filter(|placed| placed.kind == Kind::Added).count())
 }
 
 /// A call lasts whose stack has these words: whose it is. Without waiting for the lock: its holder may wait for a dlopen.
@@ -135,26 +162,29 @@ pub(super) fn blame(words: &[usize]) {
     }
 }
 
-/// Calls `see` with every object and what was done to it. Replaces again what a late resolver put back.
-pub fn each_object(mut see: impl FnMut(&Placed)) {
-    if let Some(boundary) = lock().as_mut() {
-        boundary.scan();
-        for placed in &boundary.placed {
-            if let Some(patched) = &placed.patched {
-                let _ = patched.reapply();
-            }
-            see(placed);
+/// Calls `see` with every object and what was done to it. Replaces again what a late resolver put back. `None`: memory is refused,
+/// and some were not seen.
+pub fn each_object(mut see: impl FnMut(&Placed)) -> Option<()> {
+    let mut guard = lock();
+    let Some(boundary) = guard.as_mut() else { return Some(()) };
+    boundary.scan()?;
+    let all = elf::objects().ok()?;
+    for placed in &boundary.placed {
+        if let Some(Err(elf::Error::NoMemory)) = placed.patched.as_ref().map(|patched| patched.reapply_among(&all)) {
+            return None;
         }
+        see(placed);
     }
+    Some(())
 }
 
-/// libcrypto frees a thread's part when the thread ends, by a key whose destructor is older than the hooks.
+/// libcrypto frees a thread's part when the thread ends, by a key whose destructor is older than the hooks. There is room.
 fn note_thread_stop(object: &Object, patched: &mut Patched) {
     let stop = object.hold().ok().and_then(|held| held.symbol(c"OPENSSL_thread_stop"));
     if let Some(stop) = stop.filter(|stop| object.has_code(*stop))
         && patched.keep_loaded().is_ok()
     {
-        super::keys::add_thread_stop(stop);
+        keys::add_thread_stop(stop);
     }
 }
 
@@ -164,36 +194,56 @@ fn hook_for(name: &CStr) -> Option<&'static Hook> {
 }
 
 impl Boundary {
-    /// Looks at what is new, if anything was loaded or unloaded since the last look.
-    fn scan(&mut self) {
-        if elf::loads() != self.loads || self.placed.is_empty() {
-            self.scan_all();
-        }
+    /// Whether the interpreter's calls of `name` are answered.
+    fn is_in_interpreter(&self, name: &CStr) -> bool {
+        let has = |patched: &Patched| patched.entries().iter().any(|entry| entry.symbol.as_c_str() == name);
+        let mut interpreters = self.placed.iter().filter(|placed| placed.kind == Kind::Interpreter);
+        interpreters.any(|placed| placed.patched.as_ref().is_some_and(has))
     }
 
-    fn scan_all(&mut self) {
+    /// Looks at what is new, if anything was loaded or unloaded since the last look. `None`: memory is refused.
+    fn scan(&mut self) -> Option<()> {
+        let is_due = elf::loads() != self.loads || self.placed.is_empty() || IS_PARTIAL.load(Ordering::Relaxed);
+        if is_due { self.scan_all() } else { Some(()) }
+    }
+
+    fn scan_all(&mut self) -> Option<()> {
         let loads = elf::loads();
         self.loads = loads;
         SCANNED_LOADS.store(loads.added, Ordering::Relaxed); // a hint
-        let all = elf::objects();
+        IS_PARTIAL.store(true, Ordering::Relaxed); // a hint, too
+        let all = elf::objects().ok()?;
         let mut originals = Originals::new(&all);
-        let present: HashSet<(PathBuf, usize)> = all.iter().map(|o| (o.path.clone(), o.base)).collect();
-        self.placed.retain(|placed| present.contains(&placed.key));
-        let known: HashSet<(PathBuf, usize)> = self.placed.iter().map(|placed| placed.key.clone()).collect();
+        self.placed.retain(|placed| all.iter().any(|object| placed.is_of(object)));
         for object in &all {
-            let key = (object.path.clone(), object.base);
-            if !known.contains(&key) {
-                let placed = self.place(object, key, &mut originals);
-                self.placed.push(placed);
+            let at = self.placed.iter().position(|placed| placed.is_of(object));
+            if at.is_some_and(|at| !self.placed[at].is_stale) {
+                continue;
+            }
+            self.placed.try_reserve(1).ok()?; // before anything of it is replaced
+            let mut placed = self.place(object, &mut originals)?;
+            match at {
+                Some(at) => {
+                    placed.lasting = if placed.kind == Kind::Unknown { self.placed[at].lasting } else { 0 };
+                    self.placed[at] = placed;
+                }
+                None => self.placed.push(placed),
             }
         }
+        IS_PARTIAL.store(false, Ordering::Relaxed);
+        Some(())
     }
 
-    fn place(&self, object: &Object, key: (PathBuf, usize), originals: &mut Originals<'_>) -> Placed {
+    /// `None`: memory is refused, and nothing of it is replaced.
+    fn place(&self, object: &Object, originals: &mut Originals<'_>) -> Option<Placed> {
         let kind = objects::kind_of(object, self.interpreter, &self.added);
-        let code = if objects::calls_for_others(object) { Vec::new() } else { object.code().collect() };
-        let path = object.path.clone();
-        let mut placed = Placed { path, kind, patched: None, left: Vec::new(), error: None, lasting: 0, code, key };
+        let code = if objects::calls_for_others(object) { Vec::new() } else { try_list(object.code())? };
+        let (path, left) = (try_path(&object.path)?, Vec::new());
+        let (base, is_stale) = (object.base, false);
+        let mut placed = Placed { path, kind, patched: None, left, error: None, lasting: 0, code, base, is_stale };
+        if kind == Kind::OpenSsl {
+            keys::make_room_for_thread_stop()?;
+        }
         if kind != Kind::Unknown {
             match self.patch(object, kind, originals, &mut placed.left) {
                 Ok(mut patched) => {
@@ -202,10 +252,11 @@ impl Boundary {
                     }
                     placed.patched = Some(patched);
                 }
+                Err(elf::Error::NoMemory) => return None,
                 Err(error) => placed.error = Some(error),
             }
         }
-        placed
+        Some(placed)
     }
 
     fn patch(
@@ -213,23 +264,23 @@ impl Boundary {
         object: &Object,
         kind: Kind,
         originals: &mut Originals<'_>,
-        left: &mut Vec<(String, String)>,
+        left: &mut Vec<(&'static CStr, Left)>,
     ) -> Result<Patched, elf::Error> {
         let held = object.hold()?;
         let mut edit = held.edit();
         for import in held.imports()? {
             let Some(hook) = hook_for(import.symbol) else { continue };
-            let mut leave = |why: &str| left.push((hook.name.to_string_lossy().into_owned(), why.to_owned()));
+            let mut leave = |why| try_push(left, (hook.name, why)).ok_or(elf::Error::NoMemory);
             if !objects::allows(kind, object, hook, self.parking) {
-                leave("calls of this object may not park");
+                leave(Left::MayNotPark)?;
                 continue;
             }
-            let mut original = originals.find(import.symbol, import.version);
+            let mut original = originals.find(import.symbol, import.version)?;
             if hook.subject == Subject::Locals {
                 original = original.or_else(|| held.original(import.symbol)); // libstdc++'s, which is not for everybody
             }
             let Some(original) = original else {
-                leave("its original was not found");
+                leave(Left::NoOriginal)?;
                 continue;
             };
             // Hooks call one original each. Versions of these functions differ in name only, as far as glibc goes.
@@ -237,12 +288,13 @@ impl Boundary {
             if known == 0 {
                 hook.original.store(original.address, Ordering::Relaxed); // before its hook is in place anywhere
             } else if known != original.address {
-                leave("another version of it is in use");
+                leave(Left::OtherVersion)?;
                 continue;
             }
             match edit.replace(&import, original, hook.function as usize) {
                 Ok(()) | Err(LeftAlone::Already) => {}
-                Err(why) => leave(&format!("{why:?}")),
+                Err(LeftAlone::NoMemory) => return Err(elf::Error::NoMemory),
+                Err(why) => leave(Left::Alone(why))?,
             }
         }
         edit.apply()
@@ -252,7 +304,7 @@ impl Boundary {
 /// `dlsym`, which follows every dlopen of an extension module before any of its code runs: what came with it is looked at.
 /// dlopen itself must not be replaced: it searches by who calls it.
 pub(super) unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
-    if elf::loads().added != SCANNED_LOADS.load(Ordering::Relaxed) {
+    if elf::loads().added != SCANNED_LOADS.load(Ordering::Relaxed) || IS_PARTIAL.load(Ordering::Relaxed) {
         let before = crate::sys::errno::get();
         rescan();
         crate::sys::errno::set(before);

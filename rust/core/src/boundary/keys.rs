@@ -41,9 +41,11 @@ static THREAD_STOPS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 type Destructors = Option<HashMap<pthread_key_t, Destructor>>;
 
 /// Both tables' locks, held over a fork.
-pub(super) fn hold() -> (MutexGuard<'static, Destructors>, MutexGuard<'static, Vec<usize>>) {
+pub(super) type Held = (MutexGuard<'static, Destructors>, MutexGuard<'static, Vec<usize>>);
+
+pub(super) fn hold() -> Held {
     let destructors = DESTRUCTORS.lock().unwrap_or_else(|e| e.into_inner());
-    (destructors, THREAD_STOPS.lock().unwrap_or_else(|e| e.into_inner()))
+    (destructors, thread_stops())
 }
 
 /// A value that a goroutine has set.
@@ -74,9 +76,18 @@ impl Table {
     }
 }
 
-/// Adds a function that is called at the end of each goroutine that has set a key.
+fn thread_stops() -> MutexGuard<'static, Vec<usize>> {
+    THREAD_STOPS.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// Makes room for what `add_thread_stop` is given next. `None`: memory is refused.
+pub(super) fn make_room_for_thread_stop() -> Option<()> {
+    thread_stops().try_reserve(1).ok()
+}
+
+/// Adds a function that is called at the end of each goroutine that has set a key. There is room for it.
 pub(super) fn add_thread_stop(function: usize) {
-    let mut all = THREAD_STOPS.lock().unwrap_or_else(|e| e.into_inner());
+    let mut all = thread_stops();
     if !all.contains(&function) {
         all.push(function);
     }
@@ -189,7 +200,7 @@ fn destructor_of(key: pthread_key_t) -> Option<Destructor> {
 pub(super) unsafe fn drop_table(g: *mut Goroutine) {
     // SAFETY: the caller's promise.
     unsafe { locals::end(g) };
-    let stops = THREAD_STOPS.lock().unwrap_or_else(|e| e.into_inner()).clone();
+    let stops = (0..).map_while(|at| thread_stops().get(at).copied());
     for stop in stops {
         // SAFETY: a function without arguments of a library that stays loaded, for a thread that ends.
         unsafe { std::mem::transmute::<usize, unsafe extern "C" fn()>(stop)() };

@@ -57,7 +57,8 @@ pub(super) fn stem(object: &Object) -> &[u8] {
 
 /// Bundled copies have a hash behind the name: `libssl-1f2e3d.so.3`.
 fn is_open_ssl(stem: &[u8]) -> bool {
-    [&b"libssl"[..], b"libcrypto"].iter().any(|name| stem == *name || stem.starts_with(&[name, &b"-"[..]].concat()))
+    let is_name = |rest: &[u8]| rest.is_empty() || rest.starts_with(b"-");
+    [&b"libssl"[..], b"libcrypto"].iter().any(|name| stem.strip_prefix(*name).is_some_and(is_name))
 }
 
 /// What `object` is; `interpreter` is an address in the interpreter's code.

@@ -7,40 +7,48 @@ use super::descriptors::is_this_process;
 use super::hooks::original;
 use crate::goroutine::Bundle;
 use crate::primitive::atomic::Ordering;
+use crate::primitive::boxes::try_box;
 use crate::sched::machine::Machine;
+use crate::sys::errno;
 use crate::sys::scheduling::Scheduling;
 use libc::{c_int, c_uint, c_void, id_t, pid_t, sched_param, size_t};
 use std::ptr;
 
-/// Makes a call that may change the calling thread's scheduling, whoever it names, and notes it if it did.
-pub(super) fn noted<R>(call: impl FnOnce() -> R) -> R {
+/// Makes a call that may change the calling thread's scheduling, whoever it names, and notes it if it did. Where there is no
+/// memory for that note it fails, with ENOMEM, and nothing is changed.
+pub(super) fn noted(call: impl FnOnce() -> c_int) -> c_int {
     let m = goroutines_machine();
     if m.is_null() || !is_this_process() {
         return call();
     }
-    let before = Scheduling::read();
+    let (Some(before), Some(first)) = (try_box(Scheduling::read()), try_box(Scheduling::read())) else {
+        errno::set(libc::ENOMEM);
+        return -1;
+    };
     let result = call();
     let now = Scheduling::read();
-    if now != before {
+    if now != *before {
         // SAFETY: as `goroutines_machine` says.
-        unsafe { note(m, before, &now) };
+        unsafe { note(m, before, first, &now) };
     }
     result
 }
 
-unsafe fn note(m: *mut Machine, before: Scheduling, now: &Scheduling) {
+/// `first` is the same as `before`.
+unsafe fn note(m: *mut Machine, before: Box<Scheduling>, mut first: Box<Scheduling>, now: &Scheduling) {
     // SAFETY: the caller's promise.
     unsafe {
         let g = (*m).current;
         if ptr::eq(g, (*m).rt.main.load(Ordering::Relaxed)) {
-            now.make_first();
+            *first = now.clone();
+            first.make_first();
             return;
         }
-        before.make_first_if_none();
+        first.make_first_if_none();
         let bundle = &mut *(*g).bundle;
         match &bundle.scheduling_before {
             None => {
-                bundle.scheduling_before = Some(Box::new(before));
+                bundle.scheduling_before = Some(before);
                 bundle.wired += 1;
                 (*m).is_altered = true;
             }

@@ -86,10 +86,12 @@ pub(super) fn hold() -> Held {
 /// In a forked child: of all threads and goroutines only `me` is left. Records of others stay in memory, so that their
 /// numbers, which Python code may know, are not those of new threads.
 pub(super) fn forget(held: &mut Held, me: usize) {
-    let mut all = held.records.take().unwrap_or_default();
-    *held.records = all.remove_entry(&me).map(|entry| Records::from([entry]));
-    std::mem::forget(all);
-    COUNT.store(usize::from(held.records.is_some()), Ordering::Relaxed);
+    if let Some(all) = held.records.as_mut() {
+        let mine = all.remove_entry(&me);
+        all.drain().for_each(std::mem::forget);
+        all.extend(mine); // there is room: it was there before
+        COUNT.store(all.len(), Ordering::Relaxed);
+    }
     held.real.retain(|(who, _)| *who == me);
     REAL_COUNT.store(held.real.len() as u32, Ordering::Relaxed);
 }
@@ -126,19 +128,21 @@ pub fn is_enabled() -> bool {
     ENABLED.load(Ordering::Relaxed)
 }
 
-/// Has the calling goroutine or thread start real ones (`more`), until it takes that back as often.
-pub fn want_real(more: bool) {
+/// Has the calling goroutine or thread start real ones (`more`), until it takes that back as often. `false`: memory is refused.
+pub fn want_real(more: bool) -> bool {
     let me = super::identity::pthread_self();
     let mut all = REAL.lock().unwrap_or_else(|e| e.into_inner());
     let place = all.iter().position(|(who, _)| *who == me);
     match (place, more) {
         (Some(i), true) => all[i].1 += 1,
+        (None, true) if all.try_reserve(1).is_err() => return false,
         (None, true) => all.push((me, 1)),
         (Some(i), false) if all[i].1 > 1 => all[i].1 -= 1,
         (Some(i), false) => drop(all.swap_remove(i)),
         (None, false) => {}
     }
     REAL_COUNT.store(all.len() as u32, Ordering::Relaxed); // read by the same thread, or as a hint
+    true
 }
 
 /// A thread that has ended wants nothing any more.

@@ -15,10 +15,12 @@ mod model;
 #[cfg(model)]
 mod model_lock;
 pub mod room;
+pub mod shared;
 #[cfg(shuttle)]
 mod shuttled;
 #[cfg(any(not(model), all(test, loom)))]
 mod spin_lock;
+pub mod tries;
 
 #[cfg(not(model))]
 pub use std::sync::{Condvar, Mutex, MutexGuard};

@@ -115,6 +115,7 @@ pub fn current_machine() -> *mut Machine {
 impl Machine {
     /// A new M of `rt`, without a thread yet; null when memory is refused.
     pub fn new(rt: &'static Runtime, id: u32) -> *mut Machine {
+        let Some(thread_locals) = ThreadLocals::new() else { return ptr::null_mut() };
         if !rt.idle.lock().unwrap_or_else(|e| e.into_inner()).make_room() {
             return ptr::null_mut();
         }
@@ -152,7 +153,7 @@ impl Machine {
             signal_depth: AtomicU32::new(0),
             in_hook: AtomicBool::new(false),
             tid: AtomicU32::new(0),
-            thread_locals: ThreadLocals::default(),
+            thread_locals,
         });
         made.map_or(ptr::null_mut(), Box::into_raw)
     }

@@ -24,7 +24,7 @@ fn other_heap() -> Option<&'static crate::alloc::Heap> {
 impl Runtime {
     /// The heap that the runtime's own objects lie in.
     #[cfg(not(model))]
-    pub fn heap(&self) -> &std::sync::Arc<crate::alloc::Heap> {
+    pub fn heap(&self) -> &crate::primitive::shared::Shared<crate::alloc::Heap> {
         self.memory.heap()
     }
 
@@ -134,10 +134,10 @@ impl Runtime {
 mod heap {
     pub(crate) use crate::alloc::ForkHold as Held;
     use crate::alloc::{Cache, Config, Heap, serve_lists};
+    use crate::primitive::shared::Shared;
     use crate::sched::processor::Processor;
     use std::cell::UnsafeCell;
     use std::io;
-    use std::sync::Arc;
 
     /// The cache of one P.
     #[derive(Default)]
@@ -149,13 +149,12 @@ mod heap {
     unsafe impl Sync for CacheCell {}
 
     /// The heap of a runtime.
-    pub(crate) struct Memory(Arc<Heap>);
+    pub(crate) struct Memory(Shared<Heap>);
 
     impl Memory {
         /// A heap with room for as many bundles as there are stacks in the first slab: both are there when others have used up the rest.
         pub(crate) fn new() -> io::Result<Self> {
             let heap = Heap::new(Config::default())?;
-            serve_lists(&heap);
             let first = heap.alloc(1 << 10);
             if first.is_null() {
                 return Err(io::ErrorKind::OutOfMemory.into());
@@ -165,8 +164,13 @@ mod heap {
             Ok(Self(heap))
         }
 
+        /// Has lists lie in it, unless they lie in another one.
+        pub(crate) fn begin_to_serve(&self) {
+            serve_lists(&self.0);
+        }
+
         /// What all Ps share.
-        pub(crate) fn heap(&self) -> &Arc<Heap> {
+        pub(crate) fn heap(&self) -> &Shared<Heap> {
             &self.0
         }
 
@@ -249,6 +253,8 @@ mod model {
         pub(crate) fn new() -> io::Result<Self> {
             Ok(Self)
         }
+
+        pub(crate) fn begin_to_serve(&self) {}
 
         pub(crate) fn hold(&self) -> Held<'_> {
             Held(std::marker::PhantomData)

@@ -11,15 +11,25 @@ use crate::context;
 use crate::goroutine::Bundle;
 use crate::sys::tls::{self, Block};
 
+/// So many objects have thread-locals for which there is room in any case; the interpreter and the C library are among the first.
+const ROOM: usize = 16;
+
 /// Thread-locals of an M's thread, as its thread saw them when it started. The interpreter's and the C library's are there
 /// from the start of a thread.
-#[derive(Default)]
 pub(super) struct ThreadLocals(Vec<Block>);
 
 impl ThreadLocals {
-    /// Those of the calling thread.
-    pub(super) fn of_this_thread() -> Self {
-        Self(tls::blocks())
+    /// None yet; `None`: memory is refused.
+    pub(super) fn new() -> Option<Self> {
+        let mut blocks = Vec::new();
+        blocks.try_reserve(ROOM).ok()?;
+        Some(Self(blocks))
+    }
+
+    /// Notes those of the calling thread.
+    pub(super) fn note(&mut self) {
+        self.0.clear();
+        tls::blocks(&mut self.0);
     }
 
     /// Where `address`, which lies in one of these blocks, is in `other`'s; `None` if it does not.

@@ -9,8 +9,9 @@ use super::processor::{NEVER, Processor};
 use super::runtime::{REQUEST_PROCESSORS, Runtime};
 use crate::primitive::Mutex;
 use crate::primitive::atomic::{AtomicUsize, Ordering};
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
+use std::ptr;
 
 /// Most Ps (Go has no limit since 1.10; the memory is only touched for those that are made).
 pub const MOST: usize = if cfg!(shuttle) { 8 } else { 1024 };
@@ -30,12 +31,14 @@ unsafe impl Send for Processors {}
 unsafe impl Sync for Processors {}
 
 impl Processors {
-    /// `count` Ps, 1 to `MOST`.
-    pub(super) fn new(count: usize) -> Self {
-        let slots = Box::leak(Box::<[Processor]>::new_uninit_slice(MOST)).as_mut_ptr();
+    /// `count` Ps, 1 to `MOST`; `None`: memory is refused.
+    pub(super) fn new(count: usize) -> Option<Self> {
+        let mut room: Vec<MaybeUninit<Processor>> = Vec::new();
+        room.try_reserve_exact(MOST).ok()?;
+        let slots = ManuallyDrop::new(room).as_mut_ptr();
         let all = Self { slots, made: AtomicUsize::new(0), in_use: AtomicUsize::new(0), changing: Mutex::new(0) };
         all.in_use.store(all.make(count, 0), Ordering::Relaxed); // nobody else knows them yet
-        all
+        (all.in_use() == count).then_some(all)
     }
 
     /// Makes those up to `count` that are not there yet, with room for `waits`; fewer where memory is refused. Returns how many
@@ -64,6 +67,18 @@ impl Processors {
     #[inline]
     pub fn in_use(&self) -> usize {
         self.in_use.load(Ordering::Relaxed) // a count; what depends on it is under the idle lock
+    }
+}
+
+/// A runtime whose start was refused: others are never freed.
+impl Drop for Processors {
+    fn drop(&mut self) {
+        // SAFETY: made by `new` with this room; so many are written, and nobody else's.
+        unsafe {
+            let made = self.made.load(Ordering::Relaxed);
+            ptr::slice_from_raw_parts_mut(self.slots.cast::<Processor>(), made).drop_in_place();
+            drop(Vec::from_raw_parts(self.slots, 0, MOST));
+        }
     }
 }
 
@@ -114,14 +129,14 @@ impl Runtime {
             if !self.has_work() {
                 break;
             }
-            self.wake_one(std::ptr::null_mut());
+            self.wake_one(ptr::null_mut());
         }
         before
     }
 
     /// Moves what is queued on the caller's `p` into the global queue, behind what is there.
     pub(super) fn queue_to_all(&self, p: &Processor) {
-        let mut batch = [std::ptr::null_mut(); 64];
+        let mut batch = [ptr::null_mut(); 64];
         loop {
             let mut count = 0;
             while count < batch.len()
@@ -165,7 +180,7 @@ impl Machine {
         unsafe {
             let Some(p) = self.p().as_ref() else { return };
             if p.id >= self.rt.processors.in_use() {
-                self.processor.store(std::ptr::null_mut(), Ordering::Relaxed);
+                self.processor.store(ptr::null_mut(), Ordering::Relaxed);
                 self.rt.put_idle_processor(p);
             }
         }

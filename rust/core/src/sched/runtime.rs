@@ -187,7 +187,7 @@ impl Runtime {
     /// A runtime on `host`, without threads yet.
     ///
     /// # Errors
-    /// The error of the first stack arena's `mmap`.
+    /// The error of the first stack arena's `mmap`, or OutOfMemory: nothing is left of it then.
     pub fn new(config: Config, host: &'static Host) -> io::Result<&'static Runtime> {
         if host.exclusive {
             set_exclusive(true);
@@ -201,60 +201,61 @@ impl Runtime {
         stacks.free(stacks.allocate()?);
         let (idle, errands) = empty_lists(count).ok_or(io::ErrorKind::OutOfMemory)?;
         let random = if config.seed == 0 { crate::sys::clock::now_ns() | 1 } else { mixed(config.seed) };
-        let rt: &'static Runtime = Box::leak(
-            try_box(Runtime {
-                host,
-                registry: Registry::new(),
-                memory: Memory::new()?,
-                shrinker: Shrinker::new(host.header_bytes.1),
-                pressure: AtomicPtr::new(ptr::null_mut()),
-                limit: Limit::new(),
-                stacks,
-                other_stacks: Mutex::new(Vec::new()),
-                inject: InjectQueue::new(),
-                policies: Policies::new(config.slice_ns),
-                bubbles: Bubbles::new(),
-                net: NetPoll::new(),
-                processors: Processors::new(count),
-                idle: Mutex::new(idle),
-                idle_processors: AtomicUsize::new(0),
-                machine_count: AtomicUsize::new(0),
-                spinning: AtomicU32::new(0),
-                requests: AtomicU32::new(if config.shuffles { REQUEST_SHUFFLE } else { 0 }),
-                main: AtomicPtr::new(ptr::null_mut()),
-                main_tid: AtomicU32::new(0),
-                mask: AtomicU64::new(signal::mask()),
-                sysmon_mask: AtomicU64::new(signal::OTHERS),
-                sysmon_note: AtomicU32::new(0),
-                main_may_move: AtomicBool::new(false),
-                stopping: AtomicBool::new(false),
-                new_homes: AtomicU32::new(0),
-                outside: Mutex::new(NewOutside::default()),
-                cancels: AtomicU32::new(0),
-                at_end: OnceLock::new(),
-                thread_body: OnceLock::new(),
-                on_lasting_call: OnceLock::new(),
-                errands: Mutex::new(errands),
-                foreign_waits: AtomicUsize::new(0),
-                counters: Counters::default(),
-                state_delete: Mutex::new(()),
-                bundles: ShortLock::new(BundlePool::default()),
-                random: AtomicU64::new(random),
-                sysmon_started: AtomicBool::new(false),
-                config,
-            })
-            .ok_or(io::ErrorKind::OutOfMemory)?,
-        );
-        rt.begin().ok_or(io::ErrorKind::OutOfMemory)?;
+        let memory = Memory::new()?;
+        let processors = Processors::new(count).ok_or(io::ErrorKind::OutOfMemory)?;
+        let rt = try_box(Runtime {
+            host,
+            registry: Registry::new(),
+            memory,
+            shrinker: Shrinker::new(host.header_bytes.1),
+            pressure: AtomicPtr::new(ptr::null_mut()),
+            limit: Limit::new(),
+            stacks,
+            other_stacks: Mutex::new(Vec::new()),
+            inject: InjectQueue::new(),
+            policies: Policies::new(config.slice_ns),
+            bubbles: Bubbles::new(),
+            net: NetPoll::new(),
+            processors,
+            idle: Mutex::new(idle),
+            idle_processors: AtomicUsize::new(0),
+            machine_count: AtomicUsize::new(0),
+            spinning: AtomicU32::new(0),
+            requests: AtomicU32::new(if config.shuffles { REQUEST_SHUFFLE } else { 0 }),
+            main: AtomicPtr::new(ptr::null_mut()),
+            main_tid: AtomicU32::new(0),
+            mask: AtomicU64::new(signal::mask()),
+            sysmon_mask: AtomicU64::new(signal::OTHERS),
+            sysmon_note: AtomicU32::new(0),
+            main_may_move: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            new_homes: AtomicU32::new(0),
+            outside: Mutex::new(NewOutside::default()),
+            cancels: AtomicU32::new(0),
+            at_end: OnceLock::new(),
+            thread_body: OnceLock::new(),
+            on_lasting_call: OnceLock::new(),
+            errands: Mutex::new(errands),
+            foreign_waits: AtomicUsize::new(0),
+            counters: Counters::default(),
+            state_delete: Mutex::new(()),
+            bundles: ShortLock::new(BundlePool::default()),
+            random: AtomicU64::new(random),
+            sysmon_started: AtomicBool::new(false),
+            config,
+        })
+        .ok_or(io::ErrorKind::OutOfMemory)?;
+        rt.set_policy(rt.config.policy).ok_or(io::ErrorKind::OutOfMemory)?;
+        let rt: &'static Runtime = Box::leak(rt);
+        rt.begin();
         Ok(rt)
     }
 
-    /// What a new one needs that is in its place. `None`: memory is refused.
-    fn begin(&'static self) -> Option<()> {
-        self.set_policy(self.config.policy)?;
+    /// What a new one needs that is in its place. Nothing of it is refused.
+    fn begin(&'static self) {
+        self.memory.begin_to_serve();
         self.watch_for_overflow();
         self.processors.iter().rev().for_each(|p| self.put_idle_processor(p));
-        Some(())
     }
 
     /// A random number (xorshift64*, whose state must not be 0). Races only make it more random.

@@ -4,7 +4,36 @@
 use super::runtime::Runtime;
 use crate::primitive::atomic::Ordering;
 use crate::sys::{clock, signal};
-use std::fmt::Write;
+use std::fmt::{self, Write};
+
+/// A longer line is printed in parts.
+const LINE_BYTES: usize = 4096;
+
+/// Text for stderr, without memory of its own: there may be none.
+struct Line {
+    text: [u8; LINE_BYTES],
+    len: usize,
+}
+
+impl Line {
+    fn print(&mut self) {
+        signal::write_stderr(&[&self.text[..self.len]]);
+        self.len = 0;
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        for byte in part.bytes() {
+            if self.len == LINE_BYTES {
+                self.print();
+            }
+            self.text[self.len] = byte;
+            self.len += 1;
+        }
+        Ok(())
+    }
+}
 
 /// When the next line is due.
 pub(super) struct SchedTrace {
@@ -26,8 +55,9 @@ impl SchedTrace {
             return pause_ns;
         }
         if now_ns >= self.next_ns {
-            let line = rt.schedtrace((now_ns - self.begun_ns) / 1_000_000);
-            signal::write_stderr(&[line.as_bytes()]);
+            let mut line = Line { text: [0; LINE_BYTES], len: 0 };
+            let _ = rt.schedtrace(&mut line, (now_ns - self.begun_ns) / 1_000_000); // a line takes all it is given
+            line.print();
             self.next_ns = now_ns + period_ns;
         }
         pause_ns.min(self.next_ns.saturating_sub(now_ns)).max(1)
@@ -35,11 +65,12 @@ impl SchedTrace {
 }
 
 impl Runtime {
-    /// Go's line, `at_ms` after the start. Any thread; each number is a moment's view.
-    fn schedtrace(&self, at_ms: u64) -> String {
+    /// Writes Go's line, `at_ms` after the start. Any thread; each number is a moment's view.
+    fn schedtrace(&self, line: &mut impl Write, at_ms: u64) -> fmt::Result {
         let all = &self.processors[..self.processors.in_use()];
         let spinning = self.spinning.load(Ordering::Relaxed);
-        let mut line = format!(
+        write!(
+            line,
             "SCHED {at_ms}ms: gomaxprocs={} idleprocs={} threads={} spinningthreads={spinning} needspinning=0 \
              idlethreads={} runqueue={} [",
             all.len(),
@@ -47,15 +78,14 @@ impl Runtime {
             self.machine_count.load(Ordering::Relaxed) + 1, // sysmon
             self.idle_machine_count(),
             self.inject.len(),
-        );
+        )?;
         for p in all {
-            let _ = write!(line, " {}", p.queue.len());
+            write!(line, " {}", p.queue.len())?;
         }
-        line.push_str(" ] schedticks=[");
+        line.write_str(" ] schedticks=[")?;
         for p in all {
-            let _ = write!(line, " {}", p.ticks.load(Ordering::Relaxed));
+            write!(line, " {}", p.ticks.load(Ordering::Relaxed))?;
         }
-        line.push_str(" ]\n");
-        line
+        line.write_str(" ]\n")
     }
 }

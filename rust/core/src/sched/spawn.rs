@@ -1,7 +1,6 @@
 //! New goroutines and Ms.
 
 use super::machine::{Machine, run_machine};
-use super::moving::ThreadLocals;
 use super::net::{ASLEEP, NOTIFIED};
 use super::runtime::{REQUEST_STOP, Runtime};
 use super::{bubble, current_machine, idle};
@@ -117,18 +116,19 @@ impl Runtime {
             }
             let m = Machine::new(self, 0);
             let bundle = try_box(Bundle::on_thread(state, (&raw const stack).addr())); // an address of this frame
-            let (false, Some(bundle)) = (m.is_null(), bundle) else {
+            let home = if m.is_null() || bundle.is_none() { ptr::null_mut() } else { (self.host.new_home)() };
+            let (false, Some(bundle)) = (home.is_null(), bundle) else {
+                if !m.is_null() {
+                    drop(Box::from_raw(m)); // nobody knows of it yet
+                }
                 self.registry.give_back(g);
                 self.stacks.free(stack);
                 return false;
             };
-            (*m).home = (self.host.new_home)();
-            if (*m).home.is_null() {
-                return false;
-            }
+            (*m).home = home;
             (*m).g0 = context::init(stack.top(), main_machine);
             (*m).current_host = state;
-            (*m).thread_locals = ThreadLocals::of_this_thread();
+            (*m).thread_locals.note();
             (*m).tid.store(thread::tid(), Ordering::Relaxed); // a hint for sysmon, as below
             (*g).bundle = Box::into_raw(bundle);
             (*g).home = m.cast();
@@ -252,7 +252,7 @@ unsafe extern "C-unwind" fn machine_thread(argument: *mut u8) {
         (*m).first_sleep();
         // With the host's lock: this takes a lock of the loader's, and a fork at that moment would leave it locked in the
         // child for ever (glibc 2.36 does not know that one).
-        (*m).thread_locals = ThreadLocals::of_this_thread();
+        (*m).thread_locals.note();
         run_machine(m);
     }
 }

@@ -177,6 +177,18 @@ fn reserve_with_headroom(reserve: fn(usize) -> io::Result<usize>, bytes: usize) 
     Ok(start + HEADROOM_BYTES)
 }
 
+/// Slots that nobody has go back to the system; a stack that somebody has stays.
+#[cfg(not(any(model, miri)))]
+impl Drop for StackDepot {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(|e| e.into_inner());
+        let slots =
+            state.free.iter().chain(&state.retired).chain(&state.cold).map(|&start| start..start + self.slot_bytes);
+        // SAFETY: reserved by `grow`, in one list each, and nobody's.
+        slots.chain(state.bare.iter().cloned()).for_each(|slots| unsafe { memory::unmap(slots.start, slots.len()) });
+    }
+}
+
 impl StackDepot {
     /// An empty depot; the first slab is reserved by the first `allocate`.
     ///

@@ -3,6 +3,7 @@
 //! Everything here may take the loader's lock, which another thread holds while it is inside dlopen. Not for signal
 //! handlers.
 
+use crate::primitive::tries::{try_list, try_text};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::{ControlFlow, Range};
 use std::ptr::{self, NonNull};
@@ -46,13 +47,13 @@ impl Loaded<'_> {
         self.headers.iter().find(|h| h.p_type == kind).map(|h| self.range_of(h))
     }
 
-    /// What is mapped of it.
-    pub fn segments(&self) -> Vec<Segment> {
+    /// What is mapped of it. `None`: memory is refused.
+    pub fn segments(&self) -> Option<Vec<Segment>> {
         let mapped = self.headers.iter().filter(|h| h.p_type == libc::PT_LOAD);
         let has = |header: &libc::Elf64_Phdr, flag| header.p_flags & flag != 0;
-        mapped
-            .map(|h| Segment { range: self.range_of(h), writable: has(h, libc::PF_W), executable: has(h, libc::PF_X) })
-            .collect()
+        let segment =
+            |h| Segment { range: self.range_of(h), writable: has(h, libc::PF_W), executable: has(h, libc::PF_X) };
+        try_list(mapped.map(segment))
     }
 
     /// Its dynamic section; a static program has none.
@@ -119,13 +120,28 @@ pub fn vdso() -> Option<usize> {
     (start != 0).then_some(start)
 }
 
-/// What the last failed call of this thread left, taken away so that nobody else finds it.
+/// What the last failed call of this thread left, taken away so that nobody else finds it; empty where there is no memory for it.
 fn last_error() -> String {
     // SAFETY: the loader's string for this thread, read before the next call can change it.
-    unsafe {
+    let text = unsafe {
         let text = libc::dlerror();
-        if text.is_null() { "no reason given".to_owned() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
-    }
+        if text.is_null() { c"no reason given" } else { CStr::from_ptr(text) }
+    };
+    try_text(text.to_str().unwrap_or("a reason that is no UTF-8")).unwrap_or_default()
+}
+
+/// Takes away what the last failed call of this thread left.
+fn forget_error() {
+    // SAFETY: no arguments; the text is not read.
+    unsafe { libc::dlerror() };
+}
+
+/// Where the program's file is, in `path`. Empty: the system does not tell, or it is longer.
+pub fn program_path(path: &mut [u8]) -> &[u8] {
+    // SAFETY: a C string and a buffer of this size.
+    let len = unsafe { libc::readlink(c"/proc/self/exe".as_ptr(), path.as_mut_ptr().cast(), path.len()) };
+    let len = usize::try_from(len).ok().filter(|&len| len < path.len()).unwrap_or(0);
+    &path[..len]
 }
 
 /// A reference that keeps an object loaded.
@@ -164,7 +180,7 @@ impl Handle {
         // SAFETY: a valid handle; the loader writes one pointer to a record that lives as long as the object.
         unsafe {
             if libc::dlinfo(self.0.as_ptr(), libc::RTLD_DI_LINKMAP, (&raw mut map).cast()) != 0 {
-                last_error();
+                forget_error();
                 return None;
             }
             Some(((*map).base, (*map).dynamic))
@@ -182,7 +198,7 @@ impl Drop for Handle {
         // SAFETY: the reference taken by `of_loaded`, given back once. If all others are gone by now, the object's
         // destructors run here as they would have at its own dlclose.
         if unsafe { libc::dlclose(self.0.as_ptr()) } != 0 {
-            last_error();
+            forget_error();
         }
     }
 }
@@ -196,7 +212,7 @@ fn look_up(scope: *mut c_void, name: &CStr, version: Option<&CStr>) -> Option<us
         }
     };
     if address.is_null() {
-        last_error();
+        forget_error();
         return None;
     }
     Some(address.expose_provenance())

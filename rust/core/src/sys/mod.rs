@@ -25,6 +25,7 @@ pub mod memory;
 #[cfg(miri)]
 #[path = "memory_miri.rs"]
 pub mod memory;
+pub mod over_fork;
 pub mod poller;
 #[cfg(all(target_os = "linux", not(model), not(miri)))]
 pub mod pressure;

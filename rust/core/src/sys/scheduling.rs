@@ -51,12 +51,12 @@ impl Scheduling {
     }
 
     /// Threads of the runtime that are started from here on begin with it, whatever their starters have.
-    pub fn make_first(&self) {
-        FIRST.store(Box::leak(Box::new(self.clone())), Ordering::Release); // pairs with the Acquire in `begin_thread`
+    pub fn make_first(self: Box<Self>) {
+        FIRST.store(Box::leak(self), Ordering::Release); // pairs with the Acquire in `begin_thread`
     }
 
     /// As `make_first`, unless it was called before.
-    pub fn make_first_if_none(&self) {
+    pub fn make_first_if_none(self: Box<Self>) {
         if FIRST.load(Ordering::Relaxed).is_null() {
             self.make_first();
         }

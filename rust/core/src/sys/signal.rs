@@ -2,6 +2,8 @@
 //!
 //! What it cannot repair goes to whoever had the signal before, faulthandler or the system's default. Linux.
 
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -57,8 +59,13 @@ const ALTERNATE_BYTES: usize = 64 << 10;
 pub type Repair = unsafe fn(address: usize) -> bool;
 
 static REPAIR: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
+static PREVIOUS: Previous = Previous(UnsafeCell::new(MaybeUninit::zeroed()));
 static INSTALL: Once = Once::new();
+
+/// Who had the signal before.
+struct Previous(UnsafeCell<MaybeUninit<libc::sigaction>>);
+// SAFETY: written once, by `INSTALL`, before the handler that reads it is in place.
+unsafe impl Sync for Previous {}
 
 /// Puts `repair` in front of the process's handling of SIGSEGV. The first call counts.
 pub fn install_repair(repair: Repair) {
@@ -66,9 +73,8 @@ pub fn install_repair(repair: Repair) {
         REPAIR.store(repair as *mut (), Ordering::Relaxed); // ordered by the system call below
         // SAFETY: both records are fully initialised; the handler's type is the one SA_SIGINFO asks for.
         unsafe {
-            let previous: *mut libc::sigaction = Box::into_raw(Box::new(std::mem::zeroed()));
+            let previous = PREVIOUS.0.get().cast();
             libc::sigaction(libc::SIGSEGV, ptr::null(), previous);
-            PREVIOUS.store(previous, Ordering::Relaxed);
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_fault as *const () as usize;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
@@ -90,7 +96,7 @@ unsafe extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, c
                 return;
             }
         }
-        let previous = PREVIOUS.load(Ordering::Relaxed);
+        let previous: *const libc::sigaction = PREVIOUS.0.get().cast();
         let handler = (*previous).sa_sigaction;
         if handler == libc::SIG_DFL || handler == libc::SIG_IGN {
             // Nobody else wants it: the same instruction faults again, under the system's default.

@@ -4,6 +4,8 @@
 use crate::primitive::boxes::try_box;
 use std::ffi::CStr;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::io::{Read, Write};
 use std::sync::OnceLock;
 
 /// Names the calling thread (15 bytes are kept).
@@ -145,11 +147,18 @@ pub unsafe fn spawn_raw(main: unsafe extern "C-unwind" fn(*mut u8), argument: *m
     Ok(())
 }
 
-/// Where the stack of a thread of this process ends that is in a system call; `None` if it runs, or nobody tells.
+/// Where the stack of a thread of this process ends that is in a system call; `None` if it runs, or nobody tells. Asks for no memory.
 #[cfg(target_os = "linux")]
 pub fn stack_in_call(tid: u32) -> Option<usize> {
     // "number, six arguments, stack pointer, program counter", or "running"
-    let text = std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")).ok()?;
+    let mut path = [0; 64];
+    let mut rest = &mut path[..];
+    write!(rest, "/proc/self/task/{tid}/syscall").ok()?;
+    let unused = rest.len();
+    let path = std::str::from_utf8(&path[..path.len() - unused]).ok()?;
+    let mut text = [0; 256];
+    let len = std::fs::File::open(path).and_then(|mut file| file.read(&mut text)).ok()?;
+    let text = std::str::from_utf8(&text[..len]).ok()?;
     let pointer = text.split_ascii_whitespace().rev().nth(1)?;
     usize::from_str_radix(pointer.strip_prefix("0x")?, 16).ok()
 }

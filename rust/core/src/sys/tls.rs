@@ -1,5 +1,6 @@
 //! Where the calling thread keeps the thread-locals of each loaded object.
 
+use crate::primitive::tries::try_push;
 use std::ffi::c_void;
 use std::ptr;
 
@@ -22,19 +23,19 @@ unsafe extern "C" fn note(info: *mut libc::dl_phdr_info, _size: usize, out: *mut
             let headers = (0..info.dlpi_phnum).map(|i| &*info.dlpi_phdr.add(i as usize));
             let bytes: usize = headers.filter(|h| h.p_type == libc::PT_TLS).map(|h| h.p_memsz as usize).sum();
             let block = Block { module: info.dlpi_tls_modid, start: info.dlpi_tls_data.addr(), bytes };
-            (*out.cast::<Vec<Block>>()).push(block);
+            libc::c_int::from(try_push(&mut *out.cast::<Vec<Block>>(), block).is_none())
+        } else {
+            0
         }
     }
-    0
 }
 
-/// The blocks the calling thread has by now, in order of address. An object's may come with its first use.
-pub fn blocks() -> Vec<Block> {
-    let mut out: Vec<Block> = Vec::new();
+/// Puts the blocks the calling thread has by now into `out`, which is empty, in order of address. An object's may come with its
+/// first use. Those of the objects that were loaded first, where memory is refused for all.
+pub fn blocks(out: &mut Vec<Block>) {
     // SAFETY: the callback matches its argument.
-    unsafe { libc::dl_iterate_phdr(Some(note), (&raw mut out).cast()) };
+    unsafe { libc::dl_iterate_phdr(Some(note), ptr::from_mut(out).cast()) };
     out.sort_unstable_by_key(|block| block.start);
-    out
 }
 
 /// What a thread's block of an object begins with.

@@ -164,7 +164,7 @@ fn test_late_resolver_is_seen_and_repaired() {
     let (patched, _) = patch(&client.object(), c"late_target", &HOOK);
     set_slot(slot, provider.address(c"late_target")); // what a thread inside the resolver does when it goes on
     assert!(!patched.is_in_place());
-    assert_eq!(patched.missing()[0].symbol.as_c_str(), c"late_target");
+    assert_eq!(patched.missing().expect("memory")[0].symbol.as_c_str(), c"late_target");
     assert_eq!(patched.reapply().expect("writable"), 1);
     assert!(patched.is_in_place());
     assert_eq!(patched.reapply().expect("writable"), 0);
@@ -190,7 +190,7 @@ fn test_somebody_elses_function_stays() {
     let (_, again) = patch(&client.object(), c"foreign_target", &OURS);
     assert_eq!(again, [LeftAlone::Already]);
     set_slot(slot, THEIRS.address());
-    assert_eq!((patched.missing().len(), patched.reapply().expect("writable")), (1, 0));
+    assert_eq!((patched.missing().expect("memory").len(), patched.reapply().expect("writable")), (1, 0));
     let undone = patched.undo().expect("writable");
     assert_eq!((undone.restored_count, undone.foreign.as_slice()), (0, &[c"foreign_target".to_owned()][..]));
     assert_eq!((client.call(1), OURS.hits(), THEIRS.hits()), (2 + HOOKED, 0, 1));
@@ -206,9 +206,9 @@ fn test_own_definitions_and_missing_functions_stay() {
     assert_eq!(left, [LeftAlone::DefinedHere]);
     let weak = "int missing_target(int) __attribute__((weak)); int call(int x) { return missing_target ? missing_target(x) : -1; }";
     let weak = Library::open(&folder.build("weak", weak, &[]), 0);
-    let (objects, mut found) = (objects(), Vec::new());
+    let (objects, mut found) = (objects().expect("memory"), Vec::new());
     let mut originals = Originals::new(&objects);
-    find(&weak.object(), c"missing_target", |i| found.push(originals.find(i.symbol, i.version)));
+    find(&weak.object(), c"missing_target", |i| found.push(originals.find(i.symbol, i.version).expect("memory")));
     assert!(!found.is_empty() && found.iter().all(Option::is_none));
     assert_eq!(weak.call(0), -1);
 }
@@ -224,11 +224,11 @@ fn test_protection_that_cannot_change_is_an_error_and_nothing_is_replaced() {
     if unsafe { libc::syscall(462, page.start, page.len(), 0) } != 0 {
         return;
     }
-    let (objects, object) = (objects(), client.object());
+    let (objects, object) = (objects().expect("memory"), client.object());
     let held = object.hold().expect("loaded");
     let imports = held.imports().expect("readable");
     let import = imports.iter().find(|i| i.symbol == c"sealed_target").expect("imported");
-    let original = Originals::new(&objects).find(import.symbol, import.version).expect("provided");
+    let original = Originals::new(&objects).find(import.symbol, import.version).expect("memory").expect("provided");
     let mut edit = held.edit();
     edit.replace(import, original, HOOK.address()).expect("replaceable");
     let error = edit.apply().expect_err("sealed");

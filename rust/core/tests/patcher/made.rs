@@ -117,7 +117,7 @@ pub(crate) fn call_at(address: usize, x: c_int) -> c_int {
 }
 
 pub(crate) fn object_at(path: &Path) -> Option<Object> {
-    objects().into_iter().find(|o| o.path == path)
+    objects().expect("memory").into_iter().find(|o| o.path == path)
 }
 
 /// What a slot holds.
@@ -140,13 +140,13 @@ pub(crate) fn find(object: &Object, symbol: &CStr, look: impl FnMut(&Import<'_>)
 
 /// Replaces `symbol` in one object; what stayed as it was comes second.
 pub(crate) fn patch(object: &Object, symbol: &CStr, hook: &Hook) -> (Patched, Vec<LeftAlone>) {
-    let objects = objects();
+    let objects = objects().expect("memory");
     let mut originals = Originals::new(&objects);
     let held = object.hold().expect("loaded");
     let mut edit = held.edit();
     let mut left = Vec::new();
     for import in held.imports().expect("readable").iter().filter(|i| i.symbol == symbol) {
-        let original = originals.find(import.symbol, import.version).expect("an original");
+        let original = originals.find(import.symbol, import.version).expect("memory").expect("an original");
         hook.original.store(original.address, Ordering::Release); // read by the hook
         left.extend(edit.replace(import, original, hook.address()).err());
     }

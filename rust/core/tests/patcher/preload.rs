@@ -19,8 +19,8 @@ fn patch_the_client(client: &Path) {
     assert_eq!(client.call(0), ANSWER + HOOKED);
     assert_eq!(HOOK.hits(), 2);
     // What nobody interposes is libc's.
-    let objects = objects();
-    let yields = Originals::new(&objects).find(c"sched_yield", Some(baseline())).expect("libc's");
+    let objects = objects().expect("memory");
+    let yields = Originals::new(&objects).find(c"sched_yield", Some(baseline())).expect("memory").expect("libc's");
     assert!(objects.iter().any(|o| o.is_c_library() && o.has_code(yields.address)));
 }
 

@@ -25,7 +25,7 @@ extern "C" fn hook() -> c_int {
 /// Number of entries replaced; -1 when the program's PLT does not stand for the function, so that nothing is tested.
 #[unsafe(no_mangle)]
 pub extern "C" fn replace() -> c_int {
-    let objects = objects();
+    let objects = objects().expect("memory");
     let program = &objects[0];
     // SAFETY: a C string.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"getppid".as_ptr()) };
@@ -35,7 +35,7 @@ pub extern "C" fn replace() -> c_int {
     let held = program.hold().expect("loaded");
     let mut edit = held.edit();
     for import in held.imports().expect("readable").iter().filter(|i| i.symbol == c"getppid") {
-        let original = Originals::new(&objects).find(import.symbol, import.version).expect("libc's");
+        let original = Originals::new(&objects).find(import.symbol, import.version).expect("memory").expect("libc's");
         ORIGINAL.store(original.address, Ordering::Release); // read by the hook
         edit.replace(import, original, (hook as *const ()).expose_provenance()).expect("replaceable");
     }

@@ -10,7 +10,7 @@ fn test_program_calls_the_hook_and_then_libc_again() {
     // SAFETY: no arguments, cannot fail. Not inlined, and nothing is between: the call loads the slot each time.
     let parent = || unsafe { libc::getppid() };
     let before = parent();
-    let program = objects().swap_remove(0);
+    let program = objects().expect("memory").swap_remove(0);
     let (mut patched, left) = patch(&program, c"getppid", &HOOK);
     assert!(left.is_empty());
     assert!(!patched.entries().is_empty());
@@ -23,7 +23,7 @@ fn test_program_calls_the_hook_and_then_libc_again() {
 
 #[test]
 fn test_objects_say_what_they_are() {
-    let objects = objects();
+    let objects = objects().expect("memory");
     let program = &objects[0];
     assert_eq!(program.role, Role::Program);
     assert_eq!(program.path, std::env::current_exe().expect("a path"));
@@ -51,7 +51,7 @@ fn test_pages_are_as_the_headers_say() {
         return passes_alone("process::test_pages_are_as_the_headers_say", &[(CHILD, "1".as_ref())]);
     }
     let mut count = [0, 0];
-    for object in objects() {
+    for object in objects().expect("memory") {
         let Ok(held) = object.hold() else { continue };
         for import in held.imports().expect("readable") {
             let (expected, index) = match object.page(import.slot) {

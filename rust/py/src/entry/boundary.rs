@@ -1,13 +1,15 @@
 //! The libc boundary for Python: what is in place, and opting objects in.
 
 use super::{boolean, methods, none, plain, runtime};
-use crate::host;
+use crate::{error, host};
 use gort_core::boundary::hooks::HOOKS;
 use gort_core::boundary::{self, Kind, Placed, threads};
 use gort_core::goroutine::host::HostThread;
+use gort_core::primitive::tries::try_list;
 use gort_core::sched::Runtime;
 use gort_core::sys::thread;
 use pyo3::ffi;
+use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,11 +17,15 @@ type Object = *mut ffi::PyObject;
 
 static HAS_IDENTITY: AtomicBool = AtomicBool::new(false);
 
-/// Puts the hooks in place; `GORT_BOUNDARY=0` (looked at when gort is imported) those of identity only.
-pub(crate) fn install(rt: &'static Runtime) {
-    let parking = std::env::var("GORT_BOUNDARY").as_deref() != Ok("0");
+/// Puts the hooks in place; `GORT_BOUNDARY=0` (looked at when the runtime begins) those of identity only. `false`: memory is refused,
+/// and the next call goes on, with the same runtime.
+pub(super) fn install(rt: &'static Runtime) -> bool {
+    let parking = super::environment::variable(c"GORT_BOUNDARY", |text| text != "0").unwrap_or(true);
     let installed = boundary::install(rt, ffi::PyObject_Call as *const () as usize, parking);
-    HAS_IDENTITY.store(installed.identity, Ordering::Relaxed); // the GIL orders it
+    if let Some(installed) = installed {
+        HAS_IDENTITY.store(installed.identity, Ordering::Relaxed); // the GIL orders it
+    }
+    installed.is_some()
 }
 
 /// On the main thread, once its goroutine is known: from here on goroutines are told apart by identity, not by thread.
@@ -36,10 +42,27 @@ pub(crate) fn has_identity() -> bool {
     HAS_IDENTITY.load(Ordering::Relaxed)
 }
 
-/// A str. Null with an exception set on failure.
-unsafe fn text(text: &str) -> Object {
-    // SAFETY: GIL held; the text is UTF-8.
-    unsafe { ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as _) }
+/// A str, with a mark for what is no UTF-8. Null with an exception set on failure.
+unsafe fn text(text: &[u8]) -> Object {
+    // SAFETY: GIL held; so many bytes.
+    unsafe { ffi::PyUnicode_DecodeUTF8(text.as_ptr().cast(), text.len() as _, c"replace".as_ptr()) }
+}
+
+/// A tuple of what `each` gives for all `items`; null with an exception set where that is.
+unsafe fn tuple_of<T>(items: &[T], each: impl Fn(&T) -> Object) -> Object {
+    // SAFETY: GIL held; `each` gives owned references.
+    unsafe {
+        let out = ffi::PyTuple_New(items.len() as _);
+        for (i, item) in items.iter().enumerate() {
+            let item = if out.is_null() { return out } else { each(item) };
+            if item.is_null() {
+                ffi::Py_DECREF(out);
+                return item;
+            }
+            ffi::PyTuple_SET_ITEM(out, i as _, item);
+        }
+        out
+    }
 }
 
 /// A tuple of what is stolen from `items`; null if one of them is.
@@ -69,21 +92,25 @@ unsafe fn append(list: Object, item: Object) -> bool {
     }
 }
 
+unsafe fn path(placed: &Placed) -> Object {
+    // SAFETY: GIL held by the caller.
+    unsafe { text(placed.path.as_os_str().as_bytes()) }
+}
+
 /// (path, kind, names replaced, ((name, why not), ...), error)
 unsafe fn object_record(placed: &Placed) -> Object {
     // SAFETY: GIL held; `tuple` takes nulls.
     unsafe {
-        let mut names: Vec<String> = placed
-            .patched
-            .iter()
-            .flat_map(|patched| patched.entries().iter().map(|entry| entry.symbol.to_string_lossy().into_owned()))
-            .collect();
-        names.sort();
+        let entries = placed.patched.iter().flat_map(|patched| patched.entries());
+        let Some(mut names) = try_list(entries.map(|entry| entry.symbol.to_bytes())) else {
+            return ffi::PyErr_NoMemory();
+        };
+        names.sort_unstable();
         names.dedup();
-        let names: Vec<Object> = names.iter().map(|name| text(name)).collect();
-        let left: Vec<Object> = placed.left.iter().map(|(name, why)| tuple(&[text(name), text(why)])).collect();
-        let error = placed.error.as_ref().map_or_else(none, |error| text(&error.to_string()));
-        tuple(&[text(&placed.path.to_string_lossy()), text(placed.kind.name()), tuple(&names), tuple(&left), error])
+        let names = tuple_of(&names, |name| text(name));
+        let left = tuple_of(&placed.left, |(name, why)| tuple(&[text(name.to_bytes()), error::text(why)]));
+        let error = placed.error.as_ref().map_or_else(none, error::text);
+        tuple(&[path(placed), text(placed.kind.name().as_bytes()), names, left, error])
     }
 }
 
@@ -97,23 +124,27 @@ unsafe extern "C-unwind" fn status(_m: Object, _: Object) -> Object {
         // A collection could run code that forks, and the fork would wait for the list that is held here.
         let collects = ffi::PyGC_Disable();
         let mut ok = !objects.is_null() && !calls.is_null() && !lasting.is_null();
-        boundary::each_object(|placed| {
+        let seen = boundary::each_object(|placed| {
             if placed.kind != Kind::Unknown {
                 ok = ok && append(objects, object_record(placed));
             } else if ok && placed.lasting != 0 {
                 let count = ffi::PyLong_FromUnsignedLongLong(placed.lasting);
-                ok = append(lasting, tuple(&[text(&placed.path.to_string_lossy()), count]));
+                ok = append(lasting, tuple(&[path(placed), count]));
             }
         });
         if collects != 0 {
             ffi::PyGC_Enable();
+        }
+        if ok && seen.is_none() {
+            ffi::PyErr_NoMemory();
+            ok = false;
         }
         for hook in HOOKS {
             let (parked, handed) = (&hook.counts.parked, &hook.counts.handed_off);
             let (parked, handed) = (parked.load(Ordering::Relaxed), handed.load(Ordering::Relaxed));
             if ok && (parked != 0 || handed != 0) {
                 let numbers = [ffi::PyLong_FromUnsignedLongLong(parked), ffi::PyLong_FromUnsignedLongLong(handed)];
-                ok = append(calls, tuple(&[text(&hook.name.to_string_lossy()), numbers[0], numbers[1]]));
+                ok = append(calls, tuple(&[text(hook.name.to_bytes()), numbers[0], numbers[1]]));
             }
         }
         if !ok {
@@ -136,8 +167,10 @@ unsafe extern "C-unwind" fn add(_m: Object, name: Object) -> Object {
             return ptr::null_mut();
         }
         let bytes = std::slice::from_raw_parts(bytes.cast::<u8>(), size as usize);
-        // `PyUnicode_AsUTF8AndSize` gives UTF-8.
-        ffi::PyLong_FromSize_t(boundary::add(&String::from_utf8_lossy(bytes)))
+        let Ok(name) = std::str::from_utf8(bytes) else {
+            return error::set(ffi::PyExc_ValueError, "a name in UTF-8 is expected");
+        };
+        boundary::add(name).map_or_else(|| ffi::PyErr_NoMemory(), |count| ffi::PyLong_FromSize_t(count))
     }
 }
 
@@ -161,15 +194,21 @@ unsafe extern "C-unwind" fn threads_mode(_m: Object, mode: Object) -> Object {
                 host::gort_probe_threads(i32::from(ffi::PyLong_AsLong(mode) == 2));
                 threads::enable((ffi::PyLong_AsLong(mode) == 2).then_some(state_of_thread as threads::StateOf));
             }
-            4 => threads::want_real(true),
-            5 => threads::want_real(false),
+            4 => {
+                if !threads::want_real(true) {
+                    return ffi::PyErr_NoMemory();
+                }
+            }
+            5 => {
+                threads::want_real(false);
+            }
             6 => {
                 if host::gort_knows_threads() != 0 {
                     threads::learn(state_of_thread);
                 }
             }
             _ => {
-                return crate::error::set(ffi::PyExc_ValueError, "a mode from 0 to 6 is expected");
+                return error::set(ffi::PyExc_ValueError, "a mode from 0 to 6 is expected");
             }
         }
         boolean(host::gort_knows_threads() != 0 && boundary::is_parking_allowed())

@@ -17,6 +17,8 @@ use gort_core::sched;
 use gort_core::sys::clock;
 use pyo3::ffi;
 use std::cell::UnsafeCell;
+use std::fs::File;
+use std::io::Read;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -334,9 +336,11 @@ unsafe extern "C-unwind" fn gc_tracked(_m: Object, _: Object) -> Object {
     unsafe { ffi::PyLong_FromSsize_t(host::gort_count_tracked()) }
 }
 
-/// Resident bytes of this process, 0 where the system does not tell. Does not let go of the GIL: it is asked for in passes.
+/// Resident bytes of this process, 0 where the system does not tell. Asks for no memory, and does not let go of the GIL: it is asked for in passes.
 fn resident_bytes() -> u64 {
-    let Ok(text) = std::fs::read_to_string("/proc/self/statm") else { return 0 };
+    let mut text = [0; 256];
+    let read = File::open("/proc/self/statm").and_then(|mut file| file.read(&mut text));
+    let text = std::str::from_utf8(&text[..read.unwrap_or(0)]).unwrap_or_default();
     let pages: u64 = text.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
     pages * gort_core::sys::memory::page_bytes() as u64
 }

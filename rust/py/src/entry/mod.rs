@@ -11,6 +11,7 @@ pub(crate) mod chan;
 pub(crate) mod clock;
 pub(crate) mod cond;
 pub(crate) mod context;
+mod environment;
 pub(crate) mod gc;
 pub(crate) mod go;
 pub(crate) mod labels;
@@ -32,7 +33,7 @@ use gort_core::sys::thread;
 use pyo3::ffi;
 use std::ffi::CStr;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 /// A Python reference in the core's channels: the channel owns one count of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,26 +70,7 @@ pub(crate) fn runtime() -> Option<&'static Runtime> {
 fn runtime_slow() -> Option<&'static Runtime> {
     let mut rt = task::runtime_or_null();
     if rt.is_null() {
-        match Runtime::new(read_config()?, &host::HOST) {
-            Ok(new) => {
-                rt = ptr::from_ref(new).cast_mut();
-                task::set_runtime(new);
-                // SAFETY: GIL held; once for each process.
-                unsafe {
-                    host::gort_keep_chunks();
-                    host::gort_knows_frames(); // now that there are some to look at
-                    host::gort_when_interrupted(go::preempted);
-                }
-                boundary::install(new);
-                register_exit();
-                gc::install();
-            }
-            Err(e) => {
-                // SAFETY: GIL held.
-                error::set(unsafe { ffi::PyExc_MemoryError }, format_args!("gort cannot start: {e}"));
-                return None;
-            }
-        }
+        rt = ptr::from_ref(begin()?).cast_mut();
     }
     // SAFETY: the runtime is leaked.
     let rt: &'static Runtime = unsafe { &*rt };
@@ -120,19 +102,55 @@ fn runtime_slow() -> Option<&'static Runtime> {
     Some(rt)
 }
 
+/// A runtime whose hooks are not all in place: memory was refused, and the next call goes on.
+static BEGUN: AtomicPtr<Runtime> = AtomicPtr::new(ptr::null_mut());
+
+/// Makes the runtime. `None`: an exception is set, and the next call may succeed.
+fn begin() -> Option<&'static Runtime> {
+    // SAFETY: null or a runtime, which is leaked. Relaxed: the GIL orders it.
+    let rt = match unsafe { BEGUN.load(Ordering::Relaxed).as_ref() } {
+        Some(begun) => begun,
+        None => match Runtime::new(read_config()?, &host::HOST) {
+            Ok(new) => new,
+            Err(e) => {
+                // The kind alone: the system's own text is a String.
+                // SAFETY: GIL held.
+                error::set(unsafe { ffi::PyExc_MemoryError }, format_args!("gort cannot start: {}", e.kind()));
+                return None;
+            }
+        },
+    };
+    BEGUN.store(ptr::from_ref(rt).cast_mut(), Ordering::Relaxed);
+    if !boundary::install(rt) {
+        // SAFETY: GIL held.
+        error::set(unsafe { ffi::PyExc_MemoryError }, "gort cannot start: no memory to look at what is loaded");
+        return None;
+    }
+    task::set_runtime(rt);
+    // SAFETY: GIL held; once for each process.
+    unsafe {
+        host::gort_keep_chunks();
+        host::gort_knows_frames(); // now that there are some to look at
+        host::gort_when_interrupted(go::preempted);
+    }
+    register_exit();
+    gc::install();
+    Some(rt)
+}
+
 /// Least and most bytes of a goroutine's stack. Below 128 KiB too little is left between the guards.
 pub(crate) const STACK_BYTES: (usize, usize) = (128 << 10, 1 << 30);
 
 fn read_config() -> Option<Config> {
     let mut config = Config::default();
-    let number = |name: &str, low: usize, high: usize, place: &mut usize| {
-        let Ok(text) = std::env::var(name) else { return true };
-        match text.parse::<usize>() {
+    let number = |name: &CStr, low: usize, high: usize, place: &mut usize| {
+        let read = |text: &str| match text.parse::<usize>() {
             Ok(n) if (low..=high).contains(&n) => {
                 *place = n;
                 true
             }
             _ => {
+                let name = name.to_str().unwrap_or_default();
                 // SAFETY: GIL held.
                 error::set(
                     unsafe { ffi::PyExc_ValueError },
@@ -140,20 +158,21 @@ fn read_config() -> Option<Config> {
                 );
                 false
             }
-        }
+        };
+        environment::variable(name, read).unwrap_or(true)
     };
-    let ok = number("GORT_MAXPROCS", 1, 1024, &mut config.processors)
-        && number("GORT_MAXTHREADS", 2, 1_000_000, &mut config.max_machines)
-        && number("GORT_STACK", STACK_BYTES.0, STACK_BYTES.1, &mut config.stack_bytes);
+    let ok = number(c"GORT_MAXPROCS", 1, 1024, &mut config.processors)
+        && number(c"GORT_MAXTHREADS", 2, 1_000_000, &mut config.max_machines)
+        && number(c"GORT_STACK", STACK_BYTES.0, STACK_BYTES.1, &mut config.stack_bytes);
     let (mut seed, mut slice_ms) = (0, config.slice_ns as usize / 1_000_000);
-    let ok = ok && number("GORT_SEED", 0, usize::MAX, &mut seed) && number("GORT_SLICE", 1, 100, &mut slice_ms);
+    let ok = ok && number(c"GORT_SEED", 0, usize::MAX, &mut seed) && number(c"GORT_SLICE", 1, 100, &mut slice_ms);
     let mut shrink_ms = config.shrink_ns as usize / 1_000_000;
-    let ok = ok && number("GORT_SHRINK", 0, 1_000_000, &mut shrink_ms);
+    let ok = ok && number(c"GORT_SHRINK", 0, 1_000_000, &mut shrink_ms);
     if shrink_ms != config.shrink_ns as usize / 1_000_000 {
         (config.shrink_ns, config.shrink_least) = (shrink_ms as u64 * 1_000_000, 0);
     }
     let mut schedtrace_ms = 0;
-    let ok = ok && number("GORT_SCHEDTRACE", 0, 1_000_000, &mut schedtrace_ms);
+    let ok = ok && number(c"GORT_SCHEDTRACE", 0, 1_000_000, &mut schedtrace_ms);
     let ok = ok && policy::read_first(&mut config.policy);
     config.slice_ns = slice_ms as u64 * 1_000_000;
     config.schedtrace_ns = schedtrace_ms as u64 * 1_000_000;

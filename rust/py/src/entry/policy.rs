@@ -18,17 +18,19 @@ const POLICIES: [(&str, Policy); 3] = [("fifo", Policy::Fifo), ("mlfq", Policy::
 
 /// The policy that GORT_POLICY names, if it names one. `false`: an exception is set.
 pub(super) fn read_first(policy: &mut Policy) -> bool {
-    let Ok(text) = std::env::var("GORT_POLICY") else { return true };
-    let Some(&(_, named)) = POLICIES.iter().find(|(name, _)| *name == text) else {
-        // SAFETY: GIL held.
-        error::set(
-            unsafe { ffi::PyExc_ValueError },
-            format_args!("GORT_POLICY={text}: one of fifo, mlfq, fair is expected"),
-        );
-        return false;
+    let read = |text: &str| {
+        let Some(&(_, named)) = POLICIES.iter().find(|(name, _)| *name == text) else {
+            // SAFETY: GIL held.
+            error::set(
+                unsafe { ffi::PyExc_ValueError },
+                format_args!("GORT_POLICY={text}: one of fifo, mlfq, fair is expected"),
+            );
+            return false;
+        };
+        *policy = named;
+        true
     };
-    *policy = named;
-    true
+    super::environment::variable(c"GORT_POLICY", read).unwrap_or(true)
 }
 
 /// A priority argument. `None`: an exception is set.

@@ -2,9 +2,9 @@
 
 use super::{assert_empty, cache, heap, keep, reports};
 use crate::alloc::{Cache, Config, DebugConfig, Heap, Misuse, Report};
-use std::sync::Arc;
+use crate::primitive::shared::Shared;
 
-fn debug_heap(quarantine_bytes: usize) -> (Arc<Heap>, Cache) {
+fn debug_heap(quarantine_bytes: usize) -> (Shared<Heap>, Cache) {
     let heap = heap(|c| c.debug = Some(DebugConfig { quarantine_bytes }));
     let cache = cache(&heap);
     (heap, cache)

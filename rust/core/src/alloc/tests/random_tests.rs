@@ -4,9 +4,9 @@
 use super::super::size_class::{CLASS, CLASSES, class_of_aligned};
 use super::{assert_empty, cache, cases, check_pages, heap, reports};
 use crate::alloc::{Cache, DebugConfig, Heap, PAGE_BYTES};
+use crate::primitive::shared::Shared;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 const CACHES: usize = 3;
 
@@ -64,7 +64,7 @@ struct Held {
 
 /// A heap and what a plain program would know of it.
 struct Program {
-    heap: Arc<Heap>,
+    heap: Shared<Heap>,
     caches: Vec<Cache>,
     held: Vec<Held>,
     /// Start to end of what is held.

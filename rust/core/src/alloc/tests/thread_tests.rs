@@ -3,9 +3,10 @@
 
 use super::{assert_empty, cache, heap, reports};
 use crate::alloc::{Cache, DebugConfig, Heap};
+use crate::primitive::shared::Shared;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier};
 use std::thread;
 
 const WORKERS: usize = 3;
@@ -69,7 +70,7 @@ fn work(cache: &mut Cache, seed: u64, inbox: &Receiver<Parcel>, outboxes: &[Send
     mine.into_iter().for_each(|parcel| unsafe { cache.free(check(parcel)) });
 }
 
-fn run(heap: &Arc<Heap>) {
+fn run(heap: &Shared<Heap>) {
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..=WORKERS).map(|_| channel::<Parcel>()).unzip();
     let mut receivers = receivers.into_iter();
     let (start, done) = (Barrier::new(WORKERS), AtomicBool::new(false));

@@ -6,9 +6,10 @@
 //! whoever else replaced the entry, before us or on top of us, keeps his.
 
 use super::Error;
-use super::object::{Held, Object, Page, objects};
+use super::object::{Held, Object, Page, objects, try_name};
 use super::symbols::Original;
 use super::tables::{Import, ImportKind};
+use crate::primitive::tries::{try_list, try_push};
 use crate::primitive::{Mutex, MutexGuard};
 use crate::sys::loader::Handle;
 use crate::sys::memory::{page_bytes, set_writable};
@@ -39,6 +40,8 @@ pub enum LeftAlone {
     Already,
     /// It stands where code does.
     InCode,
+    /// Memory is refused, now.
+    NoMemory,
 }
 
 /// One replaced entry.
@@ -102,11 +105,12 @@ impl<'a> Window<'a> {
     /// Opens the pages of these slots, those that are not writable anyway.
     fn open(object: &'a Object, slots: impl Iterator<Item = usize>) -> Result<Self, Error> {
         let page = page_bytes();
-        let mut pages: Vec<usize> =
-            slots.filter(|s| object.page(*s) == Page::ReadOnly).map(|s| s / page * page).collect();
+        let read_only = slots.filter(|s| object.page(*s) == Page::ReadOnly).map(|s| s / page * page);
+        let mut pages = try_list(read_only).ok_or(Error::NoMemory)?;
         pages.sort_unstable();
         pages.dedup();
         let mut window = Self { object, open: Vec::new() };
+        window.open.try_reserve(pages.len()).map_err(|_| Error::NoMemory)?;
         for run in pages.chunk_by(|a, b| a + page == *b) {
             let range = run[0]..run[run.len() - 1] + page;
             if let Err(error) = window.set(&range, true) {
@@ -122,10 +126,8 @@ impl<'a> Window<'a> {
     fn set(&self, range: &Range<usize>, writable: bool) -> Result<(), Error> {
         let (start, bytes) = (range.start, range.len());
         // SAFETY: whole pages of a held object without code; read-only is what they were before, see `Object::page`.
-        unsafe { set_writable(start, bytes, writable) }.map_err(|source| {
-            let object = self.object.path.clone();
-            Error::Protection { object, start, bytes, source }
-        })
+        unsafe { set_writable(start, bytes, writable) }
+            .map_err(|source| self.object.error(|object| Error::Protection { object, start, bytes, source }))
     }
 
     fn close(&mut self) -> Result<(), Error> {
@@ -157,7 +159,8 @@ impl<'a> Edit<'a> {
         if object.page(import.slot) == Page::Untouchable {
             return Err(LeftAlone::InCode);
         }
-        let (symbol, kind, slot) = (import.symbol.to_owned(), import.kind, import.slot);
+        let symbol = try_name(import.symbol).ok_or(LeftAlone::NoMemory)?;
+        let (kind, slot) = (import.kind, import.slot);
         let entry = Entry { symbol, kind, slot, hook, original };
         let value = entry.slot(object).load(Ordering::Relaxed); // only compared
         if value == hook {
@@ -166,24 +169,27 @@ impl<'a> Edit<'a> {
         if !entry.may_replace(object, value) {
             return Err(LeftAlone::Foreign(value));
         }
-        self.entries.push(entry);
-        Ok(())
+        try_push(&mut self.entries, entry).ok_or(LeftAlone::NoMemory)
     }
 
     /// Replaces all that was asked for. The hooks may be entered before this returns, so what they need is there before.
     ///
     /// # Errors
-    /// `Protection`: nothing was replaced.
+    /// `Protection`, `NoMemory`: nothing was replaced.
     pub fn apply(self) -> Result<Patched, Error> {
         let Self { held, entries } = self;
         let object = held.object;
         let mut out = Patched {
-            object: object.clone(),
+            object: object.try_clone().ok_or(Error::NoMemory)?,
             handle: None,
-            entries: Vec::with_capacity(entries.len()),
+            entries: Vec::new(),
             left: Vec::new(),
             left_writable: None,
         };
+        let count = entries.len();
+        if out.entries.try_reserve_exact(count).is_err() || out.left.try_reserve_exact(count).is_err() {
+            return Err(Error::NoMemory);
+        }
         if entries.is_empty() {
             return Ok(out);
         }
@@ -247,7 +253,7 @@ impl Patched {
     /// Keeps the object loaded from now on, so that its dlclose does not unload it.
     ///
     /// # Errors
-    /// `Gone`.
+    /// `Gone`, `NoMemory`.
     pub fn keep_loaded(&mut self) -> Result<(), Error> {
         if self.handle.is_none() {
             self.handle = Some(self.object.hold()?.into_handle());
@@ -257,73 +263,96 @@ impl Patched {
 
     /// Holds the object for a while, if it is the one that was changed. Another may be at its place under its name: the
     /// file was replaced between a dlclose and a dlopen. Its slots are only touched where they hold our functions.
-    fn while_loaded<T>(&self, work: impl FnOnce(&Object) -> T) -> Option<T> {
+    fn while_loaded<T>(&self, work: impl FnOnce(&Object) -> T) -> Result<Option<T>, Error> {
         if self.handle.is_some() {
-            return Some(work(&self.object));
+            return Ok(Some(work(&self.object)));
         }
-        let now = objects().into_iter().find(|o| o.is(&self.object))?;
-        let held = now.hold().ok()?;
-        Some(work(held.object()))
+        self.while_among(&objects()?, work)
     }
 
-    fn missing_in(&self, object: &Object) -> Vec<&Entry> {
+    /// The same with all objects that are loaded now.
+    fn while_among<T>(&self, all: &[Object], work: impl FnOnce(&Object) -> T) -> Result<Option<T>, Error> {
+        let Some(now) = all.iter().find(|o| o.is(&self.object)) else { return Ok(None) };
+        match now.hold() {
+            Ok(held) => Ok(Some(work(held.object()))),
+            Err(Error::NoMemory) => Err(Error::NoMemory),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn missing_in(&self, object: &Object) -> Result<Vec<&Entry>, Error> {
         let reads_hook = |e: &&Entry| e.slot(object).load(Ordering::Relaxed) == e.hook; // only compared
         let here = |e: &&Entry| object.page(e.slot) != Page::Untouchable;
-        self.entries.iter().filter(|e| !here(e) || !reads_hook(e)).collect()
+        try_list(self.entries.iter().filter(|e| !here(e) || !reads_hook(e))).ok_or(Error::NoMemory)
     }
 
     /// Entries that do not hold our function any more; all of them when the object is unloaded.
-    pub fn missing(&self) -> Vec<&Entry> {
-        self.while_loaded(|object| self.missing_in(object)).unwrap_or_else(|| self.entries.iter().collect())
+    ///
+    /// # Errors
+    /// `NoMemory`.
+    pub fn missing(&self) -> Result<Vec<&Entry>, Error> {
+        let found = self.while_loaded(|object| self.missing_in(object))?;
+        found.unwrap_or_else(|| try_list(&self.entries).ok_or(Error::NoMemory))
     }
 
-    /// Whether every entry holds our function.
+    /// Whether every entry holds our function, as far as there is memory to see.
     pub fn is_in_place(&self) -> bool {
-        self.missing().is_empty()
+        self.missing().is_ok_and(|missing| missing.is_empty())
     }
 
     /// Replaces again what a late resolver put back, and gives the number of entries. What somebody else put there stays.
     ///
     /// # Errors
-    /// `Protection`.
+    /// `Protection`, `NoMemory`.
     pub fn reapply(&self) -> Result<usize, Error> {
-        self.while_loaded(|object| {
-            let missing = self.missing_in(object);
-            let ours = missing.iter().filter(|e| object.page(e.slot) != Page::Untouchable);
-            Self::exchange(object, ours.copied(), |entry| {
-                let slot = entry.slot(object);
-                let value = slot.load(Ordering::Relaxed); // only compared
-                // Only what a resolver stores. The way to the resolver would mean that this is another object.
-                entry.is_original(value)
-                    // Release: as in `store`.
-                    && slot.compare_exchange(value, entry.hook, Ordering::Release, Ordering::Relaxed).is_ok()
-            })
+        self.while_loaded(|object| self.reapply_in(object))?.unwrap_or(Ok(0))
+    }
+
+    /// The same where `all` is what `objects` listed just now.
+    ///
+    /// # Errors
+    /// As those of `reapply`.
+    pub fn reapply_among(&self, all: &[Object]) -> Result<usize, Error> {
+        self.while_among(all, |object| self.reapply_in(object))?.unwrap_or(Ok(0))
+    }
+
+    fn reapply_in(&self, object: &Object) -> Result<usize, Error> {
+        let missing = self.missing_in(object)?;
+        let ours = missing.iter().filter(|e| object.page(e.slot) != Page::Untouchable);
+        Self::exchange(object, ours.copied(), |entry| {
+            let slot = entry.slot(object);
+            let value = slot.load(Ordering::Relaxed); // only compared
+            // Only what a resolver stores. The way to the resolver would mean that this is another object.
+            entry.is_original(value)
+                // Release: as in `store`.
+                && slot.compare_exchange(value, entry.hook, Ordering::Release, Ordering::Relaxed).is_ok()
         })
-        .unwrap_or(Ok(0))
     }
 
     /// Puts the originals back where our functions stand. Threads may be inside them still, and come to them later from
     /// an address they loaded before.
     ///
     /// # Errors
-    /// `Protection`: nothing was put back, and undo may be tried again; or everything was, and pages stay writable.
+    /// `NoMemory`: nothing was put back. `Protection`: nothing was, and undo may be tried again; or everything was, and pages stay
+    /// writable.
     pub fn undo(&mut self) -> Result<Undone, Error> {
         let done = self.while_loaded(|object| {
             let here = |e: &&Entry| object.page(e.slot) != Page::Untouchable;
-            let ours: Vec<&Entry> = self.entries.iter().filter(here).collect();
+            let ours = self.entries.iter().filter(here);
             let mut foreign = Vec::new();
-            let restored_count = Self::exchange(object, ours.into_iter(), |entry| {
+            foreign.try_reserve(ours.clone().count()).map_err(|_| Error::NoMemory)?;
+            let restored_count = Self::exchange(object, ours, |entry| {
                 let (ours, theirs) = (entry.hook, entry.original.bound);
                 // Nothing to publish: the original is older than we are.
                 let put = entry.slot(object).compare_exchange(ours, theirs, Ordering::Relaxed, Ordering::Relaxed);
                 if put.is_err_and(|value| !entry.may_replace(object, value)) {
-                    foreign.push(entry.symbol.clone());
+                    foreign.extend(try_name(&entry.symbol)); // where there is no memory it is not told
                 }
                 put.is_ok()
             })?;
             Ok(Undone { restored_count, foreign, is_unloaded: false })
         });
-        let done = done.unwrap_or(Ok(Undone { is_unloaded: true, ..Undone::default() }))?;
+        let done = done?.unwrap_or(Ok(Undone { is_unloaded: true, ..Undone::default() }))?;
         self.entries.clear();
         self.handle = None;
         Ok(done)

@@ -9,14 +9,14 @@
 //!     -original()
 //! }
 //!
-//! let objects = objects();
+//! let objects = objects()?;
 //! let mut originals = Originals::new(&objects);
 //! let mut kept: Vec<Patched> = Vec::new();
 //! for object in objects.iter().filter(|o| o.role == Role::Program) {
 //!     let held = object.hold()?;
 //!     let mut edit = held.edit();
 //!     for import in held.imports()?.iter().filter(|i| i.symbol == c"getppid") {
-//!         let Some(original) = originals.find(import.symbol, import.version) else { continue };
+//!         let Some(original) = originals.find(import.symbol, import.version)? else { continue };
 //!         ORIGINAL.store(original.address, Relaxed); // before the hook can be entered
 //!         edit.replace(import, original, hook as *const () as usize).expect("as the loader left it");
 //!     }
@@ -78,6 +78,8 @@ pub enum Error {
         /// What does not fit.
         what: &'static str,
     },
+    /// Memory is refused, now.
+    NoMemory,
     /// The system does not let its pages be made writable, or read-only again.
     Protection {
         /// Its path.
@@ -97,6 +99,7 @@ impl fmt::Display for Error {
             Self::Protected { object } => write!(f, "{}: is never changed", object.display()),
             Self::Gone { object, reason } => write!(f, "{}: not loaded: {reason}", object.display()),
             Self::Malformed { object, what } => write!(f, "{}: {what}", object.display()),
+            Self::NoMemory => f.write_str("no memory"),
             Self::Protection { object, start, bytes, source } => {
                 write!(f, "{}: mprotect of {bytes} bytes at {start:#x}: {source}", object.display())
             }

@@ -7,17 +7,21 @@
 use super::Error;
 use super::edit::Edit;
 use super::symbols::Original;
-use super::tables::{Import, Tables, own_name};
+use super::tables::{Import, Tables, Unreadable, own_name};
+use crate::primitive::tries::{try_copy, try_list, try_path, try_push, try_text};
 use crate::sys::loader::{self, Handle, Loaded, Segment};
 use crate::sys::memory::page_bytes;
 use std::ffi::{CStr, CString, OsStr};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::ptr;
 
 /// Parts of the C library that glibc before 2.34 keeps in files of their own, which call each other.
 const C_LIBRARY: [&[u8]; 4] = [b"libc.so.6", b"libpthread.so.0", b"librt.so.1", b"libdl.so.2"];
+
+/// As long as a path that the system gives may be.
+const PATH_BYTES: usize = 4096;
 
 /// What an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +50,7 @@ pub enum Page {
 }
 
 /// A loaded object, as it was when it was listed.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Object {
     /// Where it comes from; the program's from /proc/self/exe.
     pub path: PathBuf,
@@ -62,32 +66,68 @@ pub struct Object {
 }
 
 /// All loaded objects in the loader's order: the program, what was preloaded, what they depend on, what was opened later.
-pub fn objects() -> Vec<Object> {
-    let mut out: Vec<Object> = Vec::with_capacity(64);
+///
+/// # Errors
+/// `NoMemory`.
+pub fn objects() -> Result<Vec<Object>, Error> {
+    let (mut out, mut is_whole) = (Vec::new(), Some(()));
     loader::each(|loaded| {
         let is_program = out.is_empty();
-        out.push(Object::new(loaded, is_program));
+        let add = |out| try_push(out, Object::new(loaded, is_program)?);
+        is_whole = is_whole.and_then(|()| add(&mut out));
     });
-    if let Some(program) = out.first_mut().filter(|o| o.name.is_empty()) {
+    is_whole.ok_or(Error::NoMemory)?;
+    if let Some(program) = out.first_mut().filter(|o: &&mut Object| o.name.is_empty()) {
         // Asked outside of the loader's lock. Without /proc it stays nameless, which harms nothing.
-        program.path = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+        let mut path = [0; PATH_BYTES];
+        program.path = path_of(loader::program_path(&mut path)).ok_or(Error::NoMemory)?;
     }
-    out
+    Ok(out)
+}
+
+/// A path of these bytes; `None`: memory is refused.
+fn path_of(bytes: &[u8]) -> Option<PathBuf> {
+    try_path(Path::new(OsStr::from_bytes(bytes)))
+}
+
+/// A copy of `text`; `None`: memory is refused.
+pub(super) fn try_name(text: &CStr) -> Option<CString> {
+    // SAFETY: a copy of a C string, its end included; exactly as long as its memory, which `CString` would otherwise exchange.
+    Some(unsafe { CString::from_vec_with_nul_unchecked(try_copy(text.to_bytes_with_nul())?) })
 }
 
 impl Object {
-    fn new(loaded: &Loaded<'_>, is_program: bool) -> Self {
+    /// `None`: memory is refused.
+    fn new(loaded: &Loaded<'_>, is_program: bool) -> Option<Self> {
         let mut object = Self {
-            path: PathBuf::from(OsStr::from_bytes(loaded.name.to_bytes())),
+            path: path_of(loaded.name.to_bytes())?,
             role: Role::Library,
             base: loaded.base,
             dynamic: loaded.dynamic(),
-            segments: loaded.segments(),
+            segments: loaded.segments()?,
             relro: loaded.relro(),
-            name: loaded.name.to_owned(),
+            name: try_name(loaded.name)?,
         };
         object.role = if is_program { Role::Program } else { object.role_of_library() };
-        object
+        Some(object)
+    }
+
+    /// Another description of the same; `None`: memory is refused.
+    pub(super) fn try_clone(&self) -> Option<Self> {
+        Some(Self {
+            path: try_path(&self.path)?,
+            role: self.role,
+            base: self.base,
+            dynamic: self.dynamic.clone(),
+            segments: try_list(self.segments.iter().cloned())?,
+            relro: self.relro.clone(),
+            name: try_name(&self.name)?,
+        })
+    }
+
+    /// An error about this object, whose path `make` is given; `NoMemory` where there is none for that.
+    pub(super) fn error(&self, make: impl FnOnce(PathBuf) -> Error) -> Error {
+        try_path(&self.path).map_or(Error::NoMemory, make)
     }
 
     fn role_of_library(&self) -> Role {
@@ -159,15 +199,15 @@ impl Object {
     /// Keeps the object loaded until the result is dropped. Waits for a dlopen of another thread to end.
     ///
     /// # Errors
-    /// `Protected` for the vdso and the loader, `Gone` when the object is no longer loaded.
+    /// `Protected` for the vdso and the loader, `Gone` when the object is no longer loaded; `NoMemory`.
     pub fn hold(&self) -> Result<Held<'_>, Error> {
         if matches!(self.role, Role::Vdso | Role::Loader) {
-            return Err(Error::Protected { object: self.path.clone() });
+            return Err(self.error(|object| Error::Protected { object }));
         }
-        let gone = |reason| Error::Gone { object: self.path.clone(), reason };
+        let gone = |reason| self.error(|object| Error::Gone { object, reason });
         let handle = Handle::of_loaded(&self.name).map_err(gone)?;
         if handle.place() != Some(self.place()) {
-            return Err(gone("another object has its name".to_owned()));
+            return Err(gone(try_text("another object has its name").unwrap_or_default()));
         }
         Ok(Held { object: self, handle })
     }
@@ -189,18 +229,21 @@ impl Held<'_> {
     pub(super) fn tables(&self) -> Result<Tables<'_>, Error> {
         // SAFETY: the object is loaded as long as the handle in `self` lives.
         let mapped = unsafe { Mapped::new(self.object) };
-        Tables::read(mapped).map_err(|what| Error::Malformed { object: self.object.path.clone(), what })
+        Tables::read(mapped).map_err(|why| match why {
+            Unreadable::Malformed(what) => self.object.error(|object| Error::Malformed { object, what }),
+            Unreadable::NoMemory => Error::NoMemory,
+        })
     }
 
     /// The entries of its import tables; none for a static program.
     ///
     /// # Errors
-    /// `Malformed` when the tables are of a kind this CPU's ABI does not have, or point outside of the object.
+    /// `Malformed` when the tables are of a kind this CPU's ABI does not have, or point outside of the object; `NoMemory`.
     pub fn imports(&self) -> Result<Vec<Import<'_>>, Error> {
         if self.object.dynamic.is_none() {
             return Ok(Vec::new());
         }
-        Ok(self.tables()?.imports().collect())
+        try_list(self.tables()?.imports()).ok_or(Error::NoMemory)
     }
 
     /// The beginning of a change of this object's entries.

@@ -8,7 +8,8 @@
 //! - Both lookups return the PLT entry of a program that is not position independent and takes the function's address.
 //!   It leads back through the program's own slot, so a replacement that calls it would call itself.
 
-use super::object::{Object, Role, owner};
+use super::Error;
+use super::object::{Object, Role, owner, try_name};
 use super::tables::Definition;
 use crate::sys::loader;
 use std::collections::HashMap;
@@ -44,56 +45,70 @@ impl<'a> Originals<'a> {
 
     /// What references to `symbol` at `version` lead to; `None` when nothing in the global scope has it, and the import
     /// is to be left alone. May run the resolver of an IFUNC.
-    pub fn find(&mut self, symbol: &CStr, version: Option<&CStr>) -> Option<Original> {
-        let key = (symbol.to_owned(), version.map(CStr::to_owned));
+    ///
+    /// # Errors
+    /// `NoMemory`.
+    pub fn find(&mut self, symbol: &CStr, version: Option<&CStr>) -> Result<Option<Original>, Error> {
+        let copied = |text| try_name(text).ok_or(Error::NoMemory);
+        let key = (copied(symbol)?, version.map(copied).transpose()?);
         if let Some(found) = self.found.get(&key) {
-            return *found;
+            return Ok(*found);
         }
-        let found = self.look_up(symbol, version);
+        self.found.try_reserve(1).map_err(|_| Error::NoMemory)?;
+        let found = self.look_up(symbol, version)?;
         self.found.insert(key, found);
-        found
+        Ok(found)
     }
 
-    fn look_up(&self, symbol: &CStr, version: Option<&CStr>) -> Option<Original> {
+    fn look_up(&self, symbol: &CStr, version: Option<&CStr>) -> Result<Option<Original>, Error> {
         let first = loader::symbol(symbol, None);
         let exact = if version.is_some() { loader::symbol(symbol, version) } else { first };
         let bound = match (first, exact) {
-            (Some(first), _) if Some(first) != exact && self.interposes(symbol, first, exact) => first,
-            _ => exact?,
+            (Some(first), _) if Some(first) != exact && self.interposes(symbol, first, exact)? => first,
+            (_, Some(exact)) => exact,
+            (_, None) => return Ok(None),
         };
-        let address = if self.is_stand_in(symbol, bound) { self.behind_program(symbol, version)? } else { bound };
-        Some(Original { address, bound })
+        let address =
+            if self.is_stand_in(symbol, bound)? { self.behind_program(symbol, version)? } else { Some(bound) };
+        Ok(address.map(|address| Original { address, bound }))
     }
 
-    fn definition(&self, object: &Object, symbol: &CStr) -> Definition {
-        // An object that went away or whose tables cannot be read defines nothing that could be called.
-        let found = object.hold().and_then(|held| Ok(held.tables()?.definition(symbol)));
-        found.unwrap_or(Definition::None)
+    fn definition(&self, object: &Object, symbol: &CStr) -> Result<Definition, Error> {
+        match object.hold().and_then(|held| Ok(held.tables()?.definition(symbol))) {
+            Err(Error::NoMemory) => Err(Error::NoMemory),
+            // An object that went away or whose tables cannot be read defines nothing that could be called.
+            found => Ok(found.unwrap_or(Definition::None)),
+        }
     }
 
     /// Whether the function at `first` is one without a version that comes before the one with the right version.
-    fn interposes(&self, symbol: &CStr, first: usize, exact: Option<usize>) -> bool {
-        let Some((place, object)) = owner(self.objects, first) else { return false };
+    fn interposes(&self, symbol: &CStr, first: usize, exact: Option<usize>) -> Result<bool, Error> {
+        let Some((place, object)) = owner(self.objects, first) else { return Ok(false) };
         let exact_place = exact.and_then(|e| owner(self.objects, e)).map_or(usize::MAX, |(place, _)| place);
-        place < exact_place && self.definition(object, symbol) == Definition::Unversioned
+        Ok(place < exact_place && self.definition(object, symbol)? == Definition::Unversioned)
     }
 
     /// Whether the address is the program's, which does not define the function: its PLT entry.
-    fn is_stand_in(&self, symbol: &CStr, address: usize) -> bool {
+    fn is_stand_in(&self, symbol: &CStr, address: usize) -> Result<bool, Error> {
         let program = self.objects.first().filter(|o| o.role == Role::Program && o.has_code(address));
-        program.is_some_and(|p| self.definition(p, symbol) == Definition::None)
+        let Some(program) = program else { return Ok(false) };
+        Ok(self.definition(program, symbol)? == Definition::None)
     }
 
     /// The first definition after the program's that the loader would take.
-    fn behind_program(&self, symbol: &CStr, version: Option<&CStr>) -> Option<usize> {
-        self.objects.iter().skip(1).find_map(|object| {
-            let held = object.hold().ok()?;
-            match held.tables().ok()?.definition(symbol) {
+    fn behind_program(&self, symbol: &CStr, version: Option<&CStr>) -> Result<Option<usize>, Error> {
+        for object in self.objects.iter().skip(1) {
+            let Ok(held) = object.hold() else { continue };
+            let found = match self.definition(object, symbol)? {
                 Definition::None => None,
                 Definition::Unversioned => held.handle.symbol(symbol, None),
                 // The object's own comes first in the scope of its handle; another object's is found in its own turn.
                 Definition::Versioned => held.handle.symbol(symbol, version),
+            };
+            if found.is_some() {
+                return Ok(found);
             }
-        })
+        }
+        Ok(None)
     }
 }

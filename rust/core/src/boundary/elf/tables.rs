@@ -5,6 +5,7 @@
 //! what does not fit is left out.
 
 use super::object::Mapped;
+use crate::primitive::tries::try_push;
 use std::ffi::CStr;
 
 const DT_PLTRELSZ: i64 = 2;
@@ -118,6 +119,15 @@ pub(super) enum Definition {
     Versioned,
 }
 
+/// Why tables could not be read.
+#[derive(Debug)]
+pub(super) enum Unreadable {
+    /// What is missing or does not fit.
+    Malformed(&'static str),
+    /// Memory is refused.
+    NoMemory,
+}
+
 /// The tables. Read-only parts of a mapped file, valid as long as the object is held.
 pub(super) struct Tables<'a> {
     object: Mapped<'a>,
@@ -136,21 +146,22 @@ impl<'a> Tables<'a> {
     /// Finds them.
     ///
     /// # Errors
-    /// What is missing or does not fit.
-    pub(super) fn read(object: Mapped<'a>) -> Result<Self, &'static str> {
-        let section = Section::of(object).ok_or("no dynamic section")?;
+    /// Why they cannot be read.
+    pub(super) fn read(object: Mapped<'a>) -> Result<Self, Unreadable> {
+        let section = Section::of(object).ok_or(Unreadable::Malformed("no dynamic section"))?;
         let address = |tag| section.value(tag).map(|v| object.absolute(v));
-        let strings = address(DT_STRTAB).ok_or("no string table")?;
-        let bytes = section.value(DT_STRSZ).ok_or("no size of the string table")?;
-        let strings = object.slice::<u8>(strings, bytes).ok_or("string table outside of the object")?;
-        let symbols = address(DT_SYMTAB).ok_or("no symbol table")?;
-        let relocations = |table, size| -> Result<&'a [Relocation], &'static str> {
+        let strings = address(DT_STRTAB).ok_or(Unreadable::Malformed("no string table"))?;
+        let bytes = section.value(DT_STRSZ).ok_or(Unreadable::Malformed("no size of the string table"))?;
+        let strings =
+            object.slice::<u8>(strings, bytes).ok_or(Unreadable::Malformed("string table outside of the object"))?;
+        let symbols = address(DT_SYMTAB).ok_or(Unreadable::Malformed("no symbol table"))?;
+        let relocations = |table, size| -> Result<&'a [Relocation], Unreadable> {
             let (Some(table), Some(bytes)) = (address(table), section.value(size)) else { return Ok(&[]) };
             let count = bytes / size_of::<Relocation>();
-            object.slice(table, count).ok_or("relocations outside of the object")
+            object.slice(table, count).ok_or(Unreadable::Malformed("relocations outside of the object"))
         };
         if section.value(DT_PLTREL).is_some_and(|kind| kind as i64 != DT_RELA) {
-            return Err("relocations without addends");
+            return Err(Unreadable::Malformed("relocations without addends"));
         }
         let mut out = Self {
             object,
@@ -164,7 +175,7 @@ impl<'a> Tables<'a> {
             sysv_hash: address(DT_HASH),
         };
         if let (Some(first), Some(count)) = (address(DT_VERNEED), section.value(DT_VERNEEDNUM)) {
-            out.needed = out.read_needed(first, count);
+            out.needed = out.read_needed(first, count).ok_or(Unreadable::NoMemory)?;
         }
         Ok(out)
     }
@@ -173,7 +184,8 @@ impl<'a> Tables<'a> {
         CStr::from_bytes_until_nul(self.strings.get(offset as usize..)?).ok()
     }
 
-    fn read_needed(&self, first: usize, count: usize) -> Vec<(u16, &'a CStr)> {
+    /// `None`: memory is refused.
+    fn read_needed(&self, first: usize, count: usize) -> Option<Vec<(u16, &'a CStr)>> {
         let mut out = Vec::new();
         let mut at = first;
         for _ in 0..count {
@@ -182,13 +194,13 @@ impl<'a> Tables<'a> {
             for _ in 0..library.count {
                 let Some(version) = self.object.read::<NeededVersion>(version_at) else { break };
                 if let Some(name) = self.string(version.name) {
-                    out.push((version.index & VERSION_INDEX, name));
+                    try_push(&mut out, (version.index & VERSION_INDEX, name))?;
                 }
                 version_at += version.next as usize;
             }
             at += library.next as usize;
         }
-        out
+        Some(out)
     }
 
     fn symbol(&self, index: u32) -> Option<Symbol> {
@@ -235,52 +247,53 @@ impl<'a> Tables<'a> {
 
     /// What the object defines under `name`.
     pub(super) fn definition(&self, name: &CStr) -> Definition {
-        let defined = |index: &u32| self.symbol(*index).is_some_and(|s| s.section != 0);
-        let mut found = self.named(name).into_iter().filter(defined).peekable();
-        if found.peek().is_none() {
-            Definition::None
-        } else if found.any(|index| self.version_index(index).is_none_or(|v| v <= VERSION_NONE)) {
-            Definition::Unversioned
-        } else {
-            Definition::Versioned
-        }
+        let mut found = Definition::None;
+        self.each_named(name, |index| {
+            let is_defined = self.symbol(index).is_some_and(|s| s.section != 0);
+            if is_defined && self.version_index(index).is_none_or(|v| v <= VERSION_NONE) {
+                found = Definition::Unversioned;
+            } else if is_defined && found == Definition::None {
+                found = Definition::Versioned;
+            }
+        });
+        found
     }
 
-    /// Indices of the symbols of that name, by whichever hash the object has.
-    fn named(&self, name: &CStr) -> Vec<u32> {
-        let found = match (self.gnu_hash, self.sysv_hash) {
-            (Some(table), _) => self.by_gnu_hash(table, name),
-            (None, Some(table)) => self.by_sysv_hash(table, name),
+    /// Calls `see` with the indices of the symbols of that name, by whichever hash the object has.
+    fn each_named(&self, name: &CStr, see: impl FnMut(u32)) {
+        let _ = match (self.gnu_hash, self.sysv_hash) {
+            (Some(table), _) => self.by_gnu_hash(table, name, see),
+            (None, Some(table)) => self.by_sysv_hash(table, name, see),
             (None, None) => None,
         };
-        found.unwrap_or_default()
     }
 
     fn is_named(&self, index: u32, name: &CStr) -> bool {
         self.symbol(index).and_then(|s| self.string(s.name)) == Some(name)
     }
 
-    fn by_gnu_hash(&self, table: usize, name: &CStr) -> Option<Vec<u32>> {
+    /// `None`: the table ends too early.
+    fn by_gnu_hash(&self, table: usize, name: &CStr, mut see: impl FnMut(u32)) -> Option<()> {
         let [buckets, first, bloom_words, _] = *self.object.slice::<u32>(table, 4)? else { return None };
         let hash = name.to_bytes().iter().fold(5381_u32, |h, b| h.wrapping_mul(33).wrapping_add(u32::from(*b)));
         let bucket_table = table + 16 + bloom_words as usize * 8;
         let chain = bucket_table + buckets as usize * 4;
         let mut index: u32 = self.object.read(bucket_table + hash.checked_rem(buckets)? as usize * 4)?;
-        let mut out = Vec::new();
         while index >= first {
             let here: u32 = self.object.read(chain + (index - first) as usize * 4)?;
             if here | 1 == hash | 1 && self.is_named(index, name) {
-                out.push(index);
+                see(index);
             }
             if here & 1 != 0 {
                 break;
             }
             index += 1;
         }
-        Some(out)
+        Some(())
     }
 
-    fn by_sysv_hash(&self, table: usize, name: &CStr) -> Option<Vec<u32>> {
+    /// As `by_gnu_hash`.
+    fn by_sysv_hash(&self, table: usize, name: &CStr, mut see: impl FnMut(u32)) -> Option<()> {
         let [buckets, chains] = *self.object.slice::<u32>(table, 2)? else { return None };
         let hash = name.to_bytes().iter().fold(0_u32, |h, b| {
             let h = (h << 4).wrapping_add(u32::from(*b));
@@ -288,18 +301,17 @@ impl<'a> Tables<'a> {
         });
         let word = |i: u32| self.object.read::<u32>(table + 8 + i as usize * 4);
         let mut index = word(hash.checked_rem(buckets)?)?;
-        let mut out = Vec::new();
         // A broken chain may be a circle; a whole one is never longer than the table.
         for _ in 0..chains {
             if index == 0 {
                 break;
             }
             if self.is_named(index, name) {
-                out.push(index);
+                see(index);
             }
             index = word(buckets.checked_add(index)?)?;
         }
-        Some(out)
+        Some(())
     }
 }
 

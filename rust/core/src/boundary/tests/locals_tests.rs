@@ -25,7 +25,9 @@ fn thread_locals_are_each_goroutines_own_and_keep_it_on_its_m() {
     let register = loader::symbol(c"__cxa_thread_atexit_impl", None).expect("glibc's");
     original::__cxa_thread_atexit::ADDRESS.store(register, Ordering::SeqCst);
     let has_room = |block: &tls::Block| block.bytes >= size_of::<usize>();
-    let block = tls::blocks().into_iter().find(has_room).expect("thread-locals of some object");
+    let mut blocks = Vec::new();
+    tls::blocks(&mut blocks);
+    let block = blocks.into_iter().find(has_room).expect("thread-locals of some object");
     let place = move || locals::Place { module: block.module, offset: 0 };
     let own = move || {
         // SAFETY: a block of at least a word, of an object that stays loaded.
