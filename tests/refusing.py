@@ -2,7 +2,7 @@
 
 A library in front of libc counts what gort's own code asks malloc and the like for, and mmap and
 mprotect, and refuses the n-th request. What CPython asks for is left alone: tests/nomemory.py does
-that. Not among them: the runtime's start, looks at libraries that are loaded, `gort.leak`, forks.
+that. The runtime's start, looks at libraries, `gort.leak` and forks are in `refusing_starts`.
 """
 
 from __future__ import annotations

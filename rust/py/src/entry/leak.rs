@@ -68,6 +68,10 @@ unsafe fn read_depths(given: Object) -> Option<HashMap<(usize, c_int), c_int>> {
                 return None;
             }
             let bit = FLAG_BITS.get(flag as usize).copied().unwrap_or(0);
+            if depths.try_reserve(1).is_err() {
+                ffi::PyErr_NoMemory();
+                return None;
+            }
             depths.insert((code.addr(), offset), depth | bit);
         }
         Some(depths)
@@ -91,16 +95,19 @@ unsafe extern "C-unwind" fn leaks(_m: Object, args: *const Object, nargs: ffi::P
         };
         ffi::PyErr_Clear();
         let mut kinds = Kinds::new();
-        kinds.add_report(report_type);
+        if kinds.add_report(report_type).is_none() {
+            return ffi::PyErr_NoMemory();
+        }
         let all = all_objects();
         if all.is_null() {
             return all;
         }
-        let found = leak::find(rt, all, kinds, &depths, handles);
-        let result = list(found.into_iter().map(|leak| {
+        let tuple_of = |leak: leak::Leak| {
             let waits_on = list(leak.waits_on.into_iter().map(|object| ffi::Py_NewRef(object)));
             super::chan::tuple([ffi::Py_NewRef(leak.task), waits_on, ffi::PyLong_FromSize_t(leak.group)])
-        }));
+        };
+        let found = leak::find(rt, all, kinds, &depths, handles);
+        let result = found.map_or_else(|| ffi::PyErr_NoMemory(), |found| list(found.into_iter().map(tuple_of)));
         ffi::Py_DECREF(all);
         result
     }
@@ -126,12 +133,17 @@ unsafe extern "C-unwind" fn locks(_m: Object, types: Object) -> Object {
             return error::set(ffi::PyExc_TypeError, "_locks() needs a tuple of types");
         }
         let mut kinds = Kinds::new();
-        (0..ffi::PyTuple_GET_SIZE(types)).for_each(|i| kinds.add_lock(ffi::PyTuple_GET_ITEM(types, i)));
+        let mut types = (0..ffi::PyTuple_GET_SIZE(types)).map(|i| ffi::PyTuple_GET_ITEM(types, i));
+        if types.try_for_each(|tp| kinds.add_lock(tp)).is_none() {
+            return ffi::PyErr_NoMemory();
+        }
         let all = all_objects();
         if all.is_null() {
             return all;
         }
-        let result = list(leak::locks(all, kinds).into_iter().map(|object| ffi::Py_NewRef(object)));
+        let found = leak::locks(all, kinds);
+        let owned = |found: Vec<Object>| list(found.into_iter().map(|object| ffi::Py_NewRef(object)));
+        let result = found.map_or_else(|| ffi::PyErr_NoMemory(), owned);
         ffi::Py_DECREF(all);
         result
     }

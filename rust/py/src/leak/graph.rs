@@ -5,10 +5,11 @@
 //! the GIL held the picture stands still.
 
 use super::kind::{Kind, Kinds};
+use gort_core::primitive::tries::{try_list, try_push};
 use pyo3::ffi;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
 pub(super) type Object = *mut ffi::PyObject;
 
@@ -57,6 +58,18 @@ pub(super) struct Graph {
     seen: usize,
     pending: Vec<u32>,
     kept: Vec<u32>,
+    /// Memory was refused: something is missing in what is told here and in what is made of it.
+    pub(super) is_refused: bool,
+}
+
+/// Adds to the list at `key`; `None`: memory is refused.
+pub(super) fn add_at<K: Eq + Hash, V, S: BuildHasher>(
+    lists: &mut HashMap<K, Vec<V>, S>,
+    key: K,
+    value: V,
+) -> Option<()> {
+    lists.try_reserve(1).ok()?;
+    try_push(lists.entry(key).or_default(), value)
 }
 
 unsafe extern "C" {
@@ -115,14 +128,17 @@ impl Graph {
         // SAFETY: the caller's promise.
         let n = unsafe { ffi::PyList_GET_SIZE(all) };
         let mut graph = Self {
-            places: HashMap::with_capacity_and_hasher(n as usize * 2, BuildHasherDefault::default()),
-            nodes: Vec::with_capacity(n as usize * 2),
+            places: HashMap::default(),
+            nodes: Vec::new(),
             kinds,
             weak_handles_count: true,
             seen: 0,
             pending: Vec::new(),
             kept: Vec::new(),
+            is_refused: false,
         };
+        let room = n as usize * 2;
+        graph.is_refused = graph.places.try_reserve(room).is_err() || graph.nodes.try_reserve(room).is_err();
         for i in 0..n {
             // SAFETY: `i` is in bounds. The list has one count of each.
             unsafe { graph.count(ffi::PyList_GET_ITEM(all, i)) };
@@ -130,7 +146,8 @@ impl Graph {
         graph
     }
 
-    /// The node of an object, made if it is not there; `None`: nothing that it refers to, or that waits for it, matters.
+    /// The node of an object, made if it is not there; `None`: nothing that it refers to, or that waits for it, matters, or memory is
+    /// refused.
     ///
     /// # Safety
     /// GIL held; `object` is live.
@@ -141,6 +158,10 @@ impl Graph {
         // SAFETY: the caller's promise.
         let kind = unsafe { self.kinds.of(object) };
         if kind == Kind::Leaf {
+            return None;
+        }
+        if self.nodes.try_reserve(1).is_err() || self.places.try_reserve(1).is_err() {
+            self.is_refused = true;
             return None;
         }
         let at = self.nodes.len() as u32;
@@ -191,12 +212,14 @@ impl Graph {
     ///
     /// # Safety
     /// As for `follow`, after it.
-    pub(super) unsafe fn held_from_outside(&self) -> Vec<u32> {
+    pub(super) unsafe fn held_from_outside(&mut self) -> Vec<u32> {
         let is_held = |node: &Node| {
             // Less than was counted is impossible, and then nothing is known. SAFETY: nodes are live.
             unsafe { ffi::Py_REFCNT(node.object) as i64 != node.known_counts }
         };
-        (0..self.nodes.len() as u32).filter(|&at| is_held(&self.nodes[at as usize])).collect()
+        let held = try_list((0..self.nodes.len() as u32).filter(|&at| is_held(&self.nodes[at as usize])));
+        self.is_refused |= held.is_none();
+        held.unwrap_or_default()
     }
 
     /// Marks an object; those it refers to are marked as `next` comes to it.
@@ -211,7 +234,7 @@ impl Graph {
         let node = &mut self.nodes[at as usize];
         if !node.is_marked {
             node.is_marked = true;
-            self.pending.push(at);
+            self.is_refused |= try_push(&mut self.pending, at).is_none();
         }
     }
 
@@ -220,7 +243,7 @@ impl Graph {
         let node = &mut self.nodes[at as usize];
         if !node.is_kept {
             node.is_kept = true;
-            self.kept.push(at);
+            self.is_refused |= try_push(&mut self.kept, at).is_none();
         }
     }
 

@@ -54,14 +54,20 @@ impl Kinds {
         Self(ByAddress::default())
     }
 
-    /// Objects of exactly this type are reports of leaks.
-    pub(crate) fn add_report(&mut self, tp: Object) {
-        self.0.insert(tp.addr(), Kind::Report);
+    /// Objects of exactly this type are reports of leaks. `None`: memory is refused.
+    pub(crate) fn add_report(&mut self, tp: Object) -> Option<()> {
+        self.add(tp, Kind::Report)
     }
 
-    /// Objects of exactly this type are locks.
-    pub(crate) fn add_lock(&mut self, tp: Object) {
-        self.0.insert(tp.addr(), Kind::OtherLock);
+    /// Objects of exactly this type are locks. `None`: memory is refused.
+    pub(crate) fn add_lock(&mut self, tp: Object) -> Option<()> {
+        self.add(tp, Kind::OtherLock)
+    }
+
+    fn add(&mut self, tp: Object, kind: Kind) -> Option<()> {
+        self.0.try_reserve(1).ok()?;
+        self.0.insert(tp.addr(), kind);
+        Some(())
     }
 
     /// # Safety
@@ -74,7 +80,7 @@ impl Kinds {
         }
         // SAFETY: as above: the type is live as well.
         let kind = unsafe { of_type(tp) };
-        self.0.insert(tp.addr(), kind);
+        let _ = self.add(tp.cast(), kind); // where memory is refused it is looked up again
         kind
     }
 

@@ -21,8 +21,9 @@ use crate::entry::{Value, chan, cond, sync};
 use crate::task::{CANCEL_ASKED, GoObject, UNREACHABLE};
 use gort_core::goroutine::waiter::{Node as Waiter, Outcome, Reason, Wait};
 use gort_core::goroutine::{Goroutine, status};
+use gort_core::primitive::tries::{try_list, try_push};
 use gort_core::sched::Runtime;
-use graph::{ByAddress, Graph, Object};
+use graph::{ByAddress, Graph, Object, add_at};
 use kind::Kind;
 use pyo3::ffi;
 use std::collections::HashMap;
@@ -101,12 +102,12 @@ fn is_suspect(rt: &Runtime, g: &Goroutine) -> bool {
         && g.cancel_requested.load(Ordering::Relaxed) == 0
 }
 
-/// The suspects there are. GIL held.
-fn suspects(rt: &Runtime) -> Vec<Suspect> {
-    let mut found = Vec::new();
+/// The suspects there are. GIL held. `None`: memory is refused.
+fn suspects(rt: &Runtime) -> Option<Vec<Suspect>> {
+    let (mut found, mut is_whole) = (Vec::new(), true);
     rt.registry.for_each(|g| {
         if is_suspect(rt, g) {
-            found.push(Suspect {
+            let suspect = Suspect {
                 task: g.task.cast(),
                 wait: g.wait.load(Ordering::Relaxed),
                 // SAFETY: as in `is_suspect`.
@@ -115,10 +116,11 @@ fn suspects(rt: &Runtime) -> Vec<Suspect> {
                 unsure: Vec::new(),
                 waits_on: Vec::new(),
                 is_live: false,
-            });
+            };
+            is_whole &= try_push(&mut found, suspect).is_some();
         }
     });
-    found
+    is_whole.then_some(found)
 }
 
 /// Has `g`, of which `find` said just now that it can never run again, end by GoroutineExit, after those asked before it; whether
@@ -150,19 +152,24 @@ pub(crate) unsafe fn end(rt: &Runtime, obj: *mut GoObject) -> bool {
 pub(crate) unsafe fn calls(rt: &Runtime) -> Object {
     // SAFETY: the caller's promise; suspects do not run while this does.
     unsafe {
+        let Some(suspects) = suspects(rt) else { return ffi::PyErr_NoMemory() };
         let list = ffi::PyList_New(0);
         if !list.is_null() {
-            suspects(rt).iter().for_each(|suspect| stack::add_calls(list, suspect.state));
+            suspects.iter().for_each(|suspect| stack::add_calls(list, suspect.state));
+            if !ffi::PyErr_Occurred().is_null() {
+                ffi::Py_DECREF(list);
+                return ptr::null_mut();
+            }
         }
         list
     }
 }
 
-/// The locks of gort.sync that objects refer to, from `all` as for `find`.
+/// The locks of gort.sync that objects refer to, from `all` as for `find`. `None`: memory is refused.
 ///
 /// # Safety
 /// As for `find`.
-pub(crate) unsafe fn locks(all: Object, kinds: Kinds) -> Vec<Object> {
+pub(crate) unsafe fn locks(all: Object, kinds: Kinds) -> Option<Vec<Object>> {
     // SAFETY: the caller's promise.
     let graph = unsafe {
         let mut graph = Graph::new(all, kinds);
@@ -170,7 +177,8 @@ pub(crate) unsafe fn locks(all: Object, kinds: Kinds) -> Vec<Object> {
         graph
     };
     let is_lock = |kind| matches!(kind, Kind::Mutex | Kind::RwMutex | Kind::Semaphore | Kind::OtherLock);
-    graph.nodes.iter().filter(|node| is_lock(node.kind)).map(|node| node.object).collect()
+    let found = graph.nodes.iter().filter(|node| is_lock(node.kind)).map(|node| node.object);
+    if graph.is_refused { None } else { try_list(found) }
 }
 
 /// The search in progress.
@@ -191,7 +199,7 @@ struct Search {
 }
 
 /// The goroutines that can never run again, with what each waits for, from `all`, a list of all objects that the collector
-/// tracks. `handles`: which may be cancelled, and so are none of them.
+/// tracks. `handles`: which may be cancelled, and so are none of them. `None`: memory is refused.
 ///
 /// # Safety
 /// GIL held; `all` is a list made just now, and no Python code ran since.
@@ -201,10 +209,10 @@ pub(crate) unsafe fn find(
     kinds: Kinds,
     depths: &HashMap<(usize, c_int), c_int>,
     handles: Handles,
-) -> Vec<Leak> {
-    let suspects = suspects(rt);
-    let by_wait = suspects.iter().enumerate().map(|(i, suspect)| (suspect.wait.addr(), i)).collect();
-    let by_task = suspects.iter().enumerate().map(|(i, suspect)| (suspect.task.addr(), i)).collect();
+) -> Option<Vec<Leak>> {
+    let suspects = suspects(rt)?;
+    let by_wait = by_address(suspects.iter().map(|suspect| suspect.wait.addr()))?;
+    let by_task = by_address(suspects.iter().map(|suspect| suspect.task.addr()))?;
     // SAFETY: the caller's promise; nothing below runs Python code.
     unsafe {
         let mut search = Search {
@@ -218,10 +226,20 @@ pub(crate) unsafe fn find(
             handles,
         };
         search.graph.weak_handles_count = handles != Handles::Held;
+        // Whatever is left out for want of memory is noted, and nothing is made of the rest.
         search.account(depths);
         search.mark();
-        search.leaks()
+        let leaks = search.leaks();
+        if search.graph.is_refused { None } else { leaks }
     }
+}
+
+/// The places of these addresses; `None`: memory is refused.
+fn by_address(all: impl ExactSizeIterator<Item = usize>) -> Option<ByAddress<usize>> {
+    let mut places = ByAddress::default();
+    places.try_reserve(all.len()).ok()?;
+    places.extend(all.enumerate().map(|(i, address)| (address, i)));
+    Some(places)
 }
 
 /// Calls `f` with each that waits for an object, and whether it waits to send on a channel.
@@ -256,10 +274,10 @@ impl Search {
             suspect.owned = found.owned;
             suspect.unsure = found.unsure;
             for at in found.windows {
-                self.windows.entry(at as usize).or_default().push(i);
+                self.graph.is_refused |= add_at(&mut self.windows, at as usize, i).is_none();
             }
             for manager in found.managers {
-                in_with.entry(manager).or_default().push(i);
+                self.graph.is_refused |= add_at(&mut in_with, manager, i).is_none();
             }
         }
         // SAFETY: the caller's promise.
@@ -274,10 +292,12 @@ impl Search {
             }
             let suspects = &mut self.suspects;
             for suspect in suspects.iter_mut() {
-                let unsure = suspect.unsure.iter();
+                let has_room = suspect.owned.try_reserve(suspect.unsure.len()).is_ok();
+                self.graph.is_refused |= !has_room;
+                let unsure = suspect.unsure.iter().filter(|_| has_room);
                 suspect.owned.extend(unsure.filter_map(|&address| self.graph.count_known(address)));
             }
-            stack::count_bound_methods(&mut self.graph, &in_with, |i, at| suspects[i].owned.push(at));
+            stack::count_bound_methods(&mut self.graph, &in_with, |i, at| try_push(&mut suspects[i].owned, at));
         }
     }
 
@@ -286,7 +306,7 @@ impl Search {
     /// # Safety
     /// As for `find`.
     unsafe fn ask_for_waiters(&mut self) {
-        let mut found = Vec::new();
+        let (mut found, mut is_whole) = (Vec::new(), true);
         while self.asked < self.graph.nodes.len() {
             let at = self.asked as u32;
             let node = &self.graph.nodes[self.asked];
@@ -298,21 +318,24 @@ impl Search {
             unsafe {
                 for_each_waiter(node.object, node.kind, |waiter, sends| {
                     if let Some(&suspect) = self.by_wait.get(&waiter.wait.addr()) {
-                        found.push((suspect, at, if sends { waiter.slot } else { ptr::null_mut() }));
+                        let slot = if sends { waiter.slot } else { ptr::null_mut() };
+                        is_whole &= try_push(&mut found, (suspect, at, slot)).is_some();
                     }
                 });
             }
         }
         for (i, at, slot) in found {
-            self.suspects[i].waits_on.push(at);
-            self.waiting.entry(at as usize).or_default().push(i);
+            is_whole &= try_push(&mut self.suspects[i].waits_on, at).is_some();
+            is_whole &= add_at(&mut self.waiting, at as usize, i).is_some();
             // SAFETY: the slot of a sender that waits holds its value, and one count of it.
             let value = if slot.is_null() { None } else { unsafe { *slot.cast::<Option<Value>>() } };
             if let Some(Value(value)) = value {
                 // SAFETY: as above.
-                self.suspects[i].owned.extend(unsafe { self.graph.count(value) });
+                let at = unsafe { self.graph.count(value) };
+                is_whole &= at.is_none_or(|at| try_push(&mut self.suspects[i].owned, at).is_some());
             }
         }
+        self.graph.is_refused |= !is_whole;
     }
 
     /// Marks what those that may run can reach, and who is woken by them, until there is no more.
@@ -423,26 +446,26 @@ impl Search {
         }
     }
 
-    /// Who is left.
+    /// Who is left. `None`: memory is refused.
     ///
     /// # Safety
     /// As for `find`, after `mark`.
-    unsafe fn leaks(&mut self) -> Vec<Leak> {
-        let left: Vec<Suspect> = self.suspects.drain(..).filter(|suspect| !suspect.is_live).collect();
-        let reached = left.iter().map(|suspect| {
+    unsafe fn leaks(&mut self) -> Option<Vec<Leak>> {
+        self.suspects.retain(|suspect| !suspect.is_live);
+        let mut reached = Vec::new();
+        for suspect in &self.suspects {
             // SAFETY: GIL held; the object of a live goroutine is alive.
             let task = unsafe { self.graph.place(suspect.task.cast()) };
-            suspect.owned.iter().chain(&suspect.waits_on).copied().chain(task).collect()
-        });
-        let reached = reached.collect();
+            try_push(&mut reached, try_list(suspect.owned.iter().chain(&suspect.waits_on).copied().chain(task))?)?;
+        }
         // SAFETY: the caller's promise.
-        let groups = unsafe { groups::groups(&self.graph, reached) };
+        let groups = unsafe { groups::groups(&self.graph, reached)? };
         let object = |&at: &u32| self.graph.nodes[at as usize].object;
-        let leak = |(suspect, group): (Suspect, usize)| Leak {
-            task: suspect.task.cast(),
-            waits_on: suspect.waits_on.iter().map(object).collect(),
-            group,
-        };
-        left.into_iter().zip(groups).map(leak).collect()
+        let mut leaks = Vec::new();
+        for (suspect, group) in self.suspects.iter().zip(groups) {
+            let waits_on = try_list(suspect.waits_on.iter().map(object))?;
+            try_push(&mut leaks, Leak { task: suspect.task.cast(), waits_on, group })?;
+        }
+        Some(leaks)
     }
 }

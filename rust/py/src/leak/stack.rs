@@ -1,8 +1,9 @@
 //! What a parked goroutine owns: what its frames refer to, and what the calls in between hold for it.
 
-use super::graph::{Graph, Object};
+use super::graph::{Graph, Object, add_at};
 use super::kind::Kind;
 use crate::task::GoObject;
+use gort_core::primitive::tries::try_push;
 use pyo3::ffi;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
@@ -60,13 +61,14 @@ unsafe extern "C" fn see(look: *mut c_void, what: c_int, object: Object) {
     // SAFETY: as above; what is owned or a window is a live object.
     unsafe {
         let look = &mut *look.cast::<Look<'_>>();
-        match what {
-            OWNED => look.found.owned.extend(look.graph.count(object)),
-            WINDOW => look.found.windows.extend(look.graph.place(object)),
-            MANAGER => look.found.managers.push(object.addr()),
-            UNSURE => look.found.unsure.push(object.addr()),
-            _ => {}
-        }
+        let done = match what {
+            OWNED => look.graph.count(object).map_or(Some(()), |at| try_push(&mut look.found.owned, at)),
+            WINDOW => look.graph.place(object).map_or(Some(()), |at| try_push(&mut look.found.windows, at)),
+            MANAGER => try_push(&mut look.found.managers, object.addr()),
+            UNSURE => try_push(&mut look.found.unsure, object.addr()),
+            _ => Some(()),
+        };
+        look.graph.is_refused |= done.is_none();
     }
 }
 
@@ -126,7 +128,7 @@ pub(super) unsafe fn add_calls(calls: Object, state: *mut ffi::PyThreadState) {
 pub(super) unsafe fn count_bound_methods(
     graph: &mut Graph,
     goroutines: &HashMap<usize, Vec<usize>>,
-    mut owned_by: impl FnMut(usize, u32),
+    mut owned_by: impl FnMut(usize, u32) -> Option<()>,
 ) {
     let mut candidates: HashMap<(usize, c_int), Vec<u32>> = HashMap::new();
     for at in 0..graph.nodes.len() as u32 {
@@ -141,7 +143,8 @@ pub(super) unsafe fn count_bound_methods(
             let manager = gort_manager_of(node.object, &raw mut is_exit);
             let in_slot = is_exit != 0 && !cfg!(Py_3_12); // 3.11 has the bound __exit__ on the value stack
             if !manager.is_null() && !in_slot && goroutines.contains_key(&manager.addr()) {
-                candidates.entry((manager.addr(), is_exit)).or_default().push(at);
+                let is_noted = add_at(&mut candidates, (manager.addr(), is_exit), at).is_some();
+                graph.is_refused |= !is_noted;
             }
         }
     }
@@ -152,7 +155,8 @@ pub(super) unsafe fn count_bound_methods(
         }
         for at in methods {
             graph.nodes[at as usize].known_counts += 1;
-            waiting.iter().for_each(|&goroutine| owned_by(goroutine, at));
+            let is_noted = waiting.iter().try_for_each(|&goroutine| owned_by(goroutine, at)).is_some();
+            graph.is_refused |= !is_noted;
         }
     }
 }
