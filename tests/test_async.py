@@ -321,7 +321,7 @@ def test_wait_of_a_cancelled_goroutine():
         g.cancel()
         await task
 
-    with pytest.raises(gort.Cancelled):
+    with pytest.raises(asyncio.CancelledError):
         run(main())
 
 

@@ -20,6 +20,7 @@ MODULES = (
     "gort.chan",
     "gort.context",
     "gort.flow",
+    "gort.futures",
     "gort.gc",
     "gort.iter",
     "gort.labels",
@@ -48,7 +49,7 @@ SURFACE = {
     },
     "gort.local": {"Local"},
     "gort.time": {"Ticker", "Timer", "after", "after_func", "sleep", "tick"},
-    "gort": {"Cancelled", "DeadlockError", "GoroutineExit", "RuntimeStopped", "wait"},
+    "gort": {"Cancelled", "DeadlockError", "GoroutineExit", "RuntimeStopped", "from_future", "wait"},
 }  # fmt: skip
 
 METHODS = {

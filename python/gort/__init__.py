@@ -36,7 +36,10 @@ from gort import (
     threads,
     time,
 )
-from gort._async import wait
+from gort._async import (
+    from_future,
+    wait,
+)
 from gort._core import (
     Case,
     Chan,
@@ -122,6 +125,7 @@ __all__ = [
     "current_context",
     "dump",
     "excepthook",
+    "from_future",
     "gc",
     "get_policy",
     "go",
