@@ -15,7 +15,7 @@ CARGO_SHUTTLE = RUSTFLAGS="--cfg shuttle --cfg model" CARGO_TARGET_DIR=target/sh
 timed = @start=$$(date +%s); echo "-- $(1)"; $(2) && echo "-- $(1): $$(( $$(date +%s) - start )) s"
 
 help:
-	@echo "make run | test | lint | core | loom | shuttle | python | stress | wheel | bench | compat | malloc | fuzz | soak | asan | valgrind | mutants | audit | format | clean"
+	@echo "make run | test | lint | core | loom | shuttle | python | stress | wheel | bench | compat | malloc | executor | fuzz | soak | asan | valgrind | mutants | audit | format | clean"
 
 check:
 	@$(PYTHON) tools/check_tools.py
@@ -72,6 +72,10 @@ compat: check
 malloc: check-test
 	PY="$(PY)" FILES="$(FILES)" $(PYTHON) tools/malloc_tests.py
 
+# CPython's own cases for executors, with gort.futures.Executor.
+executor: check-test
+	PY="$(PY)" $(PYTHON) tools/executor_tests.py
+
 # Random programs against Go's rules; prints the least one that differs. PROGRAMS=100000 SEED=5: more, and others.
 fuzz: check-test
 	PY="$(PY)" PROGRAMS="$(or $(PROGRAMS),10000)" SEED="$(or $(SEED),0)" TESTS="tests/test_fuzz.py" PYTEST="-s" $(PYTHON) tools/matrix.py
@@ -99,4 +103,4 @@ format: check-test
 clean:
 	rm -rf target dist .venv .venv-* benches/.venv-bench gort-demo.html
 
-.PHONY: help check check-test run test lint core loom shuttle mutants python stress wheel bench compat malloc fuzz soak asan valgrind audit format clean
+.PHONY: help check check-test run test lint core loom shuttle mutants python stress wheel bench compat malloc executor fuzz soak asan valgrind audit format clean

@@ -10,10 +10,11 @@ from children import check, child
 from waiting import LIMIT
 
 FIRST = """
-import os, sys, signal, threading, time
+import os, sys, signal, threading, time, warnings
 import concurrent.futures as cf
 import gort
 from gort.futures import Executor
+warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
 
 def slow(text, seconds=0.2):
     time.sleep(seconds)  # the work
@@ -176,8 +177,7 @@ print("ok")
 def test_processes_of_multiprocessing_begin_and_end_in_tasks():
     check(
         f"""{FIRST}
-import multiprocessing as mp, warnings
-warnings.simplefilter("ignore")
+import multiprocessing as mp
 def process(n):
     p = mp.get_context("fork").Process(target=print, args=(n,), kwargs=dict(flush=True))
     p.start(); p.join()

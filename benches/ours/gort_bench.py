@@ -12,8 +12,10 @@ from time import sleep
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import executor_work
 import gort
 import harness
+from gort.futures import Executor
 
 RING, SENDERS, WORKERS, KEYS = 100, 100, 8, 1000
 
@@ -337,6 +339,11 @@ def ticker(n: int) -> harness.Figures:
     return found
 
 
+def lazy(workers: int) -> Executor:
+    """An executor with lazy futures."""
+    return Executor(workers, lazy=True)
+
+
 def import_(n: int) -> int:
     """Start n interpreters that import gort and n that do not; the difference of the medians."""
     seconds: dict[str, list[int]] = {"import gort": [], "pass": []}
@@ -367,6 +374,10 @@ WORKLOADS = {
     "trimmed": trimmed,
     "blocking": blocking,
     "ticker": ticker,
+    "executor_map": lambda n: executor_work.mapped(Executor, n),
+    "executor_map_lazy": lambda n: executor_work.mapped(lazy, n),
+    "executor_submit": lambda n: executor_work.submitted(Executor, n),
+    "executor_submit_lazy": lambda n: executor_work.submitted(lazy, n),
     "import": import_,
 }
 

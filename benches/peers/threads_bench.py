@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
 from threading import Event, Lock, Semaphore, Thread
@@ -17,6 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import executor_work
 import harness
 
 RING, SENDERS, WORKERS = 100, 100, 8
@@ -288,5 +290,9 @@ if __name__ == "__main__":
         "parked": parked,
         "blocking": blocking,
         "ticker": ticker,
+        "executor_map": lambda n: executor_work.mapped(ThreadPoolExecutor, n),
+        "executor_map_lazy": lambda n: executor_work.mapped(ThreadPoolExecutor, n),
+        "executor_submit": lambda n: executor_work.submitted(ThreadPoolExecutor, n),
+        "executor_submit_lazy": lambda n: executor_work.submitted(ThreadPoolExecutor, n),
     }
     harness.main({k: lambda n, k=k: _first(works[k], k, n) for k in works})

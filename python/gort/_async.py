@@ -108,17 +108,18 @@ def from_future(
         >>> asyncio.run(main())
         'slept'
     """
-    if getattr(future, "_asyncio_future_blocking", None) is not None:  # what asyncio.isfuture asks
+    kind = type(future)
+    if hasattr(kind, "_asyncio_future_blocking"):  # what asyncio.isfuture asks
         if not future.done():
             _until_done(future, timeout)  # type: ignore[arg-type]
-    elif callable(getattr(future, "set_running_or_notify_cancel", None)):
+    elif hasattr(kind, "set_running_or_notify_cancel"):
         try:
             return future.result(timeout)  # type: ignore[call-arg]
         except BaseException:
             if not future.cancelled():
                 raise
     else:
-        raise TypeError(f"gort.from_future() needs a future, not {type(future).__name__}")
+        raise TypeError(f"gort.from_future() needs a future, not {kind.__name__}")
     if future.cancelled():
         raise Cancelled("the future was cancelled")
     return future.result()
