@@ -21,6 +21,8 @@ EXPECTED = {
     "dining_philosophers": "".join(
         f"{name} ate 100 times\n" for name in ("Hypatia", "Laozi", "Ibn Rushd", "Simone", "Seneca")
     ),
+    "executor": "in order: [0, 1, 4, 9, 16, 25]\nas completed: [0, 1, 4, 9, 16, 25]\nread ahead: 0 then 5\n"
+    "through asyncio: 2646700\na goroutine drives a loop: [0, 2, 4]\n",
     "fan_in": "[('a', 3), ('b', 4), ('c', 5)]\n['b0', 'b1', 'b2', 'b3']\n",
     "graceful_shutdown": "5 answered:\n" + "".join(f"done: request {n}\n" for n in range(5)),
     "map_reduce": "go: 19900\nselect: 200\nchan: 199\n",
@@ -59,7 +61,9 @@ def test_example_prints_what_it_should(name):
         assert done.stderr == ""
 
 
-@pytest.mark.parametrize("name", ["asyncio_bridge", "threads_too"])  # run() does not nest
+@pytest.mark.parametrize(
+    "name", ["asyncio_bridge", "executor", "threads_too"]
+)  # run() does not nest
 def test_example_without_run_works_under_gort_run_too(name):
     done = run("-m", "gort", "run", str(FOLDER / f"{name}.py"))
     assert (done.returncode, done.stdout) == (0, EXPECTED[name]), done.stderr
