@@ -1,7 +1,7 @@
 """gort.sync: every rule of Go's sync package, between goroutines, the main thread and plain threads.
 
-Once is in test_sync_once.py, Cond and Semaphore in test_sync_cond.py. sync.Pool, sync.Map and sync/atomic have no
-counterpart yet: they come with later parts of gort.
+Once is in test_sync_once.py, Cond and Semaphore in test_sync_cond.py, Pool in test_sync_pool.py, Map in
+test_sync_map.py; gort.atomic, gort.singleflight and the barriers have files of their own.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import copy
 import doctest
 import gc
 import threading
+import time
 
 import gort
 import pytest
+from children import child
 from gort import Chan, Cond, Mutex, RWMutex, Semaphore, WaitGroup, go
 from waiting import LIMIT, OnThread, eventually, join_all, parked, raises_text, settle, waiter
 
@@ -101,15 +103,77 @@ def test_mutex_serves_its_waiters_in_order():
     assert order == list(range(10))
 
 
-def test_mutex_with_a_waiter_is_handed_over_so_try_lock_fails():
+def test_mutex_unlock_wakes_a_waiter_that_competes():
     m = Mutex()
     m.lock()
     g = waiter(m.lock)
+    for _ in range(5):
+        m.unlock()
+        assert m.try_lock()  # g has not run yet
+    parked(g)  # it lost
+    m.unlock()
+    g.join()
+    assert not m.try_lock()
+    m.unlock()
+
+
+def test_mutex_is_handed_over_after_a_loss_that_did_not_pay():
+    m = Mutex()
+    m.lock()
+    g = waiter(m.lock)
+    m.unlock()
+    assert m.try_lock()
+    gort.gosched()
+    parked(g)  # it lost to the first that came
     m.unlock()
     assert not m.try_lock()  # g has it, though it has not run yet
     g.join()
     m.unlock()
     assert m.try_lock()
+
+
+def test_mutex_is_handed_over_to_one_that_waited_too_long():
+    """Starvation mode: whoever locks again and again keeps no waiter out for long."""
+    m, log = Mutex(), []
+
+    def visit():
+        for _ in range(3):
+            with m:
+                log.append(True)
+            gort.gosched()
+
+    m.lock()
+    g = waiter(visit)
+    end = time.monotonic() + LIMIT
+    while len(log) < 3:
+        assert time.monotonic() < end
+        for _ in range(10_000):
+            m.unlock()
+            m.lock()
+        gort.gosched()  # with the lock held: who competes loses
+    m.unlock()
+    g.join(timeout=LIMIT)
+
+
+def test_mutex_whose_waiter_was_woken_before_a_fork_serves_others_in_the_child():
+    done = child(
+        """
+        import os, gort
+        from waiting import waiter
+        m = gort.Mutex()
+        m.lock()
+        waiter(m.lock)
+        m.unlock()  # it is woken, and has not run yet
+        if os.fork() == 0:
+            m.lock()
+            g = waiter(m.lock)
+            m.unlock()
+            g.join(timeout=10)
+            os._exit(7)
+        print(os.waitstatus_to_exitcode(os.wait()[1]))
+        """
+    )
+    assert done.stdout == "7\n", done.stderr
 
 
 def test_mutex_waiter_that_is_cancelled_does_not_get_it():

@@ -1,23 +1,47 @@
 //! A mutex, not owned by a goroutine: another may unlock it.
 //!
-//! Go's mutex has two modes. Normally an unlock frees it and the woken waiter competes with whoever runs; a waiter that
-//! has lost for 1 ms switches it to starvation mode, where unlock hands it to the first waiter. Here it is always handed
-//! over, which is starvation mode for ever. Competing pays where a running thread can take the lock while the woken one
-//! is still on its way, on another processor. Where one lock serialises all goroutines the woken one cannot be on its
-//! way: a mutex is only ever contended because its holder parked or yielded inside, and then the loser of the
-//! competition parks a second time for nothing. On the `mutex` workload of benches, which is that case, Go's two modes
-//! took four times as long (1.0 against 0.25 µs per lock and unlock; CPython 3.11, 2 cores).
+//! As Go's it has two modes. Normally an unlock frees it and wakes the first waiter, which competes with whoever runs; one
+//! that loses stands at the front again. A waiter that loses after 1 ms of waiting switches to starvation mode, in which
+//! an unlock hands the mutex to the first waiter; one that gets it so and has waited for less, or is the last, ends that.
 //!
-//! So: strictly FIFO under contention; with waiters it is always locked, hence `try_lock` fails when it is locked or
-//! somebody waits.
+//! Competing pays where the one that unlocked locks again before the woken one has run: otherwise every operation costs
+//! a switch once a queue has formed. It does not pay where the holder parks or yields inside, as then the woken one
+//! finds it locked, and has parked a second time for nothing. Go cannot tell, and takes it for the first case. Here it is
+//! counted how often others had the mutex between a waking and the loss: if hardly ever, the mutex is handed over for
+//! some unlocks, twice as many at each loss of that kind in a row. Handing over is what starvation mode does, so whoever
+//! waits is never worse off than Go has it.
+//!
+//! With waiters in starvation mode it is always locked, so that `try_lock` fails then. `woken` is of an epoch, as wait
+//! queues are: in a forked child nobody is on its way.
 
-use super::{Misuse, wait_in};
-use crate::goroutine::waiter::{Node, Outcome, Reason, WaitQueue};
+use super::{Misuse, Standing};
+use crate::goroutine::waiter::{Node, Outcome, Reason, WaitQueue, epoch};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::{self, Runtime};
+use crate::sys::clock;
+
+/// Go's starvationThresholdNs.
+const STARVES_AFTER_NS: u64 = 1_000_000;
+/// So many others must have had the mutex before a loss, for competing to have paid.
+const BARGES_THAT_PAY: u32 = 2;
+/// At most so many unlocks hand it over because competing did not pay.
+const MOST_HAND_OVERS: u32 = 64;
+
+/// `Node::amount` of a waiter that was woken to compete, of one that has the mutex, and of one that has it in starvation mode.
+const WOKEN: u64 = 0;
+const HANDED: u64 = 1;
+const HANDED_STARVING: u64 = 2;
 
 struct State {
     locked: bool,
+    starving: bool,
+    /// The epoch in which a waiter was woken that has not competed yet; 0: none.
+    woken: u32,
+    /// How often others had it since then.
+    barges: u32,
+    /// So many unlocks hand it over, and so many the last such loss was worth.
+    hand_overs: u32,
+    last_hand_overs: u32,
     waiters: WaitQueue,
 }
 
@@ -35,7 +59,9 @@ impl Default for Mutex {
 impl Mutex {
     /// Unlocked.
     pub fn new() -> Self {
-        Self { state: ShortLock::new(State { locked: false, waiters: WaitQueue::new() }) }
+        let waiters = WaitQueue::new();
+        let (locked, starving, woken, barges, hand_overs, last_hand_overs) = (false, false, 0, 0, 0, 0);
+        Self { state: ShortLock::new(State { locked, starving, woken, barges, hand_overs, last_hand_overs, waiters }) }
     }
 
     /// Locks; parks while another has it.
@@ -43,15 +69,13 @@ impl Mutex {
         if self.try_lock() {
             return Outcome::Delivered;
         }
-        wait_in(
-            rt,
-            &self.state,
-            0,
-            Reason::Mutex,
-            deadline_ns,
-            |s, _| !std::mem::replace(&mut s.locked, true),
-            |s| &mut s.waiters,
-        )
+        let (mut since_ns, mut was_woken) = (0, false);
+        loop {
+            match self.stand(rt, deadline_ns, &mut since_ns, was_woken) {
+                (Outcome::Delivered, WOKEN) => was_woken = true,
+                (outcome, _) => return outcome,
+            }
+        }
     }
 
     /// Locks if nobody has it.
@@ -60,7 +84,45 @@ impl Mutex {
         !std::mem::replace(&mut self.state.lock().locked, true)
     }
 
-    /// Unlocks: the first waiter has it then, if there is one.
+    /// Takes it if it is free, else waits once. How that ended, and in which way it was delivered.
+    fn stand(
+        &self,
+        rt: &'static Runtime,
+        deadline_ns: Option<u64>,
+        since_ns: &mut u64,
+        was_woken: bool,
+    ) -> (Outcome, u64) {
+        // SAFETY: the place is this caller's to the end of the call. The node stays there until it is unlinked, by the claimer or below. No
+        // lock is held over the park.
+        sched::with_place(|place: *mut Standing| unsafe {
+            let (wait, node) = Standing::begin(place, WOKEN);
+            sched::announce(&mut *wait);
+            let mut state = self.state.lock();
+            if state.enter(since_ns, was_woken) {
+                drop(state);
+                sched::retract(&*wait);
+                return (Outcome::Delivered, HANDED);
+            }
+            if was_woken {
+                state.waiters.push_front(node);
+            } else {
+                state.waiters.push_back(node);
+            }
+            drop(state);
+            let outcome = sched::block(rt, &mut *wait, Reason::Mutex, deadline_ns);
+            if outcome != Outcome::Delivered {
+                self.state.lock().waiters.remove(node);
+            } else if (*node).amount == HANDED_STARVING {
+                let mut state = self.state.lock();
+                if state.waiters.is_empty() || clock::now_ns() - *since_ns < STARVES_AFTER_NS {
+                    state.starving = false;
+                }
+            }
+            (outcome, (*node).amount)
+        })
+    }
+
+    /// Unlocks: the first waiter is woken, or has it then.
     ///
     /// # Errors
     /// `sync: unlock of unlocked mutex`.
@@ -70,9 +132,7 @@ impl Mutex {
             if !state.locked {
                 return Err(Misuse("sync: unlock of unlocked mutex"));
             }
-            let node = state.waiters.claim_front(Outcome::Delivered);
-            state.locked = !node.is_null();
-            node
+            state.pass_on()
         };
         if !node.is_null() {
             // SAFETY: claimed above; alive until readied.
@@ -95,5 +155,60 @@ impl Mutex {
     #[cfg(all(test, not(model)))]
     pub(super) fn waiter_count(&self) -> usize {
         self.state.lock().waiters.len()
+    }
+}
+
+impl State {
+    /// Takes it if it is free; `since_ns` is when the caller began to wait, 0 as long as that does not matter.
+    fn enter(&mut self, since_ns: &mut u64, was_woken: bool) -> bool {
+        let is_free = !std::mem::replace(&mut self.locked, true);
+        if was_woken {
+            self.woken = 0;
+        }
+        if is_free {
+            return true;
+        }
+        let waited_before = *since_ns != 0;
+        if !waited_before && (was_woken || self.hand_overs == 0) {
+            *since_ns = clock::now_ns();
+        }
+        if was_woken {
+            self.last_hand_overs = match self.barges {
+                ..BARGES_THAT_PAY => (self.last_hand_overs * 2).clamp(1, MOST_HAND_OVERS),
+                _ => 0,
+            };
+            self.hand_overs = self.last_hand_overs;
+            self.starving |= waited_before && clock::now_ns() - *since_ns >= STARVES_AFTER_NS;
+        }
+        false
+    }
+
+    /// Frees it or hands it over. Gives the node of the waiter to ready, or null.
+    fn pass_on(&mut self) -> *mut Node {
+        self.locked = false;
+        let hands_over = self.starving || self.hand_overs != 0;
+        if !hands_over && self.woken == epoch() {
+            self.barges = self.barges.saturating_add(1); // one competes already
+            return std::ptr::null_mut();
+        }
+        let node = self.waiters.claim_front(Outcome::Delivered);
+        if node.is_null() {
+            self.starving = false;
+            return node;
+        }
+        let how = match (self.starving, hands_over) {
+            (true, _) => HANDED_STARVING,
+            (_, true) => HANDED,
+            _ => WOKEN,
+        };
+        // SAFETY: claimed: unlinked, and alive until its wait is readied.
+        unsafe { (*node).amount = how };
+        if hands_over {
+            self.locked = true;
+            self.hand_overs = self.hand_overs.saturating_sub(1);
+        } else {
+            (self.woken, self.barges) = (epoch(), 0);
+        }
+        node
     }
 }

@@ -3,10 +3,13 @@
 use super::{Misuse, Mutex, NotifyList, RwMutex, Semaphore, Ticket, WaitGroup};
 use crate::goroutine::waiter::{Outcome, Reason};
 use crate::primitive::atomic::{AtomicU64, Ordering};
-use crate::sched::gosched;
 use crate::sched::null_tests::{go, runtime};
+use crate::sched::{Runtime, gosched};
 use crate::sys::clock;
 use std::sync::Arc;
+
+/// More than enough for competing to have paid.
+const BARGES: usize = 5;
 
 fn soon() -> Option<u64> {
     Some(clock::now_ns() + 1_000_000)
@@ -75,7 +78,7 @@ fn rw_mutex_writer_that_gave_up_lets_the_readers_behind_it_in() {
     reading.add(4).expect("adds");
     let (l, w) = (lock.clone(), writing.clone());
     go(rt, move || {
-        assert_eq!(l.lock(rt, Some(clock::now_ns() + 20_000_000)), Outcome::TimedOut);
+        assert_eq!(l.lock(rt, Some(clock::now_ns() + 500_000_000)), Outcome::TimedOut);
         w.add(-1).expect("adds");
     });
     while lock.try_rlock() {
@@ -95,27 +98,148 @@ fn rw_mutex_writer_that_gave_up_lets_the_readers_behind_it_in() {
     assert!(lock.try_lock());
 }
 
-#[test]
-fn mutex_that_somebody_waits_for_is_handed_over() {
+/// Runs a body as a goroutine of one processor, where others run only while it yields, and waits for its end.
+fn alone(body: impl FnOnce(&'static Runtime) + Send + 'static) {
     let rt = runtime(1);
-    let (mutex, waiting) = (Arc::new(Mutex::new()), Arc::new(AtomicU64::new(0)));
-    assert!(mutex.try_lock());
-    let (m, w) = (mutex.clone(), waiting.clone());
+    let done = Arc::new(AtomicU64::new(0));
+    let d = done.clone();
     go(rt, move || {
-        w.store(1, Ordering::Release);
-        assert_eq!(m.lock(rt, None), Outcome::Delivered);
-        w.store(2, Ordering::Release);
+        body(rt);
+        d.store(1, Ordering::Release);
     });
-    while mutex.waiter_count() == 0 {
+    while done.load(Ordering::Acquire) == 0 {
         std::thread::yield_now();
     }
-    mutex.unlock().expect("locked");
-    assert!(!mutex.try_lock(), "it is the waiter's, whether that one has run yet or not");
-    while waiting.load(Ordering::Acquire) != 2 {
-        std::thread::yield_now();
+}
+
+/// A locked mutex with `n` waiters, which note their numbers when they get it and unlock it.
+fn contended(rt: &'static Runtime, n: u64) -> (Arc<Mutex>, Arc<std::sync::Mutex<Vec<u64>>>) {
+    let (mutex, got) = (Arc::new(Mutex::new()), Arc::new(std::sync::Mutex::new(Vec::new())));
+    assert!(mutex.try_lock());
+    for number in 0..n {
+        let (m, got) = (mutex.clone(), got.clone());
+        go(rt, move || {
+            assert_eq!(m.lock(rt, None), Outcome::Delivered);
+            got.lock().expect("no panic").push(number);
+            m.unlock().expect("locked");
+        });
+        wait_for_waiters(&mutex, number as usize + 1);
     }
-    mutex.unlock().expect("locked by the waiter");
-    assert_eq!(mutex.unlock(), Err(Misuse("sync: unlock of unlocked mutex")));
+    (mutex, got)
+}
+
+fn wait_for_waiters(mutex: &Mutex, n: usize) {
+    while mutex.waiter_count() != n {
+        gosched();
+    }
+}
+
+#[test]
+fn mutex_wakes_a_waiter_that_competes_and_stands_at_the_front_again() {
+    alone(|rt| {
+        let (mutex, got) = contended(rt, 3);
+        for _ in 0..BARGES {
+            mutex.unlock().expect("locked");
+            assert!(mutex.try_lock(), "it is free until the woken one runs");
+            assert_eq!(mutex.waiter_count(), 2, "one is woken, not one for each unlock");
+        }
+        wait_for_waiters(&mutex, 3);
+        assert!(got.lock().expect("no panic").is_empty());
+        mutex.unlock().expect("locked");
+        while got.lock().expect("no panic").len() != 3 {
+            gosched();
+        }
+        assert_eq!(*got.lock().expect("no panic"), [0, 1, 2]);
+        assert!(mutex.try_lock());
+    });
+}
+
+#[test]
+fn mutex_is_handed_over_after_a_loss_that_did_not_pay() {
+    alone(|rt| {
+        let (mutex, got) = contended(rt, 2);
+        mutex.unlock().expect("locked");
+        assert!(mutex.try_lock());
+        wait_for_waiters(&mutex, 2); // it has lost to the first that came
+        mutex.unlock().expect("locked");
+        assert!(!mutex.try_lock(), "it is the first waiter's, which has not run yet");
+        while got.lock().expect("no panic").len() != 2 {
+            gosched();
+        }
+        assert!(mutex.try_lock());
+        mutex.unlock().expect("locked");
+        assert_eq!(mutex.unlock(), Err(Misuse("sync: unlock of unlocked mutex")));
+    });
+}
+
+#[test]
+fn mutex_is_handed_over_to_one_that_waited_too_long_until_the_queue_is_empty() {
+    alone(|rt| {
+        let (mutex, got) = contended(rt, 2);
+        let end = clock::now_ns() + 3_000_000;
+        while clock::now_ns() < end {
+            for _ in 0..BARGES {
+                mutex.unlock().expect("locked");
+                assert!(mutex.try_lock());
+            }
+        }
+        wait_for_waiters(&mutex, 2); // it has lost, and found that it waits for more than a millisecond
+        mutex.unlock().expect("locked");
+        assert!(!mutex.try_lock(), "starvation mode: it is the first waiter's");
+        while got.lock().expect("no panic").len() != 2 {
+            gosched();
+        }
+        assert_eq!(*got.lock().expect("no panic"), [0, 1]);
+        while !mutex.try_lock() {
+            gosched();
+        }
+        let (m, g) = (mutex.clone(), got.clone());
+        go(rt, move || {
+            assert_eq!(m.lock(rt, None), Outcome::Delivered);
+            g.lock().expect("no panic").push(2);
+            m.unlock().expect("locked");
+        });
+        wait_for_waiters(&mutex, 1);
+        mutex.unlock().expect("locked");
+        assert!(mutex.try_lock(), "normal mode again");
+        mutex.unlock().expect("locked");
+        while got.lock().expect("no panic").len() != 3 {
+            gosched();
+        }
+    });
+}
+
+#[test]
+fn mutex_waiter_that_was_woken_and_gives_up_leaves_the_others() {
+    alone(|rt| {
+        let (mutex, got) = contended(rt, 0);
+        let gave_up = Arc::new(AtomicU64::new(0));
+        let (m, g) = (mutex.clone(), gave_up.clone());
+        go(rt, move || {
+            assert_eq!(m.lock(rt, soon()), Outcome::TimedOut);
+            g.store(1, Ordering::Relaxed);
+        });
+        wait_for_waiters(&mutex, 1);
+        let (m, g) = (mutex.clone(), got.clone());
+        go(rt, move || {
+            assert_eq!(m.lock(rt, None), Outcome::Delivered);
+            g.lock().expect("no panic").push(1);
+            m.unlock().expect("locked");
+        });
+        wait_for_waiters(&mutex, 2);
+        mutex.unlock().expect("locked"); // wakes the first
+        assert!(mutex.try_lock());
+        while gave_up.load(Ordering::Relaxed) == 0 {
+            gosched(); // it loses, and its time is up
+        }
+        mutex.unlock().expect("locked");
+        while got.lock().expect("no panic").is_empty() {
+            gosched();
+        }
+        while !mutex.try_lock() {
+            gosched();
+        }
+    });
 }
 
 #[test]
