@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from typing import Any, NoReturn
 
+    from gort._core import Context
+
 __all__ = [
     "Case",
     "Chan",
@@ -103,9 +105,9 @@ class SendChan(_View[T]):
     def _recv_chan(self) -> NoReturn:
         raise TypeError("receive from send-only channel")
 
-    def send(self, value: T, timeout: float | None = None) -> None:
-        """Send `value`; may park up to `timeout` seconds. Errors as Chan.send."""
-        self._ch.send(value, timeout)
+    def send(self, value: T, timeout: float | None = None, ctx: Context | None = None) -> None:
+        """Send `value`; may park, up to `timeout` seconds. Errors as Chan.send."""
+        self._ch.send(value, timeout, ctx)
 
     def try_send(self, value: T) -> bool:
         """Send `value` if that needs no waiting and say whether it was; never parks."""
@@ -119,7 +121,7 @@ class SendChan(_View[T]):
         """Send `value` from asyncio code; see `send_async`."""
         await send_async(self._ch, value)
 
-    def recv(self, timeout: float | None = None) -> NoReturn:
+    def recv(self, timeout: float | None = None, ctx: Context | None = None) -> NoReturn:
         """Refuse: this side only sends."""
         raise TypeError("receive from send-only channel")
 
@@ -152,13 +154,15 @@ class RecvChan(_View[T]):
     def _send_chan(self) -> NoReturn:
         raise TypeError("send to receive-only channel")
 
-    def recv(self, timeout: float | None = None) -> T:
-        """Receive a value; may park up to `timeout` seconds. Errors as Chan.recv."""
-        return self._ch.recv(timeout)
+    def recv(self, timeout: float | None = None, ctx: Context | None = None) -> T:
+        """Receive a value; may park, up to `timeout` seconds. Errors as Chan.recv."""
+        return self._ch.recv(timeout, ctx)
 
-    def recv_ok(self, timeout: float | None = None) -> tuple[T | None, bool]:
+    def recv_ok(
+        self, timeout: float | None = None, ctx: Context | None = None
+    ) -> tuple[T | None, bool]:
         """Receive as Go's two-value form: (None, False) once closed and drained; may park."""
-        return self._ch.recv_ok(timeout)
+        return self._ch.recv_ok(timeout, ctx)
 
     def try_recv(self) -> tuple[T | None, bool, bool]:
         """Receive if that needs no waiting: (value, ok, ready); never parks."""
@@ -176,7 +180,9 @@ class RecvChan(_View[T]):
         """Receive from asyncio code until the channel is closed and drained."""
         return _aiter(self._ch)
 
-    def send(self, value: object, timeout: float | None = None) -> NoReturn:
+    def send(
+        self, value: object, timeout: float | None = None, ctx: Context | None = None
+    ) -> NoReturn:
         """Refuse: this side only receives."""
         raise TypeError("send to receive-only channel")
 

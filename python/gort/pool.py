@@ -11,7 +11,7 @@ import math
 from collections import deque
 from time import monotonic
 
-from gort._core import Chan, Cond, Mutex, spawn
+from gort._core import Chan, Cond, Mutex, _check_context, spawn
 from gort._exceptions import Cancelled, ChanClosed, GoroutineExit
 from gort._typing import TYPE_CHECKING, Generic, T
 from gort.runtime import _report
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Any, Literal, Self
+
+    from gort._core import Context
 
 __all__ = ["Job", "PoolFull", "WorkerPool"]
 
@@ -51,18 +53,20 @@ class Job(Generic[T]):
         """Whether it is over."""
         return self._over.closed
 
-    def join(self, timeout: float | None = None) -> T:
+    def join(self, timeout: float | None = None, ctx: Context | None = None) -> T:
         """Park until it is over; return what it returned, or raise what it raised.
 
         Args:
             timeout: the longest wait in seconds; None for ever.
+            ctx: wait until it is done at most.
 
         Raises:
             TimeoutError: it is not over by then.
+            ContextCanceled, DeadlineExceeded: ctx is done.
             Cancelled: it was cancelled before it began.
             BaseException: what the function raised.
         """
-        self._over.recv_ok(timeout)
+        self._over.recv_ok(timeout, ctx)
         self._is_joined = True
         if self._error is not None:
             raise self._error.with_traceback(self._traceback)  # or each join would add to it
@@ -174,21 +178,28 @@ class WorkerPool:
         self._is_closed = False
         self._counts = {"submitted": 0, "rejected": 0, "done": 0, "started": 0, "peak": 0}
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Job[T]:
+    def submit(
+        self, fn: Callable[..., T], /, *args: Any, ctx: Context | None = None, **kwargs: Any
+    ) -> Job[T]:
         """Have a worker call `fn`; parks while the pool is full, if it does not reject.
 
         Args:
             fn: what to call.
             *args: its positional arguments.
+            ctx: park until it is done at most. It is not passed on: a function that takes one
+                gets it as a positional argument.
             **kwargs: its keyword arguments.
 
         Raises:
             PoolFull: the pool is full and rejects; nothing happened.
+            ContextCanceled, DeadlineExceeded: ctx is done; nothing happened.
             RuntimeError: the pool is closed.
             TypeError: fn is not callable.
         """
         if not callable(fn):
             raise TypeError(f"submit() needs a callable, not {type(fn).__name__}")
+        if ctx is not None:
+            _check_context(ctx)
         job: Job[T] = Job(self, (fn, args, kwargs))
         with self._lock:
             while True:
@@ -200,7 +211,7 @@ class WorkerPool:
                 if self._rejects:
                     self._counts["rejected"] += 1
                     raise PoolFull(f"{self._max} workers are busy, {self._limit} jobs wait")
-                self._room.wait()
+                self._room.wait(ctx=ctx)
 
     def _place(self, job: Job[Any]) -> bool:
         """Find a place for a job, if there is one."""
@@ -296,16 +307,18 @@ class WorkerPool:
                     return True
         return False
 
-    def close(self, timeout: float | None = None) -> None:
+    def close(self, timeout: float | None = None, ctx: Context | None = None) -> None:
         """Take no more jobs, and park until those that were taken are done and all workers ended.
 
         Those that wait in `submit` get a RuntimeError. May be called again, after a time-out too.
 
         Args:
             timeout: the longest wait in seconds; None for ever.
+            ctx: park until it is done at most; the pool is closed then as well.
 
         Raises:
             TimeoutError: workers are busy by then; they go on with what is queued.
+            ContextCanceled, DeadlineExceeded: ctx is done, and workers are busy.
         """
         until = None if timeout is None else monotonic() + timeout
         with self._lock:
@@ -315,7 +328,7 @@ class WorkerPool:
                 inbox.close()
             self._idle.clear()
             while self._workers:
-                self._ended.wait(None if until is None else max(until - monotonic(), 0.0))
+                self._ended.wait(None if until is None else max(until - monotonic(), 0.0), ctx)
 
     def stats(self) -> dict[str, int]:
         """Return counts: workers, idle, queued; submitted, rejected, done, started, peak."""

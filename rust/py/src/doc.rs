@@ -120,11 +120,16 @@ Example:
     True
 ";
 
-pub(crate) const SLEEP: &CStr = c"sleep(seconds, /)\n--\n
+pub(crate) const SLEEP: &CStr = c"sleep(seconds, /, *, ctx=None)\n--\n
 Park the goroutine for that many seconds; 0 lets others run. A plain thread sleeps as a thread.
+
+Args:
+    seconds: how long.
+    ctx: a Context that ends it early.
 
 Raises:
     ValueError: seconds is negative.
+    ContextCanceled, DeadlineExceeded: ctx is done.
 
 Example:
     >>> import gort
@@ -200,16 +205,20 @@ Example:
     True
 ";
 
-pub(crate) const SELECT: &CStr = c"select(*cases, default=False, timeout=None)\n--\n
+pub(crate) const SELECT: &CStr = c"select(*cases, default=False, timeout=None, ctx=None)\n--\n
 Wait until one of the cases can go on and do it; among several that can, one at random.
 
 Args:
     cases: made by recv(ch) and send(ch, value).
     default: do not wait: give index -1 when no case can go on.
     timeout: wait at most that many seconds: then index -2.
+    ctx: a Context: wait until it is done at most.
 
 Returns:
     (index of the case, value received or None, False when the channel was closed and empty).
+
+Raises:
+    ContextCanceled, DeadlineExceeded: ctx is done, also if it was before and a case can go on.
 
 Example:
     >>> import gort

@@ -203,6 +203,7 @@ pub(crate) fn ended(rt: &'static Runtime, outcome: Outcome) -> bool {
                 }
                 set(goroutine_exit(), "goroutine cancelled");
             }
+            Outcome::ContextDone => {} // who knows the context raises what it says (`entry::context::limited`)
             Outcome::Stopped => {
                 set(runtime_stopped(), "the interpreter is shutting down");
             }

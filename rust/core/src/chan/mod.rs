@@ -13,6 +13,10 @@
 //! and readies the waiter. The waiter does not run before that, so its stack, and with it wait, node and slot, lives.
 
 #[cfg(all(test, loom))]
+mod ender_model;
+#[cfg(all(test, not(model)))]
+mod ender_tests;
+#[cfg(all(test, loom))]
 mod model;
 mod park;
 pub mod select;

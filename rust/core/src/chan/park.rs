@@ -6,6 +6,7 @@
 
 use super::{Chan, RecvError, SendError, ready};
 use crate::goroutine::Goroutine;
+use crate::goroutine::ender::Until;
 use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortGuard;
 use crate::sched::{self, Runtime};
@@ -46,11 +47,11 @@ impl Side {
 }
 
 impl<T> Chan<T> {
-    /// Sends; parks until a receiver or room takes the value, at the latest until `deadline_ns`.
+    /// Sends; parks until a receiver or room takes the value, at the latest until `until`.
     ///
     /// # Errors
     /// `Closed`, `Ended` or `NoMemory`, with the value.
-    pub fn send(&self, rt: &'static Runtime, value: T, deadline_ns: Option<u64>) -> Result<(), SendError<T>> {
+    pub fn send(&self, rt: &'static Runtime, value: T, until: impl Into<Until>) -> Result<(), SendError<T>> {
         let mut state = self.state.lock();
         let value = match state.send_now(value, self.capacity) {
             Err(SendError::Full(value)) => value,
@@ -59,21 +60,21 @@ impl<T> Chan<T> {
                 return other.map(ready);
             }
         };
-        self.send_later(rt, state, value, deadline_ns)
+        self.send_later(rt, state, value, until.into())
     }
 
-    /// Receives; parks until there is a value or the channel is closed, at the latest until `deadline_ns`.
+    /// Receives; parks until there is a value or the channel is closed, at the latest until `until`.
     ///
     /// # Errors
     /// `Closed` once drained, or `Ended`.
-    pub fn recv(&self, rt: &'static Runtime, deadline_ns: Option<u64>) -> Result<T, RecvError> {
+    pub fn recv(&self, rt: &'static Runtime, until: impl Into<Until>) -> Result<T, RecvError> {
         let mut state = self.state.lock();
         if let Some((value, readied)) = state.recv_now() {
             drop(state);
             ready(readied);
             return value.ok_or(RecvError::Closed);
         }
-        self.recv_later(rt, state, deadline_ns)
+        self.recv_later(rt, state, until.into())
     }
 
     // The parts that wait have frames of their own: those of the parts that do not would lie below them for as long.
@@ -84,9 +85,9 @@ impl<T> Chan<T> {
         rt: &'static Runtime,
         state: ShortGuard<'_, State<T>>,
         value: T,
-        deadline_ns: Option<u64>,
+        until: Until,
     ) -> Result<(), SendError<T>> {
-        match self.wait_in(rt, state, Side::Sender, Some(value), deadline_ns) {
+        match self.wait_in(rt, state, Side::Sender, Some(value), until) {
             (Outcome::Delivered, _) | (_, None) => Ok(()),
             (Outcome::Closed, Some(value)) => Err(SendError::Closed(value)),
             (other, Some(value)) => Err(SendError::Ended(value, other)),
@@ -94,13 +95,8 @@ impl<T> Chan<T> {
     }
 
     #[inline(never)]
-    fn recv_later(
-        &self,
-        rt: &'static Runtime,
-        state: ShortGuard<'_, State<T>>,
-        deadline_ns: Option<u64>,
-    ) -> Result<T, RecvError> {
-        match self.wait_in(rt, state, Side::Receiver, None, deadline_ns) {
+    fn recv_later(&self, rt: &'static Runtime, state: ShortGuard<'_, State<T>>, until: Until) -> Result<T, RecvError> {
+        match self.wait_in(rt, state, Side::Receiver, None, until) {
             (_, Some(value)) => Ok(value),
             (Outcome::Closed | Outcome::Delivered, None) => Err(RecvError::Closed),
             (other, None) => Err(RecvError::Ended(other)),
@@ -116,14 +112,14 @@ impl<T> Chan<T> {
         state: ShortGuard<'_, State<T>>,
         side: Side,
         value: Option<T>,
-        deadline_ns: Option<u64>,
+        until: Until,
     ) -> (Outcome, Option<T>) {
         let (g, place) = sched::place_to_wait::<Standing<T>>();
         if place.is_null() {
-            return self.wait_on_thread(rt, state, side, value, deadline_ns);
+            return self.wait_on_thread(rt, state, side, value, until);
         }
         // SAFETY: the place is this goroutine's to the end of the call.
-        unsafe { self.wait_at(g, place, rt, state, side, value, deadline_ns) }
+        unsafe { self.wait_at(g, place, rt, state, side, value, until) }
     }
 
     /// Out of line: its place would be a part of every goroutine's stack.
@@ -135,11 +131,11 @@ impl<T> Chan<T> {
         state: ShortGuard<'_, State<T>>,
         side: Side,
         value: Option<T>,
-        deadline_ns: Option<u64>,
+        until: Until,
     ) -> (Outcome, Option<T>) {
         let mut local = MaybeUninit::uninit();
         // SAFETY: room for one, to the end of the call.
-        unsafe { self.wait_at(sched::current_goroutine(), local.as_mut_ptr(), rt, state, side, value, deadline_ns) }
+        unsafe { self.wait_at(sched::current_goroutine(), local.as_mut_ptr(), rt, state, side, value, until) }
     }
 
     /// # Safety
@@ -154,7 +150,7 @@ impl<T> Chan<T> {
         mut state: ShortGuard<'_, State<T>>,
         side: Side,
         value: Option<T>,
-        deadline_ns: Option<u64>,
+        until: Until,
     ) -> (Outcome, Option<T>) {
         // SAFETY: the caller's promise; the slot is read once. The node stays in place until it is unlinked, by the claimer or below.
         // Announced while nobody could find it; no lock is held over the park.
@@ -167,7 +163,7 @@ impl<T> Chan<T> {
             node.write(Node::new(wait, slot.cast()));
             side.queue(&mut state).push_back(node);
             drop(state);
-            let outcome = sched::block(rt, &mut *wait, side.reason(), deadline_ns);
+            let outcome = sched::block(rt, &mut *wait, side.reason(), until);
             if !matches!(outcome, Outcome::Delivered | Outcome::Closed) {
                 side.queue(&mut self.state.lock()).remove(node);
             }

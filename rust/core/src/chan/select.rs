@@ -8,6 +8,7 @@
 //! (`sched::shrink`); where memory for it is refused, up to `INLINE` cases wait on the stack.
 
 use super::{Chan, Readied, RecvError, SendError, State, ready};
+use crate::goroutine::ender::Until;
 use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::is_exclusive;
 use crate::sched::{self, Runtime};
@@ -67,19 +68,20 @@ pub fn select<T>(
     rt: &'static Runtime,
     cases: &mut [Case<'_, T>],
     has_default: bool,
-    deadline_ns: Option<u64>,
+    until: impl Into<Until>,
 ) -> Selected {
+    let until = until.into();
     if let [case] = cases
         && let Some(chan) = case.chan
     {
-        return select_one(rt, chan, case, has_default, deadline_ns);
+        return select_one(rt, chan, case, has_default, until);
     }
     if cases.len() <= INLINE {
         let mut order = [0; INLINE];
         let mut chans = [std::ptr::null(); INLINE];
-        return select_with(rt, cases, &mut order, &mut chans, has_default, deadline_ns);
+        return select_with(rt, cases, &mut order, &mut chans, has_default, until);
     }
-    select_many(rt, cases, has_default, deadline_ns)
+    select_many(rt, cases, has_default, until)
 }
 
 /// One case, with or without default: the plain operation.
@@ -88,11 +90,11 @@ fn select_one<T>(
     chan: &Chan<T>,
     case: &mut Case<'_, T>,
     has_default: bool,
-    deadline_ns: Option<u64>,
+    until: Until,
 ) -> Selected {
     if case.is_send {
         let Some(value) = case.slot.take() else { return Selected::Sent(0) };
-        let result = if has_default { chan.try_send(value) } else { chan.send(rt, value, deadline_ns) };
+        let result = if has_default { chan.try_send(value) } else { chan.send(rt, value, until) };
         let (value, selected) = match result {
             Ok(()) => return Selected::Sent(0),
             Err(SendError::Closed(v)) => (v, Selected::SendOnClosed(0)),
@@ -103,7 +105,7 @@ fn select_one<T>(
         case.slot = Some(value);
         return selected;
     }
-    match if has_default { chan.try_recv() } else { chan.recv(rt, deadline_ns) } {
+    match if has_default { chan.try_recv() } else { chan.recv(rt, until) } {
         Ok(value) => {
             case.slot = Some(value);
             Selected::Received(0)
@@ -116,12 +118,7 @@ fn select_one<T>(
 
 /// More cases than fit inline.
 #[cold]
-fn select_many<T>(
-    rt: &'static Runtime,
-    cases: &mut [Case<'_, T>],
-    has_default: bool,
-    deadline_ns: Option<u64>,
-) -> Selected {
+fn select_many<T>(rt: &'static Runtime, cases: &mut [Case<'_, T>], has_default: bool, until: Until) -> Selected {
     fn room<X>(n: usize) -> Option<ManuallyDrop<Vec<X>>> {
         let mut v = Vec::new();
         v.try_reserve_exact(n).ok()?;
@@ -133,7 +130,7 @@ fn select_many<T>(
     if let (Some(order), Some(chans)) = (&mut order, &mut chans) {
         order.resize(n, 0);
         chans.resize(n, std::ptr::null());
-        selected = select_with(rt, cases, order, chans, has_default, deadline_ns);
+        selected = select_with(rt, cases, order, chans, has_default, until);
     }
     // Dropped here and not by a scope's end, which a thread that ends in the park would run.
     order.map(ManuallyDrop::into_inner);
@@ -149,7 +146,7 @@ fn select_with<T>(
     order: &mut [u16],
     chans: &mut [*const Chan<T>],
     has_default: bool,
-    deadline_ns: Option<u64>,
+    until: Until,
 ) -> Selected {
     let locked = lock_all(cases, chans);
     if let Some((selected, readied)) = look(rt, cases, order) {
@@ -165,11 +162,11 @@ fn select_with<T>(
     let bytes = Shared::<T>::bytes(cases.len());
     let place = rt.take_object(bytes);
     if place.is_null() {
-        return wait_on_the_stack(rt, cases, locked, order, deadline_ns);
+        return wait_on_the_stack(rt, cases, locked, order, until);
     }
     // SAFETY: memory of that size, which nobody reaches any more after the wait. No lock but those of the channels is held.
     unsafe {
-        let selected = wait_for_one(rt, cases, locked, order, &Shared::at(place, cases.len()), deadline_ns);
+        let selected = wait_for_one(rt, cases, locked, order, &Shared::at(place, cases.len()), until);
         rt.give_object(place, bytes);
         selected
     }
@@ -213,7 +210,7 @@ fn wait_on_the_stack<T>(
     cases: &mut [Case<'_, T>],
     locked: &[*const Chan<T>],
     order: &[u16],
-    deadline_ns: Option<u64>,
+    until: Until,
 ) -> Selected {
     if cases.len() > INLINE {
         unlock_all(locked);
@@ -224,7 +221,7 @@ fn wait_on_the_stack<T>(
     let mut slots = [const { MaybeUninit::<Option<T>>::uninit() }; INLINE];
     let shared = Shared { wait: wait.as_mut_ptr(), nodes: nodes.as_mut_ptr().cast(), slots: slots.as_mut_ptr().cast() };
     // SAFETY: in place to the end of the wait; the channels' locks are held, and no other.
-    unsafe { wait_for_one(rt, cases, locked, order, &shared, deadline_ns) }
+    unsafe { wait_for_one(rt, cases, locked, order, &shared, until) }
 }
 
 /// Locks each channel of the cases once, in address order, and returns those it locked: none under an exclusive host,
@@ -321,7 +318,7 @@ unsafe fn wait_for_one<T>(
     locked: &[*const Chan<T>],
     order: &[u16],
     shared: &Shared<T>,
-    deadline_ns: Option<u64>,
+    until: Until,
 ) -> Selected {
     let Shared { wait, nodes, slots } = *shared;
     let n = cases.len();
@@ -349,7 +346,7 @@ unsafe fn wait_for_one<T>(
             [_] => Reason::ChanReceiveNil,
             _ => Reason::Select,
         };
-        let outcome = sched::block(rt, &mut *wait, reason, deadline_ns);
+        let outcome = sched::block(rt, &mut *wait, reason, until);
         for (i, case) in cases.iter_mut().enumerate() {
             let Some(chan) = case.chan else { continue };
             queue_of(case, &mut chan.state.lock()).remove(nodes.add(i));

@@ -4,6 +4,7 @@
 //! descriptor, never other memory. A goroutine owns a [`Bundle`] (stack, saved context, host thread state) from its
 //! first run to its end; a queued goroutine that never ran owns none.
 
+pub mod ender;
 pub mod host;
 #[cfg(all(test, loom))]
 mod model;

@@ -50,6 +50,8 @@ pub enum Outcome {
     Deadlock = 6,
     /// The program is ending: nothing runs any more that could wake anybody.
     Stopped = 7,
+    /// Whatever was to end it has (`ender`).
+    ContextDone = 8,
 }
 
 impl Outcome {
@@ -62,6 +64,7 @@ impl Outcome {
             5 => Self::Interrupted,
             6 => Self::Deadlock,
             7 => Self::Stopped,
+            8 => Self::ContextDone,
             _ => Self::Pending,
         }
     }

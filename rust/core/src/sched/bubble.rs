@@ -260,6 +260,7 @@ impl Bubbles {
         wait: &mut Wait,
         reason: Reason,
         deadline_ns: &mut Option<u64>,
+        ends_from_outside: bool,
     ) -> u64 {
         // SAFETY: the caller's promise; the timer stays in place until `leave_wait`.
         unsafe {
@@ -274,7 +275,7 @@ impl Bubbles {
                 }
                 // Whoever claimed it already will find nobody to uncount.
                 if wait.outcome() == Outcome::Pending {
-                    place.blocked = blocked_by(reason, wait);
+                    place.blocked = if ends_from_outside { Blocked::No } else { blocked_by(reason, wait) };
                     bubble.blocked += usize::from(place.blocked != Blocked::No);
                     bubble.loose += usize::from(place.blocked == Blocked::Loosely);
                 }

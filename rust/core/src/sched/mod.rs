@@ -75,8 +75,8 @@ pub use bubble::{bubble_now_ns, current_bubble, is_foreign, now_ns};
 pub use machine::current_machine;
 pub use net::{wait_io, yield_to_acceptor};
 pub use park::{
-    announce, announce_as, block, current_goroutine, gosched, place_to_wait, ready_wait, retract, sleep_for_ever,
-    sleep_until, with_place, with_place_beside,
+    announce, announce_as, block, current_goroutine, end_waits, gosched, place_to_wait, ready_wait, retract,
+    sleep_for_ever, sleep_until, with_place, with_place_beside,
 };
 pub use pin::{lock_os_thread, unlock_os_thread};
 pub use preempt::preempted;

@@ -4,6 +4,7 @@ use super::machine::{Action, leave};
 use super::processor::Processor;
 use super::{Runtime, current_machine};
 use crate::goroutine::Goroutine;
+use crate::goroutine::ender::{Ender, EnderPlace, Until};
 use crate::goroutine::status::{self, Wake};
 use crate::goroutine::waiter::{Outcome, Reason, Wait, Who};
 use crate::primitive::atomic::Ordering;
@@ -78,13 +79,14 @@ pub fn retract(wait: &Wait) {
     }
 }
 
-/// Blocks until the announced wait is claimed; at the latest at `deadline_ns` (monotonic). Returns how it ended.
+/// Blocks until the announced wait is claimed; at the latest until `until`. Returns how it ended.
 ///
 /// # Safety
 /// `announce(wait)` was called on this thread and nothing parked since; no lock is held; nodes of the wait are unlinked
 /// by the caller before `wait` goes out of scope.
 #[inline]
-pub unsafe fn block(rt: &'static Runtime, wait: &mut Wait, reason: Reason, deadline_ns: Option<u64>) -> Outcome {
+pub unsafe fn block(rt: &'static Runtime, wait: &mut Wait, reason: Reason, until: impl Into<Until>) -> Outcome {
+    let until = until.into();
     // SAFETY: the caller's promise; the running goroutine is its own.
     unsafe {
         match wait.who {
@@ -92,7 +94,7 @@ pub unsafe fn block(rt: &'static Runtime, wait: &mut Wait, reason: Reason, deadl
                 (*g).reason.store(reason as u8, Ordering::Relaxed);
                 (*g).wait.store(wait, Ordering::Release); // pairs with the Acquire in `end_wait`
                 // In the caller's own frame, since what lies below it while it waits is kept for long.
-                let is_simple = deadline_ns.is_none()
+                let is_simple = matches!(until, Until::Never)
                     && !rt.stopping.load(Ordering::Acquire) // pairs with the Release in `stop`
                     && (*g).cancel_requested.load(Ordering::Relaxed) == 0
                     && (*g).bubble.id == 0;
@@ -101,10 +103,10 @@ pub unsafe fn block(rt: &'static Runtime, wait: &mut Wait, reason: Reason, deadl
                     (*g).wait.store(ptr::null_mut(), Ordering::Release);
                     (*g).reason.store(0, Ordering::Relaxed);
                 } else {
-                    block_goroutine(rt, g, wait, reason, deadline_ns);
+                    block_goroutine(rt, g, wait, reason, until);
                 }
             }
-            Who::Thread(_) => block_thread(rt, wait, deadline_ns),
+            Who::Thread(_) => block_thread(rt, wait, until),
         }
     }
     wait.outcome()
@@ -112,13 +114,8 @@ pub unsafe fn block(rt: &'static Runtime, wait: &mut Wait, reason: Reason, deadl
 
 /// The rest of `block`, for a goroutine with a deadline or something else to be seen to.
 #[inline(never)]
-unsafe fn block_goroutine(
-    rt: &'static Runtime,
-    g: *mut Goroutine,
-    wait: &mut Wait,
-    reason: Reason,
-    mut deadline_ns: Option<u64>,
-) {
+unsafe fn block_goroutine(rt: &'static Runtime, g: *mut Goroutine, wait: &mut Wait, reason: Reason, until: Until) {
+    let (mut deadline_ns, place) = until.parts();
     // SAFETY: `g` is the running goroutine; `wait` outlives the park.
     unsafe {
         if rt.stopping.load(Ordering::Acquire) && ptr::eq(g, rt.main.load(Ordering::Relaxed)) {
@@ -132,8 +129,9 @@ unsafe fn block_goroutine(
         if (*g).cancel_requested.load(Ordering::Relaxed) != 0 {
             rt.cancel_at_park(g, wait);
         }
+        enter(place, wait);
         let bubble = (*g).bubble.id;
-        let until_ns = if bubble == 0 { 0 } else { rt.bubbles.enter_wait(g, wait, reason, &mut deadline_ns) };
+        let until_ns = if bubble == 0 { 0 } else { enter_in_bubble(rt, g, wait, reason, &mut deadline_ns, place) };
         let mut heap: *const Processor = ptr::null();
         if let Some(when) = deadline_ns {
             let p = (*current_machine()).p();
@@ -148,11 +146,61 @@ unsafe fn block_goroutine(
         if !heap.is_null() {
             (*heap).remove_timer(&raw mut wait.timer);
         }
+        if !place.is_null() {
+            EnderPlace::leave(place);
+        }
         if bubble != 0 {
             rt.bubbles.leave_wait(rt, bubble, wait, until_ns);
         }
         (*g).wait.store(ptr::null_mut(), Ordering::Release);
         (*g).reason.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Has the ender of `place`, unless that is null, end the wait; at once, if it has ended.
+///
+/// # Safety
+/// The wait is announced and about to block; `EnderPlace::leave` follows if `place` is not null.
+#[inline]
+unsafe fn enter(place: *mut EnderPlace, wait: &mut Wait) {
+    // SAFETY: the caller's promise; place and ender outlive the wait.
+    unsafe {
+        if !place.is_null() && !EnderPlace::join(place, wait) && wait.claim(Outcome::ContextDone) {
+            ready_wait(wait);
+        }
+    }
+}
+
+/// `Bubbles::enter_wait`: a wait that an ender outside of the bubble may end is not durable.
+///
+/// # Safety
+/// As for that.
+#[cold]
+unsafe fn enter_in_bubble(
+    rt: &'static Runtime,
+    g: *mut Goroutine,
+    wait: &mut Wait,
+    reason: Reason,
+    deadline_ns: &mut Option<u64>,
+    place: *const EnderPlace,
+) -> u64 {
+    // SAFETY: the caller's promise; the ender outlives the wait.
+    unsafe {
+        let ends_from_outside = !place.is_null() && (*place).bubble() != (*g).bubble.id;
+        rt.bubbles.enter_wait(g, wait, reason, deadline_ns, ends_from_outside)
+    }
+}
+
+/// Ends all waits that stand in the list of `ender`, and those still to come. Host attached; runs nothing of the host.
+pub fn end_waits(ender: &Ender) {
+    let mut claimed = ender.end();
+    while !claimed.is_empty() {
+        let node = claimed.front();
+        // SAFETY: claimed, and readied here once; the node is not touched after its owner may run.
+        unsafe {
+            claimed.remove(node);
+            ready_wait(&*(*node).wait);
+        }
     }
 }
 
@@ -175,7 +223,19 @@ pub(super) fn forget_threads() {
 }
 
 #[cold]
-unsafe fn block_thread(rt: &'static Runtime, wait: &mut Wait, deadline_ns: Option<u64>) {
+unsafe fn block_thread(rt: &'static Runtime, wait: &mut Wait, until: Until) {
+    let (deadline_ns, place) = until.parts();
+    // SAFETY: a plain thread with the host attached, before and after it sleeps.
+    unsafe {
+        enter(place, wait);
+        sleep_on_futex(rt, wait, deadline_ns);
+        if !place.is_null() {
+            EnderPlace::leave(place);
+        }
+    }
+}
+
+unsafe fn sleep_on_futex(rt: &'static Runtime, wait: &mut Wait, deadline_ns: Option<u64>) {
     let mut expected = WAITS;
     // Counted until it is readied, not until it runs: a thread that only waits for the host's lock is not stuck.
     // Relaxed: the word publishes nothing yet.
@@ -307,20 +367,20 @@ pub(super) fn give_way(action: Action) {
 
 /// Waits for nothing; ends by cancellation or, on the main goroutine, by a signal or because nothing else runs any more.
 pub fn sleep_for_ever(rt: &'static Runtime) -> Outcome {
-    sleep(rt, Reason::SelectNoCases, None)
+    sleep(rt, Reason::SelectNoCases, Until::Never)
 }
 
-/// Sleeps until `deadline_ns`; ends early by cancellation or, on the main goroutine, a signal.
-pub fn sleep_until(rt: &'static Runtime, deadline_ns: u64) -> Outcome {
-    sleep(rt, Reason::Sleep, Some(deadline_ns))
+/// Sleeps until `until`, a time or the place of an ender with one; ends early by cancellation or, on the main goroutine, a signal.
+pub fn sleep_until(rt: &'static Runtime, until: impl Into<Until>) -> Outcome {
+    sleep(rt, Reason::Sleep, until.into())
 }
 
 #[inline]
-fn sleep(rt: &'static Runtime, reason: Reason, deadline_ns: Option<u64>) -> Outcome {
+fn sleep(rt: &'static Runtime, reason: Reason, until: Until) -> Outcome {
     // SAFETY: the place is this caller's until `block` returns. Announced just before it; the wait has no nodes.
     with_place(|place: *mut Wait| unsafe {
         place.write(Wait::new());
         announce(&mut *place);
-        block(rt, &mut *place, reason, deadline_ns)
+        block(rt, &mut *place, reason, until)
     })
 }

@@ -5,6 +5,7 @@
 //! [`Ticket`], and a signal that comes before it parks only marks the ticket.
 
 use super::{Claimed, Standing};
+use crate::goroutine::ender::Until;
 use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue, Who};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::{self, Runtime};
@@ -50,7 +51,7 @@ impl NotifyList {
         &self,
         rt: &'static Runtime,
         reason: Reason,
-        deadline_ns: Option<u64>,
+        until: impl Into<Until>,
         unlock: impl FnOnce(),
     ) -> Outcome {
         // SAFETY: the place is this caller's to the end of the call; the node stays there until it is unlinked, by the claimer or
@@ -60,7 +61,7 @@ impl NotifyList {
             sched::announce(&mut *wait);
             self.waiters.lock().push_back(node);
             unlock();
-            let outcome = sched::block(rt, &mut *wait, reason, deadline_ns);
+            let outcome = sched::block(rt, &mut *wait, reason, until);
             if outcome != Outcome::Delivered {
                 self.waiters.lock().remove(node);
             }
@@ -95,7 +96,7 @@ impl NotifyList {
         ticket: *mut Ticket,
         rt: &'static Runtime,
         reason: Reason,
-        deadline_ns: Option<u64>,
+        until: impl Into<Until>,
     ) -> Outcome {
         // SAFETY: the ticket is this caller's; claims happen under the list's lock until `PARKED` is written under it.
         unsafe {
@@ -110,7 +111,7 @@ impl NotifyList {
                 sched::announce(&mut (*ticket).wait);
                 (*ticket).node.amount = PARKED;
             }
-            let outcome = sched::block(rt, &mut (*ticket).wait, reason, deadline_ns);
+            let outcome = sched::block(rt, &mut (*ticket).wait, reason, until);
             if outcome != Outcome::Delivered {
                 self.waiters.lock().remove(&raw mut (*ticket).node);
             }

@@ -24,6 +24,7 @@ pub use rw_mutex::RwMutex;
 pub use semaphore::Semaphore;
 pub use wait_group::WaitGroup;
 
+use crate::goroutine::ender::Until;
 use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::{self, Runtime};
@@ -39,7 +40,7 @@ fn wait_in<S>(
     lock: &ShortLock<S>,
     amount: u64,
     reason: Reason,
-    deadline_ns: Option<u64>,
+    until: Until,
     enter: impl FnOnce(&mut S, &mut Wait) -> bool,
     queue: impl Fn(&mut S) -> &mut WaitQueue,
 ) -> Outcome {
@@ -56,7 +57,7 @@ fn wait_in<S>(
         }
         queue(&mut state).push_back(node);
         drop(state);
-        let outcome = sched::block(rt, &mut *wait, reason, deadline_ns);
+        let outcome = sched::block(rt, &mut *wait, reason, until);
         if outcome != Outcome::Delivered {
             queue(&mut lock.lock()).remove(node);
         }

@@ -15,6 +15,7 @@
 //! queues are: in a forked child nobody is on its way.
 
 use super::{Misuse, Standing};
+use crate::goroutine::ender::Until;
 use crate::goroutine::waiter::{Node, Outcome, Reason, WaitQueue, epoch};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::{self, Runtime};
@@ -65,13 +66,14 @@ impl Mutex {
     }
 
     /// Locks; parks while another has it.
-    pub fn lock(&self, rt: &'static Runtime, deadline_ns: Option<u64>) -> Outcome {
+    pub fn lock(&self, rt: &'static Runtime, until: impl Into<Until>) -> Outcome {
+        let until = until.into();
         if self.try_lock() {
             return Outcome::Delivered;
         }
         let (mut since_ns, mut was_woken) = (0, false);
         loop {
-            match self.stand(rt, deadline_ns, &mut since_ns, was_woken) {
+            match self.stand(rt, until, &mut since_ns, was_woken) {
                 (Outcome::Delivered, WOKEN) => was_woken = true,
                 (outcome, _) => return outcome,
             }
@@ -85,13 +87,7 @@ impl Mutex {
     }
 
     /// Takes it if it is free, else waits once. How that ended, and in which way it was delivered.
-    fn stand(
-        &self,
-        rt: &'static Runtime,
-        deadline_ns: Option<u64>,
-        since_ns: &mut u64,
-        was_woken: bool,
-    ) -> (Outcome, u64) {
+    fn stand(&self, rt: &'static Runtime, until: Until, since_ns: &mut u64, was_woken: bool) -> (Outcome, u64) {
         // SAFETY: the place is this caller's to the end of the call. The node stays there until it is unlinked, by the claimer or below. No
         // lock is held over the park.
         sched::with_place(|place: *mut Standing| unsafe {
@@ -109,7 +105,7 @@ impl Mutex {
                 state.waiters.push_back(node);
             }
             drop(state);
-            let outcome = sched::block(rt, &mut *wait, Reason::Mutex, deadline_ns);
+            let outcome = sched::block(rt, &mut *wait, Reason::Mutex, until);
             if outcome != Outcome::Delivered {
                 self.state.lock().waiters.remove(node);
             } else if (*node).amount == HANDED_STARVING {

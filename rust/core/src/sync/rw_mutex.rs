@@ -5,6 +5,7 @@
 //! Invariants: a writer has it, or readers, or nobody; readers wait only while a writer has it or waits for it.
 
 use super::{Claimed, Misuse, wait_in};
+use crate::goroutine::ender::Until;
 use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::Runtime;
@@ -41,12 +42,13 @@ impl RwMutex {
     }
 
     /// Locks for writing; parks.
-    pub fn lock(&self, rt: &'static Runtime, deadline_ns: Option<u64>) -> Outcome {
+    pub fn lock(&self, rt: &'static Runtime, until: impl Into<Until>) -> Outcome {
+        let until = until.into();
         if self.try_lock() {
             return Outcome::Delivered;
         }
         let enter = |state: &mut State, _: &mut Wait| state.enter_writer();
-        let outcome = wait_in(rt, &self.state, 0, Reason::RwMutexWrite, deadline_ns, enter, |s| &mut s.waiting_writers);
+        let outcome = wait_in(rt, &self.state, 0, Reason::RwMutexWrite, until, enter, |s| &mut s.waiting_writers);
         if outcome != Outcome::Delivered {
             self.admit_readers(); // they stood behind this writer
         }
@@ -59,12 +61,13 @@ impl RwMutex {
     }
 
     /// Locks for reading; parks while a writer has it or waits for it.
-    pub fn rlock(&self, rt: &'static Runtime, deadline_ns: Option<u64>) -> Outcome {
+    pub fn rlock(&self, rt: &'static Runtime, until: impl Into<Until>) -> Outcome {
+        let until = until.into();
         if self.try_rlock() {
             return Outcome::Delivered;
         }
         let enter = |state: &mut State, _: &mut Wait| state.enter_reader();
-        wait_in(rt, &self.state, 0, Reason::RwMutexRead, deadline_ns, enter, |s| &mut s.waiting_readers)
+        wait_in(rt, &self.state, 0, Reason::RwMutexRead, until, enter, |s| &mut s.waiting_readers)
     }
 
     /// Locks for reading if no writer has it or waits.

@@ -2,6 +2,7 @@
 //! would fit. Who asks for more than there will ever be stands apart, so that it blocks nobody but itself.
 
 use super::{Claimed, Misuse, wait_in};
+use crate::goroutine::ender::Until;
 use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::Runtime;
@@ -27,15 +28,16 @@ impl Semaphore {
     }
 
     /// Takes `n` units; parks until they are free. More than the size waits until the deadline, or for ever.
-    pub fn acquire(&self, rt: &'static Runtime, n: u64, deadline_ns: Option<u64>) -> Outcome {
+    pub fn acquire(&self, rt: &'static Runtime, n: u64, until: impl Into<Until>) -> Outcome {
+        let until = until.into();
         if n > self.size {
-            return wait_in(rt, &self.state, n, Reason::Semaphore, deadline_ns, |_, _| false, |s| &mut s.hopeless);
+            return wait_in(rt, &self.state, n, Reason::Semaphore, until, |_, _| false, |s| &mut s.hopeless);
         }
         if self.try_acquire(n) {
             return Outcome::Delivered;
         }
         let enter = |s: &mut State, _: &mut Wait| s.take(n);
-        let outcome = wait_in(rt, &self.state, n, Reason::Semaphore, deadline_ns, enter, |s| &mut s.waiters);
+        let outcome = wait_in(rt, &self.state, n, Reason::Semaphore, until, enter, |s| &mut s.waiters);
         if outcome != Outcome::Delivered {
             let _ = self.release(0); // it may have stood in front of smaller ones
         }

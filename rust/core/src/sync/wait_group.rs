@@ -5,6 +5,7 @@
 //! and finds the counter in use again.
 
 use super::{Claimed, Misuse, wait_in};
+use crate::goroutine::ender::Until;
 use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
 use crate::sched::{self, Runtime};
@@ -67,7 +68,8 @@ impl WaitGroup {
     ///
     /// # Errors
     /// `sync: WaitGroup is reused before previous Wait has returned`: the counter was zero, and no longer is.
-    pub fn wait(&self, rt: &'static Runtime, deadline_ns: Option<u64>) -> Result<Outcome, Misuse> {
+    pub fn wait(&self, rt: &'static Runtime, until: impl Into<Until>) -> Result<Outcome, Misuse> {
+        let until = until.into();
         if self.count() == 0 {
             return Ok(Outcome::Delivered);
         }
@@ -75,7 +77,7 @@ impl WaitGroup {
             wait.is_durable = state.bubble != 0 && state.bubble == sched::current_bubble();
             state.count == 0
         };
-        let outcome = wait_in(rt, &self.state, 0, Reason::WaitGroup, deadline_ns, enter, |s| &mut s.waiters);
+        let outcome = wait_in(rt, &self.state, 0, Reason::WaitGroup, until, enter, |s| &mut s.waiters);
         if outcome == Outcome::Delivered && self.count() != 0 {
             return Err(Misuse("sync: WaitGroup is reused before previous Wait has returned"));
         }

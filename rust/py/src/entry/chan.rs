@@ -3,12 +3,12 @@
 //! A channel owns one count of each value it holds. The caller's frame keeps the channel alive over a park, and a waiter
 //! on the stack is invisible to the collector, which therefore counts the channel as reachable from outside.
 
-use super::{
-    Value, arguments, atomic, boolean, deadline, fast, getters, map, methods, none, plain, positional, runtime, select,
-};
+use super::context::{limited, limited_object};
+use super::{Value, arguments, atomic, boolean, fast, getters, map, methods, none, plain, positional, runtime, select};
 use crate::error;
 use crate::tracing;
 use gort_core::chan::{Chan, RecvError, SendError};
+use gort_core::goroutine::ender::Until;
 use pyo3::ffi;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -202,15 +202,21 @@ unsafe fn refused(failure: SendError<Value>) -> Object {
 unsafe extern "C-unwind" fn send(slf: Object, args: *const Object, nargs: ffi::Py_ssize_t, kwnames: Object) -> Object {
     // SAFETY: a vectorcall with the GIL; the caller's frame keeps `slf` and the value alive.
     unsafe {
-        let (value, until) = if nargs == 1 && kwnames.is_null() {
-            (*args, None)
-        } else {
-            let Some([value, timeout]) = arguments("send", args, nargs, kwnames, [c"value", c"timeout"], 1) else {
-                return ptr::null_mut();
-            };
-            let Ok(until) = deadline(timeout) else { return ptr::null_mut() };
-            (value, until)
+        if nargs == 1 && kwnames.is_null() {
+            return send_until(slf, *args, Until::Never);
+        }
+        let names = [c"value", c"timeout", c"ctx"];
+        let Some([value, timeout, ctx]) = arguments("send", args, nargs, kwnames, names, 1) else {
+            return ptr::null_mut();
         };
+        limited_object(timeout, ctx, |until| send_until(slf, value, until))
+    }
+}
+
+#[inline(always)]
+unsafe fn send_until(slf: Object, value: Object, until: Until) -> Object {
+    // SAFETY: GIL held; `slf` is a Chan, which, as the value, the caller keeps alive.
+    unsafe {
         let Some(chan) = usable_chan(slf, "send on") else { return ptr::null_mut() };
         ffi::Py_INCREF(value);
         let mut result = chan.try_send(Value(value));
@@ -239,9 +245,9 @@ unsafe extern "C-unwind" fn send(slf: Object, args: *const Object, nargs: ffi::P
     }
 }
 
-/// `Ok(null)`: closed and drained. `Err`: an exception is set.
+/// `Ok(null)`: closed and drained. `Err`: an exception is set, or is by `limited`.
 #[inline(always)]
-unsafe fn receive(slf: Object, until: Option<u64>) -> Result<Object, ()> {
+unsafe fn receive(slf: Object, until: Until) -> Result<Object, ()> {
     // SAFETY: `slf` is a Chan kept alive by the caller.
     let chan = unsafe { usable_chan(slf, "receive on") }.ok_or(())?;
     let mut result = chan.try_recv();
@@ -273,10 +279,11 @@ unsafe fn receive_args(
     // SAFETY: a vectorcall with the GIL.
     unsafe {
         if nargs == 0 && kwnames.is_null() {
-            return receive(slf, None);
+            return receive(slf, Until::Never);
         }
-        let Some([timeout]) = arguments(name, args, nargs, kwnames, [c"timeout"], 0) else { return Err(()) };
-        receive(slf, deadline(timeout)?)
+        let names = [c"timeout", c"ctx"];
+        let Some([timeout, ctx]) = arguments(name, args, nargs, kwnames, names, 0) else { return Err(()) };
+        limited(timeout, ctx, |until| receive(slf, until))
     }
 }
 
@@ -413,7 +420,7 @@ unsafe extern "C-unwind" fn close(slf: Object, _: Object) -> Object {
 
 unsafe extern "C-unwind" fn chan_next(slf: Object) -> Object {
     // SAFETY: tp_iternext with the GIL; null without an exception ends the loop.
-    unsafe { receive(slf, None) }.unwrap_or(ptr::null_mut())
+    unsafe { receive(slf, Until::Never) }.unwrap_or(ptr::null_mut())
 }
 
 /// Calls a function of `gort.chan` with the channel and, unless it is null, `value`.
@@ -497,17 +504,17 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         fast(
             c"send",
             send,
-            c"send($self, value, timeout=None)\n--\n\nSends; parks until it is taken. Raises ChanClosed or TimeoutError.",
+            c"send($self, value, timeout=None, ctx=None)\n--\n\nSends; parks until it is taken, at most `timeout` seconds and until `ctx` is done. Raises ChanClosed, TimeoutError or what ctx says.",
         ),
         fast(
             c"recv",
             recv,
-            c"recv($self, timeout=None)\n--\n\nReceives; parks until there is a value. Raises ChanClosed or TimeoutError.",
+            c"recv($self, timeout=None, ctx=None)\n--\n\nReceives; parks until there is a value, at most `timeout` seconds and until `ctx` is done. Raises ChanClosed, TimeoutError or what ctx says.",
         ),
         fast(
             c"recv_ok",
             recv_ok,
-            c"recv_ok($self, timeout=None)\n--\n\n(value, True), or (None, False) once closed and drained. Parks.",
+            c"recv_ok($self, timeout=None, ctx=None)\n--\n\n(value, True), or (None, False) once closed and drained. Parks.",
         ),
         plain(
             c"try_send",

@@ -4,9 +4,11 @@
 //! other lock may run Python code, and park, while it is unlocked, so its waiter holds a ticket meanwhile: in the heap, for others
 //! reach it while the waiter's stack may be saved.
 
+use super::context::limited_object;
 use super::sync::{Holder, MUTEX_TYPE, alloc, done, inner, wait};
-use super::{arguments, deadline, fast, methods, none, plain, runtime};
+use super::{arguments, fast, methods, none, plain, runtime};
 use crate::{error, host};
+use gort_core::goroutine::ender::Until;
 use gort_core::goroutine::waiter::{Outcome, Reason};
 use gort_core::sched::Runtime;
 use gort_core::sync::{Mutex, NotifyList, Ticket};
@@ -129,7 +131,7 @@ impl<'a> Joined<'a> {
     }
 
     /// Parks with it.
-    fn wait(self, until: Option<u64>) -> Outcome {
+    fn wait(self, until: Until) -> Outcome {
         // SAFETY: it joined this list, by this goroutine or thread.
         unsafe { self.list.wait_with(self.ticket, self.rt, Reason::Cond, until) }
     }
@@ -149,7 +151,7 @@ impl Drop for Joined<'_> {
 }
 
 /// Unlocks and parks until signalled. `None`: an exception is set and the lock still held.
-unsafe fn unlock_and_park(rt: &'static Runtime, cond: &Cond, until: Option<u64>) -> Option<Outcome> {
+unsafe fn unlock_and_park(rt: &'static Runtime, cond: &Cond, until: Until) -> Option<Outcome> {
     // SAFETY: a caller with the GIL that keeps `cond` alive.
     unsafe {
         let mutex = plain_mutex(cond.lock);
@@ -172,7 +174,7 @@ unsafe fn unlock_and_park(rt: &'static Runtime, cond: &Cond, until: Option<u64>)
 }
 
 /// Goes on waiting, unlocked, after a signal handler ran; it was in the list meanwhile. `None`: the handler raised.
-fn wait_on(rt: &'static Runtime, cond: &Cond, until: Option<u64>) -> Option<Outcome> {
+fn wait_on(rt: &'static Runtime, cond: &Cond, until: Until) -> Option<Outcome> {
     let joined = Joined::to(rt, &cond.list)?;
     if error::ended(rt, Outcome::Interrupted) {
         return Some(joined.wait(until));
@@ -192,7 +194,7 @@ unsafe fn lock_again(lock: Object) -> bool {
             let locked = if mutex.is_null() {
                 call(lock, c"lock")
             } else {
-                let r = wait(None, |rt, d| (*mutex).lock(rt, d));
+                let r = wait(Until::Never, |rt, d| (*mutex).lock(rt, d));
                 ffi::Py_XDECREF(r);
                 !r.is_null()
             };
@@ -223,10 +225,17 @@ unsafe fn lock_again(lock: Object) -> bool {
 unsafe extern "C-unwind" fn cond_wait(slf: Object, args: *const Object, n: ffi::Py_ssize_t, kw: Object) -> Object {
     // SAFETY: a vectorcall with the GIL; the caller keeps `slf`, and it its lock, alive.
     unsafe {
-        let Some([timeout]) = arguments("wait", args, n, kw, [c"timeout"], 0) else { return ptr::null_mut() };
-        let Ok(until) = deadline(timeout) else { return ptr::null_mut() };
+        let Some([timeout, ctx]) = arguments("wait", args, n, kw, [c"timeout", c"ctx"], 0) else {
+            return ptr::null_mut();
+        };
+        limited_object(timeout, ctx, |until| wait_until(inner::<Cond>(slf), until))
+    }
+}
+
+unsafe fn wait_until(cond: &Cond, until: Until) -> Object {
+    // SAFETY: as in `cond_wait`.
+    unsafe {
         let Some(rt) = runtime() else { return ptr::null_mut() };
-        let cond = inner::<Cond>(slf);
         let Some(outcome) = unlock_and_park(rt, cond, until) else { return ptr::null_mut() };
         let mut outcome = Some(outcome);
         while outcome == Some(Outcome::Interrupted) {
@@ -238,7 +247,9 @@ unsafe extern "C-unwind" fn cond_wait(slf: Object, args: *const Object, n: ffi::
                 error::ended(rt, outcome);
             }
         }
-        if lock_again(cond.lock) && ffi::PyErr_Occurred().is_null() { none() } else { ptr::null_mut() }
+        let is_locked = lock_again(cond.lock);
+        let has_ended = outcome == Some(Outcome::ContextDone);
+        if is_locked && !has_ended && ffi::PyErr_Occurred().is_null() { none() } else { ptr::null_mut() }
     }
 }
 
@@ -296,7 +307,11 @@ Example:
 pub(crate) unsafe fn register(module: Object) -> bool {
     let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
     let table = vec![
-        fast(c"wait", cond_wait, c"wait($self, /, timeout=None)\n--\n\nUnlocks, parks until signalled, locks again."),
+        fast(
+            c"wait",
+            cond_wait,
+            c"wait($self, /, timeout=None, ctx=None)\n--\n\nUnlocks, parks until signalled, locks again.",
+        ),
         plain(
             c"signal",
             cond_signal,

@@ -1,15 +1,15 @@
 //! go, spawn, join, cancel, gosched, goexit, sleep, current, and the Goroutine type.
 
+use super::context::{limited_object, limited_until};
 use super::start::started;
-use super::{
-    arguments, boolean, counts, deadline, fast, getters, labels, methods, none, plain, policy, runtime, seconds,
-};
+use super::{arguments, boolean, counts, fast, getters, labels, methods, none, plain, policy, runtime, seconds};
 use crate::doc;
 use crate::error;
 use crate::host;
 use crate::origin;
 use crate::task::{self, CANCEL_ASKED, CANCELLED, DONE, GO_TYPE, GoObject, JOINED, LOCKED, Place, RESERVED};
 use gort_core::goroutine::Goroutine;
+use gort_core::goroutine::ender::Until;
 use gort_core::goroutine::waiter::{Outcome, Reason};
 use gort_core::sched::processors::MOST;
 use gort_core::sched::{self, Runtime};
@@ -160,12 +160,17 @@ unsafe extern "C-unwind" fn spawn(_m: Object, args: *const Object, nargs: ffi::P
 unsafe extern "C-unwind" fn join(slf: Object, args: *const Object, nargs: ffi::Py_ssize_t, kwnames: Object) -> Object {
     // SAFETY: a vectorcall with the GIL; `slf` is a Goroutine and stays alive for the call.
     unsafe {
-        let Some([timeout]) = arguments("join", args, nargs, kwnames, [c"timeout"], 0) else {
+        let Some([timeout, ctx]) = arguments("join", args, nargs, kwnames, [c"timeout", c"ctx"], 0) else {
             return ptr::null_mut();
         };
-        let Ok(until) = deadline(timeout) else { return ptr::null_mut() };
+        limited_object(timeout, ctx, |until| join_until(slf.cast(), until))
+    }
+}
+
+unsafe fn join_until(obj: *mut GoObject, until: Until) -> Object {
+    // SAFETY: as in `join`.
+    unsafe {
         let Some(rt) = runtime() else { return ptr::null_mut() };
-        let obj = slf.cast::<GoObject>();
         if !(*obj).has(DONE) && !(*obj).g.is_null() && (*obj).goroutine() == sched::current_goroutine() {
             return error::set(ffi::PyExc_RuntimeError, "a goroutine cannot join itself");
         }
@@ -268,11 +273,27 @@ unsafe extern "C-unwind" fn goexit(_m: Object, _: Object) -> Object {
     error::set(error::goroutine_exit(), "goexit")
 }
 
-unsafe extern "C-unwind" fn sleep(_m: Object, value: Object) -> Object {
-    // SAFETY: METH_O with the GIL.
-    let Ok(ns) = (unsafe { seconds(value, "sleep") }) else { return ptr::null_mut() };
+unsafe extern "C-unwind" fn sleep(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kw: Object) -> Object {
+    // SAFETY: a vectorcall with the GIL.
+    unsafe {
+        if nargs != 1 {
+            return error::set(
+                ffi::PyExc_TypeError,
+                format_args!("sleep() takes 1 positional argument ({nargs} given)"),
+            );
+        }
+        let Ok(ns) = seconds(*args, "sleep") else { return ptr::null_mut() };
+        let until_ns = sched::now_ns().saturating_add(ns);
+        if kw.is_null() {
+            return sleep_until(until_ns.into());
+        }
+        let Some([ctx]) = arguments("sleep", args.add(1), 0, kw, [c"ctx"], 0) else { return ptr::null_mut() };
+        limited_until(until_ns, ctx, |until| sleep_until(until))
+    }
+}
+
+unsafe fn sleep_until(until: Until) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
-    let until = sched::now_ns().saturating_add(ns);
     loop {
         let outcome = sched::sleep_until(rt, until);
         if outcome == Outcome::TimedOut {
@@ -525,7 +546,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         plain(c"lock_os_thread", lock_os_thread, ffi::METH_NOARGS, doc::LOCK_OS_THREAD),
         plain(c"unlock_os_thread", unlock_os_thread, ffi::METH_NOARGS, doc::UNLOCK_OS_THREAD),
         plain(c"goexit", goexit, ffi::METH_NOARGS, doc::GOEXIT),
-        plain(c"sleep", sleep, ffi::METH_O, doc::SLEEP),
+        fast(c"sleep", sleep, doc::SLEEP),
         plain(c"current", current, ffi::METH_NOARGS, doc::CURRENT),
         plain(c"num_goroutine", num_goroutine, ffi::METH_NOARGS, doc::NUM_GOROUTINE),
         plain(c"goroutines", goroutines, ffi::METH_NOARGS, doc::GOROUTINES),
@@ -570,7 +591,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             fast(
                 c"join",
                 join,
-                c"join($self, timeout=None)\n--\n\nWaits for the end; returns the result or raises the exception. Parks.",
+                c"join($self, timeout=None, ctx=None)\n--\n\nWaits for the end; returns the result or raises the exception. Parks.",
             ),
             plain(c"cancel", cancel, ffi::METH_NOARGS, c"cancel($self)\n--\n\nAsks the goroutine to end; False if it has."),
             plain(c"set_priority", policy::set_priority, ffi::METH_O, doc::SET_PRIORITY),

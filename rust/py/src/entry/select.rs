@@ -5,10 +5,12 @@
 //! the value is taken; it has no destructor, for the thread may be ended in the park.
 
 use super::chan::{CHAN_TYPE, chan_of, fill, let_go, usable_chan};
-use super::{Value, arguments, boolean, deadline, fast, methods, none, plain, positional, runtime};
+use super::context::limited_object;
+use super::{Value, arguments, boolean, fast, methods, none, plain, positional, runtime};
 use crate::doc;
 use crate::error;
 use gort_core::chan::select::{Case, Selected, select as core_select};
+use gort_core::goroutine::ender::Until;
 use gort_core::goroutine::waiter::Outcome;
 use gort_core::sched::Runtime;
 use pyo3::ffi;
@@ -149,28 +151,32 @@ unsafe extern "C-unwind" fn send(_m: Object, args: *const Object, nargs: ffi::Py
 struct Request {
     rt: &'static Runtime,
     has_default: bool,
-    until: Option<u64>,
+    until: Until,
 }
 
 unsafe extern "C-unwind" fn select(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kw: Object) -> Object {
     // SAFETY: a vectorcall with the GIL; the caller's frame keeps the cases, and they their channels, alive.
     unsafe {
         let n = nargs as usize;
-        let (mut has_default, mut until) = (false, None);
-        if !kw.is_null() {
-            let Some([default, timeout]) = arguments("select", args.add(n), 0, kw, [c"default", c"timeout"], 0) else {
-                return ptr::null_mut();
-            };
-            let truth = if default.is_null() { 0 } else { ffi::PyObject_IsTrue(default) };
-            if truth < 0 {
-                return ptr::null_mut();
-            }
-            has_default = truth != 0;
-            match deadline(timeout) {
-                Ok(deadline) => until = deadline,
-                Err(()) => return ptr::null_mut(),
-            }
+        if kw.is_null() {
+            return select_among(args, n, false, Until::Never);
         }
+        let names = [c"default", c"timeout", c"ctx"];
+        let Some([default, timeout, ctx]) = arguments("select", args.add(n), 0, kw, names, 0) else {
+            return ptr::null_mut();
+        };
+        let truth = if default.is_null() { 0 } else { ffi::PyObject_IsTrue(default) };
+        if truth < 0 {
+            return ptr::null_mut();
+        }
+        limited_object(timeout, ctx, |until| select_among(args, n, truth != 0, until))
+    }
+}
+
+#[inline(always)]
+unsafe fn select_among(args: *const Object, n: usize, has_default: bool, until: Until) -> Object {
+    // SAFETY: `select`'s.
+    unsafe {
         if n <= INLINE {
             let mut room = [const { MaybeUninit::<CoreCase>::uninit() }; INLINE];
             return select_in(&mut room[..n], args, has_default, until);
@@ -194,7 +200,7 @@ unsafe fn select_in(
     room: &mut [MaybeUninit<CoreCase>],
     args: *const Object,
     has_default: bool,
-    until: Option<u64>,
+    until: Until,
 ) -> Object {
     // SAFETY: `args` holds as many objects as `room` has places; the first `i` places are written in the loop.
     unsafe {
@@ -332,7 +338,7 @@ pub(crate) unsafe extern "C-unwind" fn recv_until(slf: Object, stop: Object) -> 
         }
         ffi::PyObject_GC_UnTrack(reply.cast());
         let mut cases = [Case::recv(Some(chan_of(slf))), Case::recv(Some(chan_of(stop)))];
-        match run(&Request { rt, has_default: false, until: None }, &mut cases) {
+        match run(&Request { rt, has_default: false, until: Until::Never }, &mut cases) {
             Some(Selected::Received(0)) => {
                 let value = cases[0].slot.take().map_or_else(none, |v| v.0);
                 let stamp = ffi::PyLong_FromUnsignedLongLong(cases[0].stamp);

@@ -1,8 +1,10 @@
 //! The types of gort.sync but Cond: a Python object around each of the core's. Misuse is a RuntimeError with Go's words
 //! and changes nothing; an argument that is wrong by itself is a TypeError or ValueError.
 
-use super::{arguments, boolean, deadline, fast, methods, none, plain, runtime};
+use super::context::limited_object;
+use super::{arguments, boolean, fast, methods, none, plain, runtime};
 use crate::error;
+use gort_core::goroutine::ender::Until;
 use gort_core::goroutine::waiter::{Node, Outcome};
 use gort_core::sched::Runtime;
 use gort_core::sync::{Misuse, Mutex, RwMutex, Semaphore, WaitGroup};
@@ -80,7 +82,7 @@ pub(super) unsafe fn inner<'a, T>(slf: Object) -> &'a T {
 
 /// Runs a blocking operation until it is done or an exception is set.
 #[inline(always)]
-pub(super) unsafe fn wait(until: Option<u64>, mut op: impl FnMut(&'static Runtime, Option<u64>) -> Outcome) -> Object {
+pub(super) unsafe fn wait(until: Until, mut op: impl FnMut(&'static Runtime, Until) -> Outcome) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
     loop {
         let outcome = op(rt, until);
@@ -139,23 +141,20 @@ unsafe extern "C" fn dealloc<T>(slf: Object) {
     }
 }
 
-/// `name(timeout=None)` that waits.
+/// `name(timeout=None, ctx=None)` that waits.
 macro_rules! waiting {
     ($f:ident, $name:literal, $t:ty, $op:expr) => {
         unsafe extern "C-unwind" fn $f(slf: Object, args: *const Object, n: ffi::Py_ssize_t, kw: Object) -> Object {
             // SAFETY: a vectorcall with the GIL.
             unsafe {
-                let until = if n == 0 && kw.is_null() {
-                    None
-                } else {
-                    let Some([timeout]) = arguments($name, args, n, kw, [c"timeout"], 0) else {
-                        return ptr::null_mut();
-                    };
-                    let Ok(until) = deadline(timeout) else { return ptr::null_mut() };
-                    until
-                };
                 let object = inner::<$t>(slf);
-                wait(until, |rt, d| $op(object, rt, d))
+                if n == 0 && kw.is_null() {
+                    return wait(Until::Never, |rt, until| $op(object, rt, until));
+                }
+                let Some([timeout, ctx]) = arguments($name, args, n, kw, [c"timeout", c"ctx"], 0) else {
+                    return ptr::null_mut();
+                };
+                limited_object(timeout, ctx, |until| wait(until, |rt, until| $op(object, rt, until)))
             }
         }
     };
@@ -168,7 +167,7 @@ macro_rules! enter {
             // SAFETY: METH_NOARGS with the GIL.
             unsafe {
                 let object = inner::<$t>(slf);
-                let entered = wait(None, |rt, d| $op(object, rt, d));
+                let entered = wait(Until::Never, |rt, d| $op(object, rt, d));
                 if !entered.is_null() {
                     ffi::Py_DECREF(entered);
                     ffi::Py_INCREF(slf);
@@ -229,18 +228,21 @@ unsafe extern "C-unwind" fn group_add(slf: Object, args: *const Object, n: ffi::
 unsafe extern "C-unwind" fn group_wait(slf: Object, args: *const Object, n: ffi::Py_ssize_t, kw: Object) -> Object {
     // SAFETY: a vectorcall with the GIL.
     unsafe {
-        let Some([timeout]) = arguments("wait", args, n, kw, [c"timeout"], 0) else { return ptr::null_mut() };
-        let Ok(until) = deadline(timeout) else { return ptr::null_mut() };
-        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let Some([timeout, ctx]) = arguments("wait", args, n, kw, [c"timeout", c"ctx"], 0) else {
+            return ptr::null_mut();
+        };
         let group = inner::<WaitGroup>(slf);
-        loop {
-            match group.wait(rt, until) {
-                Ok(Outcome::Delivered) => return none(),
-                Ok(outcome) if error::ended(rt, outcome) => {}
-                Ok(_) => return ptr::null_mut(),
-                Err(misuse) => return done(Err(misuse)),
+        limited_object(timeout, ctx, |until| {
+            let Some(rt) = runtime() else { return ptr::null_mut() };
+            loop {
+                match group.wait(rt, until) {
+                    Ok(Outcome::Delivered) => return none(),
+                    Ok(outcome) if error::ended(rt, outcome) => {}
+                    Ok(_) => return ptr::null_mut(),
+                    Err(misuse) => return done(Err(misuse)),
+                }
             }
-        }
+        })
     }
 }
 
@@ -278,12 +280,13 @@ unsafe fn units(value: Object) -> Option<u64> {
 unsafe extern "C-unwind" fn acquire(slf: Object, args: *const Object, n: ffi::Py_ssize_t, kw: Object) -> Object {
     // SAFETY: a vectorcall with the GIL.
     unsafe {
-        let Some([amount, timeout]) = arguments("acquire", args, n, kw, [c"n", c"timeout"], 0) else {
+        let names = [c"n", c"timeout", c"ctx"];
+        let Some([amount, timeout, ctx]) = arguments("acquire", args, n, kw, names, 0) else {
             return ptr::null_mut();
         };
-        let (Some(amount), Ok(until)) = (units(amount), deadline(timeout)) else { return ptr::null_mut() };
+        let Some(amount) = units(amount) else { return ptr::null_mut() };
         let s = inner::<Semaphore>(slf);
-        wait(until, |rt, d| s.acquire(rt, amount, d))
+        limited_object(timeout, ctx, |until| wait(until, |rt, until| s.acquire(rt, amount, until)))
     }
 }
 
@@ -313,7 +316,7 @@ unsafe extern "C-unwind" fn leave_semaphore(slf: Object, _: *const Object, _: ff
 fn mutex_methods() -> Vec<ffi::PyMethodDef> {
     let try_lock = c"try_lock($self, /)\n--\n\nLocks if it is free; whether it did. Never parks.";
     vec![
-        fast(c"lock", mutex_lock, c"lock($self, /, timeout=None)\n--\n\nLocks; parks while another has it."),
+        fast(c"lock", mutex_lock, c"lock($self, /, timeout=None, ctx=None)\n--\n\nLocks; parks while another has it."),
         plain(c"unlock", mutex_unlock, ffi::METH_NOARGS, c"unlock($self, /)\n--\n\nUnlocks; any goroutine may."),
         plain(c"try_lock", mutex_try_lock, ffi::METH_NOARGS, try_lock),
         plain(c"__enter__", enter_mutex, ffi::METH_NOARGS, c"Locks."),
@@ -322,11 +325,12 @@ fn mutex_methods() -> Vec<ffi::PyMethodDef> {
 }
 
 fn rw_methods() -> Vec<ffi::PyMethodDef> {
-    let rlock = c"rlock($self, /, timeout=None)\n--\n\nLocks for reading. Parks while a writer has it or waits.";
+    let rlock =
+        c"rlock($self, /, timeout=None, ctx=None)\n--\n\nLocks for reading. Parks while a writer has it or waits.";
     let try_lock = c"try_lock($self, /)\n--\n\nLocks for writing if free. Never parks.";
     let try_rlock = c"try_rlock($self, /)\n--\n\nLocks for reading if no writer has it or waits. Never parks.";
     vec![
-        fast(c"lock", rw_lock, c"lock($self, /, timeout=None)\n--\n\nLocks for writing. Parks."),
+        fast(c"lock", rw_lock, c"lock($self, /, timeout=None, ctx=None)\n--\n\nLocks for writing. Parks."),
         fast(c"rlock", rw_rlock, rlock),
         plain(c"unlock", rw_unlock, ffi::METH_NOARGS, c"unlock($self, /)\n--\n\nUnlocks for writing."),
         plain(c"runlock", rw_runlock, ffi::METH_NOARGS, c"runlock($self, /)\n--\n\nUnlocks for reading."),
@@ -341,14 +345,18 @@ fn group_methods() -> Vec<ffi::PyMethodDef> {
     vec![
         fast(c"add", group_add, c"add($self, /, n=1)\n--\n\nAdds n, which may be negative. Never parks."),
         plain(c"done", group_done, ffi::METH_NOARGS, c"done($self, /)\n--\n\nTakes one off. Never parks."),
-        fast(c"wait", group_wait, c"wait($self, /, timeout=None)\n--\n\nParks until the counter is zero."),
+        fast(c"wait", group_wait, c"wait($self, /, timeout=None, ctx=None)\n--\n\nParks until the counter is zero."),
     ]
 }
 
 fn semaphore_methods() -> Vec<ffi::PyMethodDef> {
     let try_acquire_doc = c"try_acquire($self, /, n=1)\n--\n\nTakes n units if free and nobody waits. Never parks.";
     vec![
-        fast(c"acquire", acquire, c"acquire($self, /, n=1, timeout=None)\n--\n\nTakes n units; parks, in order."),
+        fast(
+            c"acquire",
+            acquire,
+            c"acquire($self, /, n=1, timeout=None, ctx=None)\n--\n\nTakes n units; parks, in order.",
+        ),
         fast(c"try_acquire", try_acquire, try_acquire_doc),
         fast(c"release", release, c"release($self, /, n=1)\n--\n\nGives n units back. Never parks."),
         plain(c"__enter__", enter_semaphore, ffi::METH_NOARGS, c"Takes one unit."),

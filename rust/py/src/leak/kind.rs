@@ -1,7 +1,7 @@
 //! What an object is to the leak report.
 
 use super::graph::{ByAddress, Object};
-use crate::entry::{chan, cond, sync};
+use crate::entry::{chan, cond, context, sync};
 use crate::task::GO_TYPE;
 use pyo3::ffi;
 use std::ffi::c_int;
@@ -24,6 +24,8 @@ pub(super) enum Kind {
     WaitGroup,
     Semaphore,
     Goroutine,
+    /// A context: waits end with it.
+    Context,
     /// A weak reference or a proxy.
     Weak,
     /// A generator, a coroutine or an asynchronous generator.
@@ -41,7 +43,14 @@ impl Kind {
     pub(super) fn is_waited_for(self) -> bool {
         matches!(
             self,
-            Self::Chan | Self::Cond | Self::Mutex | Self::RwMutex | Self::WaitGroup | Self::Semaphore | Self::Goroutine
+            Self::Chan
+                | Self::Cond
+                | Self::Context
+                | Self::Mutex
+                | Self::RwMutex
+                | Self::WaitGroup
+                | Self::Semaphore
+                | Self::Goroutine
         )
     }
 }
@@ -112,6 +121,7 @@ unsafe fn of_type(tp: *mut ffi::PyTypeObject) -> Kind {
         (chan::CHAN_TYPE.load(Ordering::Relaxed), Kind::Chan),
         (GO_TYPE.load(Ordering::Relaxed), Kind::Goroutine),
         (cond::COND_TYPE.load(Ordering::Relaxed), Kind::Cond),
+        (context::CONTEXT_TYPE.load(Ordering::Relaxed), Kind::Context),
         (mutex, Kind::Mutex),
         (rw_mutex, Kind::RwMutex),
         (wait_group, Kind::WaitGroup),

@@ -17,7 +17,7 @@ mod stack;
 pub(crate) use kind::Kinds;
 pub(crate) use stack::FLAG_BITS;
 
-use crate::entry::{Value, chan, cond, sync};
+use crate::entry::{Value, chan, cond, context, sync};
 use crate::task::{CANCEL_ASKED, GoObject, UNREACHABLE};
 use gort_core::goroutine::waiter::{Node as Waiter, Outcome, Reason, Wait};
 use gort_core::goroutine::{Goroutine, status};
@@ -251,6 +251,7 @@ unsafe fn for_each_waiter(object: Object, kind: Kind, mut f: impl FnMut(&Waiter,
     unsafe {
         match kind {
             Kind::Chan => chan::chan_of(object).for_each_waiter(f),
+            Kind::Context => context::for_each_waiter(object, |waiter| f(waiter, false)),
             Kind::Cond => cond::list_of(object).for_each_waiter(|waiter| f(waiter, false)),
             Kind::Goroutine => (*object.cast::<GoObject>()).joiners.for_each_waiter(|waiter| f(waiter, false)),
             _ => sync::for_each_waiter(object, |waiter| f(waiter, false)),

@@ -64,7 +64,7 @@ pub(super) unsafe fn view(context: *mut Context) -> Object {
 }
 
 /// The exception of a context of ours that is done; a new reference. Those whose end is that of one above share its.
-unsafe fn err_of(context: *mut Context) -> Object {
+pub(super) unsafe fn err_of(context: *mut Context) -> Object {
     // SAFETY: GIL held; the context is alive, and keeps those above it.
     unsafe {
         let mut at = context;

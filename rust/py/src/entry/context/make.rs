@@ -3,9 +3,11 @@
 use super::super::{arguments, boolean, fast, methods, none, plain, positional, runtime};
 use super::ask::{cause_of, deadline_of, view};
 use super::tree::{self, State};
+use super::waiting::limited_object;
 use super::{CONTEXT_TYPE, Context, Kind, Object, ROOTS, Reach, is_ours, let_spent_go, now, reach_of};
 use crate::error;
 use crate::task;
+use gort_core::goroutine::ender::Ender;
 use gort_core::sched;
 use pyo3::ffi;
 use std::ffi::CStr;
@@ -20,6 +22,7 @@ unsafe fn new_context(kind: Kind, parent: Object) -> *mut Context {
         if !context.is_null() {
             (*context).kind = kind;
             (*context).bubble = sched::current_bubble();
+            ptr::write(&raw mut (*context).ender, Ender::new((*context).bubble));
             (*context).parent = ffi::Py_XNewRef(parent);
         }
         context
@@ -36,26 +39,33 @@ pub(super) unsafe fn roots() -> bool {
     })
 }
 
+/// Whether an object is a context, ours or not.
+///
+/// # Safety
+/// GIL held; `object` is alive.
+pub(super) unsafe fn is_context_like(object: Object) -> bool {
+    let has = |name: &CStr| {
+        // SAFETY: the caller's promise.
+        unsafe { ffi::PyObject_HasAttrString(object, name.as_ptr()) != 0 }
+    };
+    // SAFETY: as above.
+    unsafe { is_ours(object) || [c"done", c"err", c"deadline", c"value"].into_iter().all(has) }
+}
+
 /// Whether an object may be a parent; if not, an exception is set.
-unsafe fn is_parent(object: Object, function: &str) -> bool {
+unsafe fn is_parent(object: Object, function: &CStr) -> bool {
     // SAFETY: GIL held; `object` is alive.
     unsafe {
-        if is_ours(object) {
-            return true;
-        }
         if object == ffi::Py_None() {
             error::set(ffi::PyExc_TypeError, "cannot create context from nil parent");
             return false;
         }
-        for name in [c"done", c"err", c"deadline", c"value"] {
-            if ffi::PyObject_HasAttrString(object, name.as_ptr()) == 0 {
-                let text = c"%s() needs a Context, not %.200s".as_ptr();
-                let Ok(function) = std::ffi::CString::new(function) else { return false };
-                ffi::PyErr_Format(ffi::PyExc_TypeError, text, function.as_ptr(), (*ffi::Py_TYPE(object)).tp_name);
-                return false;
-            }
+        let is_one = is_context_like(object);
+        if !is_one {
+            let text = c"%s() needs a Context, not %.200s".as_ptr();
+            ffi::PyErr_Format(ffi::PyExc_TypeError, text, function.as_ptr(), (*ffi::Py_TYPE(object)).tp_name);
         }
-        true
+        is_one
     }
 }
 
@@ -96,13 +106,15 @@ pub(super) unsafe extern "C" fn new(tp: *mut ffi::PyTypeObject, args: Object, kw
         }
         let inner = if n > 0 { ffi::PyTuple_GET_ITEM(args, 0) } else { ptr::null_mut() };
         let is_given = !inner.is_null() && (!own_init || is_context(inner));
-        if is_given && !is_parent(inner, "Context") {
+        if is_given && !is_parent(inner, c"Context") {
             return ptr::null_mut();
         }
         let context = ffi::PyType_GenericAlloc(tp, 0);
         if !context.is_null() {
-            (*context.cast::<Context>()).kind = Kind::Theirs;
-            (*context.cast::<Context>()).parent = if is_given { ffi::Py_NewRef(inner) } else { ptr::null_mut() };
+            let context = context.cast::<Context>();
+            (*context).kind = Kind::Theirs;
+            (*context).parent = if is_given { ffi::Py_NewRef(inner) } else { ptr::null_mut() };
+            ptr::write(&raw mut (*context).ender, Ender::new(0)); // nobody waits for it, but for one below
         }
         context
     }
@@ -166,14 +178,15 @@ unsafe extern "C-unwind" fn with_cancel(_m: Object, args: *const Object, nargs: 
             return error::set(ffi::PyExc_TypeError, "_with_cancel() takes a parent and whether there are causes");
         }
         let is_caused = ffi::PyObject_IsTrue(*args.add(1)) == 1;
-        if !is_parent(*args, if is_caused { "with_cancel_cause" } else { "with_cancel" }) {
+        if !is_parent(*args, if is_caused { c"with_cancel_cause" } else { c"with_cancel" }) {
             return ptr::null_mut();
         }
         cancellable(*args, is_caused)
     }
 }
 
-unsafe fn cancellable(parent: Object, is_caused: bool) -> Object {
+/// The pair for a new context below `parent`, which is a context.
+pub(super) unsafe fn cancellable(parent: Object, is_caused: bool) -> Object {
     // SAFETY: GIL held; the parent is a context.
     unsafe {
         let_spent_go();
@@ -196,7 +209,7 @@ unsafe extern "C-unwind" fn with_deadline(_m: Object, args: *const Object, nargs
         let [parent, seconds, is_from_now, cause] = [0, 1, 2, 3].map(|i| *args.add(i));
         let is_from_now = ffi::PyObject_IsTrue(is_from_now) == 1;
         let (function, what) =
-            if is_from_now { ("with_timeout", c"the time-out") } else { ("with_deadline", c"the deadline") };
+            if is_from_now { (c"with_timeout", c"the time-out") } else { (c"with_deadline", c"the deadline") };
         if !is_parent(parent, function) {
             return ptr::null_mut();
         }
@@ -238,7 +251,7 @@ unsafe extern "C-unwind" fn with_value(_m: Object, args: *const Object, nargs: f
             return error::set(ffi::PyExc_TypeError, "_with_value() takes 3 arguments");
         }
         let [parent, key, value] = [0, 1, 2].map(|i| *args.add(i));
-        if !is_parent(parent, "with_value") {
+        if !is_parent(parent, c"with_value") {
             return ptr::null_mut();
         }
         if key == ffi::Py_None() {
@@ -266,7 +279,7 @@ unsafe extern "C-unwind" fn with_value(_m: Object, args: *const Object, nargs: f
 unsafe extern "C-unwind" fn without_cancel(_m: Object, parent: Object) -> Object {
     // SAFETY: METH_O with the GIL.
     unsafe {
-        if is_parent(parent, "without_cancel") {
+        if is_parent(parent, c"without_cancel") {
             new_context(Kind::WithoutCancel, parent).cast()
         } else {
             ptr::null_mut()
@@ -282,7 +295,7 @@ unsafe extern "C-unwind" fn after_func(_m: Object, args: *const Object, nargs: f
             return error::set(ffi::PyExc_TypeError, "_context_after_func() takes 4 arguments");
         }
         let [parent, function, call_args, kwargs] = [0, 1, 2, 3].map(|i| *args.add(i));
-        if !is_parent(parent, "after_func") || runtime().is_none() {
+        if !is_parent(parent, c"after_func") || runtime().is_none() {
             return ptr::null_mut();
         }
         let_spent_go();
@@ -404,6 +417,12 @@ unsafe extern "C-unwind" fn done(_m: Object, context: Object) -> Object {
     }
 }
 
+/// `_check_context(ctx)`: raises as a wait with `ctx` would that need not wait.
+unsafe extern "C-unwind" fn check(_m: Object, ctx: Object) -> Object {
+    // SAFETY: METH_O with the GIL.
+    unsafe { limited_object(ptr::null_mut(), ctx, |_| none()) }
+}
+
 unsafe extern "C-unwind" fn clock(_m: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL.
     unsafe { ffi::PyFloat_FromDouble(now()) }
@@ -426,7 +445,7 @@ unsafe extern "C-unwind" fn todo(_m: Object, _: Object) -> Object {
 
 unsafe extern "C-unwind" fn cause(_m: Object, context: Object) -> Object {
     // SAFETY: METH_O with the GIL.
-    unsafe { if is_parent(context, "cause") { cause_of(context) } else { ptr::null_mut() } }
+    unsafe { if is_parent(context, c"cause") { cause_of(context) } else { ptr::null_mut() } }
 }
 
 /// A function that is made with its context as `self`: a static table entry.
@@ -515,6 +534,7 @@ pub(super) unsafe fn register(module: Object) -> bool {
             after_func,
             c"_context_after_func(parent, fn, args, kwargs, /)\n--\n\nA function that stops it.",
         ),
+        plain(c"_check_context", check, ffi::METH_O, c"_check_context(ctx, /)\n--\n\nRaises why it is done, if it is."),
         plain(c"_context_done", done, ffi::METH_O, c"_context_done(ctx, /)\n--\n\nIts own channel."),
         plain(c"_context_now", clock, ffi::METH_NOARGS, c"_context_now()\n--\n\nSeconds since 1970, also of a bubble."),
         positional(c"_context_end", end, c"_context_end(ctx, err, cause, /)\n--\n\nEnds it as its parent has."),

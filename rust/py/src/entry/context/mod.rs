@@ -9,10 +9,14 @@
 mod ask;
 mod make;
 mod tree;
+mod waiting;
 
 pub(crate) use tree::let_spent_go;
+pub(crate) use waiting::{limited, limited_object, limited_until};
 
 use super::{fast, methods, plain};
+use gort_core::goroutine::ender::Ender;
+use gort_core::goroutine::waiter::Node;
 use gort_core::sched;
 use pyo3::ffi;
 use std::ffi::{CStr, c_int, c_void};
@@ -76,6 +80,8 @@ pub(crate) struct Context {
     /// When, s since 1970; of the kind Deadline.
     deadline: f64,
     timer: *mut tree::Deadline,
+    /// Ends the waits that are to end with it.
+    ender: Ender,
 }
 
 /// The Context type.
@@ -140,6 +146,15 @@ fn now() -> f64 {
         Some(ns) => ns as f64 / 1e9,
         None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()),
     }
+}
+
+/// Calls `f` with each wait that the context will end.
+///
+/// # Safety
+/// GIL held; a live object of the Context type.
+pub(crate) unsafe fn for_each_waiter(context: Object, f: impl FnMut(&Node)) {
+    // SAFETY: the caller's promise.
+    unsafe { (*context.cast::<Context>()).ender.for_each_waiter(f) };
 }
 
 /// Lets go of a reference; where it was the last of a context, by a loop over those above it and not by recursion.

@@ -245,6 +245,7 @@ unsafe fn finish(context: *mut Context, state: State) {
     // SAFETY: `end`'s promise; each channel and goroutine is the context's.
     unsafe {
         (*context).state = state;
+        sched::end_waits(&(*context).ender);
         if !(*context).chan.is_null() {
             let _ = chan::chan_of((*context).chan).close(); // nobody else does
         }
