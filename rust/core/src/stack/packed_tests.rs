@@ -1,3 +1,5 @@
+//! Packed stacks come back whole, and what is kept of them is found.
+
 use super::packed::{MOST, Packed, Packing};
 use proptest::prelude::*;
 
