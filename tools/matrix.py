@@ -1,7 +1,8 @@
 """Builds gort for every CPython found, installs the wheel into an environment and tests it there.
 
 What is tested is the wheel that `make wheel` ships. Variables: PY (which Pythons), TESTS (files for
-pytest, default the whole suite), TIMES (repeat the tests), PYTEST (more options).
+pytest, default the whole suite), TIMES (repeat the tests), PYTEST (more options), JOBS (how many
+Pythons are tested at once; of whole suites two, where there are two CPUs).
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pythons
@@ -46,20 +50,55 @@ def install(python: Python, venv: Path) -> tuple[str, str]:
     return program, wheel
 
 
-def test(python: Python) -> None:
-    """Run stubtest and the tests for one Python."""
-    program, wheel = install(python, python.venv())
-    python.make_venv(python.venv(), *PACKAGES)
+#: Builds share a target folder, and one takes all CPUs.
+BUILDING = threading.Lock()
+
+
+def test(python: Python, prefix: str) -> None:
+    """Run stubtest and the tests for one Python; each line of theirs begins with `prefix`."""
+    with BUILDING:
+        program, wheel = install(python, python.venv())
+        python.make_venv(python.venv(), *PACKAGES)
     files = os.environ.get("TESTS", "").split()
     if not files:
-        python.run(program, "-m", "mypy.stubtest", "gort._core", cwd=python.venv())
+        python.run(program, "-m", "mypy.stubtest", "gort._core", cwd=python.venv(), prefix=prefix)
     paths = [python.seen(python.work / file) for file in files or ["tests"]]
     options = shlex.split(os.environ.get("PYTEST", ""))
     for _ in range(int(os.environ.get("TIMES", "1"))):
         python.run(
             program, "-m", "pytest", *PYTEST, *options, *paths,
-            cwd=python.work, env={"WHEEL": wheel},
+            cwd=python.work, env={"WHEEL": wheel}, prefix=prefix,
         )  # fmt: skip
+
+
+def jobs() -> int:
+    """How many suites run at once: whole ones only, for others are measured, or watched."""
+    whole = not any(os.environ.get(name) for name in ("TESTS", "TIMES", "PYTEST"))
+    return int(os.environ.get("JOBS") or (min(2, os.cpu_count() or 1) if whole else 1))
+
+
+def timed(python: Python, prefix: str) -> str:
+    """Test one Python; what to say of it."""
+    print(f"== {python.label}", flush=True)
+    started = time.monotonic()
+    test(python, prefix)
+    return f"{python.tag} ({time.monotonic() - started:.0f} s)"
+
+
+def test_all() -> list[str]:
+    """Test all Pythons that are wanted, some at once; the first that fails ends the program."""
+    wanted, at_once = list(pythons.wanted()), jobs()
+    if at_once == 1 or len(wanted) == 1:
+        return [timed(python, "") for python in wanted]
+    with ThreadPoolExecutor(at_once) as pool:
+        suites = [pool.submit(timed, python, f"{python.tag} | ") for python in wanted]
+        try:
+            return [suite.result() for suite in suites]
+        except SystemExit as failure:
+            print(failure, file=sys.stderr, flush=True)
+            for suite in suites:
+                suite.cancel()  # those that have begun say what they find
+            raise
 
 
 def main() -> None:
@@ -74,18 +113,14 @@ def main() -> None:
         if options.no_test:
             install(this, ROOT / (options.venv or this.venv()))
         else:
-            test(this)
+            test(this, "")
         return
-    done = []
-    for python in pythons.wanted():
-        print(f"== {python.label}", flush=True)
-        started = time.monotonic()
-        if options.no_test:
+    if options.no_test:
+        for python in pythons.wanted():
+            print(f"== {python.label}", flush=True)
             install(python, python.venv())
-        else:
-            test(python)
-        done.append(f"{python.tag} ({time.monotonic() - started:.0f} s)")
-    print("passed on: " + ", ".join(done))
+    else:
+        print("passed on: " + ", ".join(test_all()))
 
 
 if __name__ == "__main__":

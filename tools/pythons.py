@@ -27,9 +27,15 @@ NEWER_MINORS = (14, 15)
 NEEDED_THERE = ("tests", "examples", "benches", "docs", "python", "tools")
 
 
-def run(*command: object, quiet: bool = False, **kwargs: object) -> None:
-    """Run a command; end the program with its text when it fails."""
+def run(*command: object, quiet: bool = False, prefix: str = "", **kwargs: object) -> None:
+    """Run a command; end the program with its text when it fails.
+
+    With a `prefix` each line that it prints begins with that, for commands that run side by side.
+    """
     text = [str(part) for part in command]
+    if prefix:
+        _run_marked(text, prefix)
+        return
     done = subprocess.run(  # type: ignore[call-overload]
         text, stdin=subprocess.DEVNULL, capture_output=quiet, text=True, check=False, **kwargs
     )
@@ -37,6 +43,22 @@ def run(*command: object, quiet: bool = False, **kwargs: object) -> None:
         if quiet:
             print(done.stdout[-8000:], done.stderr[-8000:], sep="\n", file=sys.stderr)
         raise SystemExit(f"failed ({done.returncode}): {' '.join(text)}")
+
+
+def _run_marked(command: list[str], prefix: str) -> None:
+    """Run a command, each of whose lines begins with `prefix`."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(f"{prefix}{line}", end="", flush=True)
+    if process.returncode:
+        raise SystemExit(f"failed ({process.returncode}): {' '.join(command)}")
 
 
 @dataclass(frozen=True)
@@ -80,9 +102,11 @@ class Python:
         where = ["env", "-C", self.seen(cwd), *settings]
         return [*([] if self.root is None else ["chroot", str(self.root)]), *where, *command]
 
-    def run(self, *command: object, cwd: Path, env: dict[str, str] | None = None) -> None:
+    def run(
+        self, *command: object, cwd: Path, env: dict[str, str] | None = None, prefix: str = ""
+    ) -> None:
         """Run a command of this Python in `cwd`; end the program when it fails."""
-        run(*self.command(*command, cwd=cwd, env=env))
+        run(*self.command(*command, cwd=cwd, env=env), prefix=prefix)
 
     def make_venv(self, venv: Path, *packages: object) -> str:
         """Make `venv` if it is not there, install packages into it, and give its Python."""
