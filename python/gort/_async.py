@@ -115,7 +115,7 @@ def from_future(
     elif hasattr(kind, "set_running_or_notify_cancel"):
         try:
             return future.result(timeout)  # type: ignore[call-arg]
-        except BaseException:
+        except Exception:
             if not future.cancelled():
                 raise
     else:

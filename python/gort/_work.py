@@ -11,6 +11,7 @@ import sys
 import threading
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures._base import CANCELLED, FINISHED, PENDING
+from concurrent.futures.thread import BrokenThreadPool
 from time import monotonic
 
 from gort._core import Chan, gosched
@@ -72,7 +73,7 @@ class Task:
             if self.place is None or not future.set_running_or_notify_cancel():
                 return  # its submit was interrupted, or it was cancelled
             if pool._before is not None and not pool._initialize():
-                future.set_exception(BrokenExecutor(BROKEN))
+                future.set_exception(BrokenThreadPool(BROKEN))
                 return
             try:
                 result = self.fn(*self.args, **self.kwargs)
@@ -85,8 +86,11 @@ class Task:
                 del error
             else:
                 future.set_result(result)
-        except GoroutineExit:  # a cancel that came after the call, before its result was there
-            self.give_up(Cancelled("the goroutine was cancelled"))
+        except (
+            BaseException
+        ) as failure:  # a cancel or a lack of memory, before its result was there
+            is_exit = isinstance(failure, GoroutineExit)
+            self.give_up(Cancelled("the goroutine was cancelled") if is_exit else failure)
             raise
         finally:
             pool._futures.discard(future)
@@ -105,7 +109,7 @@ class Task:
     def cancel(self) -> None:
         """Cancel it before it runs, and tell those that wait, also for several."""
         self.pool._futures.discard(self.future)
-        if self.future.cancel():
+        if self.future.cancel() and self.future._state == CANCELLED:
             self.future.set_running_or_notify_cancel()
 
 
@@ -176,10 +180,11 @@ class Call(Task):
             if self.place is None or slot.is_over:
                 return  # its submit was interrupted, or nobody wants it
             if pool._before is not None and not pool._initialize():
-                slot.error = BrokenExecutor(BROKEN)
+                slot.error = BrokenThreadPool(BROKEN)
             else:
                 slot.result = self.fn(*self.args)
         except BaseException as raised:  # noqa: BLE001 - it is whoever waits who has to know
+            slot.error = raised
             slot.error = _outcome(raised)
         finally:
             slot.is_over = True

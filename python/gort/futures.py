@@ -5,11 +5,10 @@ thread (`threading.local`, the owner of an RLock) is its own and gone with it. F
 `concurrent.futures`: `wait`, `as_completed`, `asyncio.wrap_future` and `loop.run_in_executor` take
 them, and so does a plain thread. Whoever waits for one in a goroutine parks.
 
-What holds it together. `_running` has the tasks whose goroutines were started and have not ended,
-`_queue` those for which there was no room; both change under `_lock`, which is held for moments. A
+What holds it together. `_running` counts the tasks that have a place, that is a goroutine, `_queue`
+has those for which there was no room; both change under `_lock`, which is held for moments. A
 goroutine that ends starts the next of the queue, so a task waits only while `max_workers` others
-run. A goroutine may end without having run (cancelled before its turn, no memory for its stack):
-then its task is dropped unused, and `Task.__del__` settles the future and hands the place on.
+run. What a goroutine that never ran leaves is settled too (`_work.py`).
 
 At exit the interpreter waits for every task that was submitted, as it does for the threads of a
 ThreadPoolExecutor. In the child of a fork an executor is empty and works; the futures of tasks that
@@ -25,13 +24,14 @@ from _thread import RLock
 from collections import deque
 from concurrent.futures import BrokenExecutor, Future
 from concurrent.futures._base import LOGGER
-from concurrent.futures.thread import ThreadPoolExecutor
+from concurrent.futures.thread import BrokenThreadPool, ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import count, islice
 from time import monotonic
 from weakref import WeakSet, WeakValueDictionary, ref
 
 from gort._core import Chan, Mutex, _no_preempt, go, spawn
+from gort._exceptions import RuntimeStopped
 from gort._lazyfuture import LazyFuture
 from gort._typing import TYPE_CHECKING, T
 from gort._work import BROKEN, STAYED, Call, Slot, Task, forked, tasks_of_this_stack
@@ -58,7 +58,7 @@ class Executor(ThreadPoolExecutor):
         max_workers: tasks that run at the same time at most; None: no limit.
         thread_name_prefix: with it goroutines are named `<prefix>_<n>`, for dumps.
         initializer: called in the goroutine of each task, before it; when it raises, the executor
-            is broken: that is logged, and what waits or is submitted gets BrokenExecutor.
+            is broken: that is logged, and what waits or is submitted gets BrokenThreadPool.
         initargs: arguments of the initializer.
         lazy: futures are of LazyFuture, which is cheaper.
 
@@ -120,11 +120,12 @@ class Executor(ThreadPoolExecutor):
 
         Raises:
             RuntimeError: the executor was shut down, or the interpreter ends.
-            BrokenExecutor: an initializer raised.
+            BrokenThreadPool: an initializer raised.
         """
         future = self._future()
+        task = Task(self, future, fn, args, kwargs)
         self._futures.add(future)
-        self._put(Task(self, future, fn, args, kwargs))
+        self._put(task)
         return future
 
     def _call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Slot:
@@ -137,14 +138,15 @@ class Executor(ThreadPoolExecutor):
 
     def _put(self, task: Task) -> None:
         """Start its goroutine, or queue it while there is no room."""
-        if self._is_bounded:
-            task.context = copy_context()  # not with the lock held: see `_lock`
+        if _exiting:  # even the lock is out of use by now
+            self._futures.discard(task.future)
+            raise RuntimeError(_EXITING)
         try:
-            if _exiting:
-                raise RuntimeError(_EXITING)  # even that Mutex is out of use by now
+            if self._is_bounded:
+                task.context = copy_context()  # not with the lock held: see `_lock`
             with self._lock:
                 if self._broken:
-                    raise BrokenExecutor(BROKEN)
+                    raise BrokenThreadPool(BROKEN)
                 if self._closed:
                     raise RuntimeError(self._closed)
                 if self._running >= self._max_workers:
@@ -155,41 +157,45 @@ class Executor(ThreadPoolExecutor):
             self._start(task)
         except BaseException:  # a signal's, too
             self._futures.discard(task.future)
-            if task in self._queue:
-                self._queue.remove(task)
             if task.place is not None:
                 self._ended(task)
+            self._remove(task)
             raise
 
     def _ended(self, task: Task) -> None:
         """Give its place to the next of the queue. To be told twice does no harm."""
+        error: BaseException | None = None
         while True:
             _no_preempt(1)  # no cancel comes between either
             try:
+                if error is not None:
+                    task.give_up(error)
+                    error = None
                 with self._lock:
                     if task.place is self._places:
                         self._running -= 1
                     task.place = None
                     if not self._queue:
-                        if self._waiting and not self._running:
-                            for waiter in self._waiting:
-                                waiter.close()
-                            self._waiting.clear()
+                        while self._waiting and not self._running:
+                            self._waiting.pop().close()
                         return
                     if self._running >= self._max_workers:
                         return
-                    task = self._queue.popleft()
+                    following = self._queue[0]
                     self._running += 1
-                    task.place = self._places
+                    following.place = self._places
+                    self._queue.popleft()
+                task = following
                 try:
                     task.context.run(self._start, task)
                 except BaseException as failure:  # noqa: BLE001 - who waits for it has to know
                     error = failure
                 else:
                     return
+            except MemoryError:
+                continue  # again, from where it came to: no place and no task may be lost
             finally:
                 _no_preempt(-1)
-            task.give_up(error)
 
     def _initialize(self) -> bool:
         """Call the initializer before a task; return whether the task may run."""
@@ -204,11 +210,21 @@ class Executor(ThreadPoolExecutor):
             return True
         with self._lock:
             self._broken = True
-            left = [*self._queue]
-            self._queue.clear()
-        for task in left:
-            task.give_up(BrokenExecutor(BROKEN))
+        while (task := self._first()) is not None:
+            task.give_up(BrokenThreadPool(BROKEN))
+            self._remove(task)
         return False
+
+    def _first(self) -> Task | None:
+        """The first task of the queue. It stays there, so that it is not lost before it is told."""
+        with self._lock:
+            return self._queue[0] if self._queue else None
+
+    def _remove(self, task: Task) -> None:
+        """Take a task out of the queue, if it is there still."""
+        with self._lock:
+            if task in self._queue:
+                self._queue.remove(task)
 
     def map(
         self,
@@ -262,11 +278,9 @@ class Executor(ThreadPoolExecutor):
         """
         with self._lock:
             self._closed = self._closed or _CLOSED
-            left = [*self._queue] if cancel_futures else []
-            if cancel_futures:
-                self._queue.clear()
-        for task in left:
+        while cancel_futures and (task := self._first()) is not None:
             task.cancel()
+            self._remove(task)
         if wait:
             if any(task.place is self._places for task in tasks_of_this_stack()):
                 raise RuntimeError("cannot join the current task")
@@ -334,16 +348,12 @@ _exiting = False
 _at_fork: list[Executor] = []
 
 
-def _all() -> list[Executor]:
-    with _registry:
-        return list(_executors)
-
-
 def _wait_at_exit() -> None:
     """Take no more tasks and wait for all, before the interpreter waits for its threads."""
     global _exiting
     _exiting = True
-    executors = _all()
+    with _registry:
+        executors = list(_executors)
     for executor in executors:
         with executor._lock:
             executor._closed = _EXITING
@@ -354,9 +364,12 @@ def _wait_at_exit() -> None:
 def _before_fork() -> None:
     """Hold all locks, so that the child sees no executor half changed."""
     _registry.acquire()
-    _at_fork[:] = _executors
-    for executor in _at_fork:
-        executor._lock.lock()
+    for executor in list(_executors):
+        try:
+            executor._lock.lock()
+        except RuntimeStopped:
+            break  # nothing runs any more, here and in the child
+        _at_fork.append(executor)
 
 
 def _after_fork_in_parent() -> None:
