@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures as cf
+import importlib.util
 import threading
 import time
 
 import gort
 import pytest
+from children import check
 from gort import Chan, go
 from gort.futures import Executor
 from waiting import LIMIT, eventually, hold, in_goroutine, in_thread, join_all, parked, raises_text
@@ -212,21 +214,6 @@ def test_goroutine_that_ended_by_cancel_is_a_cancelled_task():
 # loops in goroutines, goroutines beside loops
 
 
-def loops():
-    """Ways to run a coroutine: asyncio's loop, and uvloop's where that is installed."""
-    found = [pytest.param(asyncio.run, id="asyncio")]
-    try:
-        import uvloop
-    except ImportError:
-        return found
-
-    def with_uvloop(main):
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(main)
-
-    return [*found, pytest.param(with_uvloop, id="uvloop")]
-
-
 async def echo_once(n):
     """A server and a client of the loop that runs this."""
 
@@ -245,8 +232,7 @@ async def echo_once(n):
         return int(line)
 
 
-@pytest.mark.parametrize("way", loops())
-def test_loops_in_goroutines_run_at_the_same_time(way):
+def test_loops_in_goroutines_run_at_the_same_time():
     async def meet(n):
         inside.append(n)
         while len(inside) < 8:
@@ -254,14 +240,13 @@ def test_loops_in_goroutines_run_at_the_same_time(way):
         return await echo_once(n), id(asyncio.get_running_loop())
 
     inside = []
-    results = join_all([go(way, meet(n)) for n in range(8)])
+    results = join_all([go(asyncio.run, meet(n)) for n in range(8)])
     assert [n for n, _ in results] == list(range(8))
     assert len({loop for _, loop in results}) == 8
 
 
-@pytest.mark.parametrize("way", loops())
 @pytest.mark.parametrize("place", ["main", "goroutine", "thread"])
-def test_goroutines_in_plain_calls_do_not_stall_the_loop(place, way):
+def test_goroutines_in_plain_calls_do_not_stall_the_loop(place):
     """Some sleep, some stay in a C call that nobody answers, one computes: the loop ticks on."""
 
     async def main():
@@ -276,7 +261,7 @@ def test_goroutines_in_plain_calls_do_not_stall_the_loop(place, way):
         return ticks
 
     places = {"main": lambda f: f(), "goroutine": in_goroutine, "thread": in_thread}
-    assert places[place](lambda: way(main())) >= 3
+    assert places[place](lambda: run(main())) >= 3
 
 
 def test_channels_are_iterated_on_both_sides():
@@ -342,3 +327,44 @@ def test_queue_of_asyncio_between_a_goroutine_and_its_loop():
         return got
 
     assert run(main()) == list(range(30))
+
+
+def test_uvloop_runs_in_goroutines_and_beside_them():
+    """In a child: that uvloop keeps OS threads is counted for the whole process."""
+    if importlib.util.find_spec("uvloop") is None:
+        pytest.skip("uvloop is not installed")
+    check(
+        """
+        import asyncio, gort, time, uvloop
+        from waiting import hold, join_all
+
+        def run(main):
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(main)
+
+        async def meet(n):
+            inside.append(n)
+            while len(inside) < 5:
+                await asyncio.sleep(0.001)
+            return n, await gort.wait(gort.go(pow, n, 2))
+
+        async def ticks():
+            gs = [gort.go(f, 0.15) for f in (time.sleep, hold, time.sleep)]
+            count = 0
+            while not all(g.done for g in gs):
+                await asyncio.sleep(0.005)
+                count += 1
+            return count
+
+        inside = []
+        assert join_all([gort.go(run, meet(n)) for n in range(5)]) == [(n, n * n) for n in range(5)]
+        assert run(ticks()) >= 3 and gort.go(run, ticks()).join() >= 3
+        loop = uvloop.new_event_loop()
+        driven = gort.go(loop.run_forever)
+        future = asyncio.run_coroutine_threadsafe(asyncio.sleep(0.001, "slept"), loop)
+        print(gort.from_future(future, 20))
+        loop.call_soon_threadsafe(loop.stop)
+        driven.join()
+        """,
+        "slept",
+    )

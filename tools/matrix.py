@@ -36,6 +36,7 @@ PACKAGES = (
     "coverage>=7.10",
     "memray>=1.19",
     "py-spy>=0.4",
+    "uvloop>=0.21; python_version < '3.15'",
 )
 
 
