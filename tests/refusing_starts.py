@@ -21,6 +21,8 @@ import gort.memory
 import gort.threads
 import refusing
 from children import shared_library
+from gort._core import _usable_cpus
+from gort.testing import synctest
 from nomemory import FAILED, LIMIT, add
 from waiting import eventually, parked
 
@@ -324,6 +326,30 @@ def changes_processors():
     return act, verify
 
 
+def counts_cpus():
+    """As many as there are, or MemoryError."""
+    expected = _usable_cpus()
+    return _usable_cpus, lambda outcome: outcome in (FAILED, expected) or 1 / 0
+
+
+def sleeps_in_a_bubble():
+    """Timers, channels and goroutines of a bubble."""
+
+    def body():
+        ch = gort.Chan()
+        for i in range(100):
+            gort.after_func(i, ch.send, i)
+        return [ch.recv() for _ in range(100)]
+
+    def act():
+        try:
+            return synctest.run(body)
+        except (gort.DeadlockError, BaseExceptionGroup) as e:
+            raise MemoryError from e  # a sender was refused
+
+    return act, lambda outcome: outcome in (FAILED, [*range(100)]) or 1 / 0
+
+
 def traces() -> None:
     """Lines about the scheduler (GORT_SCHEDTRACE) come though all memory is refused."""
     refuse = refusing.prepare()
@@ -347,7 +373,7 @@ OPERATIONS = {
     for f in (
         finds_leaks, tracks_origins, reports_leaks, tells_the_boundary,
         forks, changes_its_cpus,
-        wants_real_threads, changes_processors,
+        wants_real_threads, changes_processors, counts_cpus, sleeps_in_a_bubble,
     )
 }  # fmt: skip
 

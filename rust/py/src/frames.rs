@@ -12,18 +12,18 @@ use std::ffi::{CStr, c_int, c_void};
 use std::sync::{Mutex, MutexGuard};
 
 /// Libraries that belong to the C run time: their frames hold nothing of a thread while they call back.
-const C_RUN_TIME: [&str; 9] =
-    ["libc.so", "libc-", "libm.so", "libm-", "libpthread", "libdl", "librt", "ld-linux", "linux-vdso"];
+const C_RUN_TIME: [&[u8]; 9] =
+    [b"libc.so", b"libc-", b"libm.so", b"libm-", b"libpthread", b"libdl", b"librt", b"ld-linux", b"linux-vdso"];
 
 /// OpenSSL, whoever brought it: what it keeps per thread it keeps in pthread keys, which are the goroutine's, and it holds
 /// no address of a thread-local over a call that parks (tools/audit_moving.py).
-const OPEN_SSL: [&str; 2] = ["libssl", "libcrypto"];
+const OPEN_SSL: [&[u8]; 2] = [b"libssl", b"libcrypto"];
 
 /// Executable pieces that one library has, at most.
 const PIECES: usize = 8;
 
 /// CPython's own extension modules lie in this directory.
-const STANDARD_MODULES: &str = "/lib-dynload/";
+const STANDARD_MODULES: &[u8] = b"/lib-dynload/";
 
 /// Code of foreign libraries as address ranges, and the number of libraries loaded so far when that was seen.
 struct Foreign {
@@ -56,9 +56,9 @@ unsafe extern "C" fn add_object(info: *mut libc::dl_phdr_info, _size: usize, out
             }
         }
         let code = &code[..count.min(PIECES)];
-        let name = CStr::from_ptr(info.dlpi_name).to_string_lossy();
+        let name = CStr::from_ptr(info.dlpi_name).to_bytes();
         let has = |address: usize| code.iter().any(|&(start, end)| (start..end).contains(&address));
-        if !is_ours(&name) && !has(ffi::PyObject_Call as *const () as usize) && !has(is_movable as *const () as usize) {
+        if !is_ours(name) && !has(ffi::PyObject_Call as *const () as usize) && !has(is_movable as *const () as usize) {
             found.is_known &= count <= PIECES && found.ranges.try_reserve(code.len()).is_ok();
             if found.is_known {
                 found.ranges.extend(code);
@@ -69,9 +69,10 @@ unsafe extern "C" fn add_object(info: *mut libc::dl_phdr_info, _size: usize, out
 }
 
 /// By name: the C run time, OpenSSL or one of CPython's extension modules.
-fn is_ours(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    C_RUN_TIME.iter().chain(&OPEN_SSL).any(|known| name.starts_with(known)) || path.contains(STANDARD_MODULES)
+fn is_ours(path: &[u8]) -> bool {
+    let name = path.rsplit(|&c| c == b'/').next().unwrap_or(path);
+    let is_standard = || path.windows(STANDARD_MODULES.len()).any(|part| part == STANDARD_MODULES);
+    C_RUN_TIME.iter().chain(&OPEN_SSL).any(|known| name.starts_with(known)) || is_standard()
 }
 
 impl Foreign {

@@ -372,8 +372,9 @@ unsafe extern "C-unwind" fn gomaxprocs(_m: Object, args: *const Object, nargs: f
 
 /// CPUs this process may use by Go's rule.
 unsafe extern "C-unwind" fn usable_cpus(_m: Object, _: Object) -> Object {
+    let cpus = gort_core::sys::cgroup::usable_cpus();
     // SAFETY: GIL held.
-    unsafe { ffi::PyLong_FromSize_t(gort_core::sys::cgroup::usable_cpus()) }
+    cpus.map_or_else(|_| unsafe { ffi::PyErr_NoMemory() }, |cpus| unsafe { ffi::PyLong_FromSize_t(cpus) })
 }
 
 /// Main called goexit: the others go on, and when nothing runs any more that is a deadlock, as in Go. Sets the exception.
