@@ -7,6 +7,9 @@ import refusing
 import refusing_starts
 from children import child, shared_library
 
+MANY = 200  # seconds: hundreds of processes, one after another
+pytestmark = pytest.mark.timeout(MANY + 20)
+
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory):
@@ -14,14 +17,16 @@ def library(tmp_path_factory):
 
 
 def runs(code, library, **env):
-    done = child(f"import refusing_starts; refusing_starts.{code}", LD_PRELOAD=library, **env)
+    text = f"import refusing_starts; refusing_starts.{code}"
+    done = child(text, limit=MANY, LD_PRELOAD=library, **env)
     assert done.returncode == 0, f"{done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
     assert "Error" not in done.stderr.replace("MemoryError", ""), done.stderr[-4000:]
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("lasts", [False, True], ids=["one", "all after"])
-@pytest.mark.parametrize("what", ["go", "status"])
+@pytest.mark.parametrize(
+    ("what", "lasts"), [("go", False), ("go", True), ("status", False)], ids=str
+)
 def test_refused_start_is_a_memory_error_and_the_next_one_succeeds(what, lasts, library):
     told = runs(f"starts({what!r}, {lasts})", library)
     assert int(told[-1]) > 3

@@ -32,6 +32,7 @@ NEAR = 4
 #: Not errors, by a function among the first frames.
 EXPLAINED = {
     "is_movable": "reads all of a stack as words, as a conservative collector does",
+    "looks_foreign": "the same, also of a goroutine that is parked (`is_plain`)",
     "adopt_stack": "the same",
     "frames::{impl#0}::has": "where such a word is looked up",
     "__wmemcmp": "glibc's reads a whole vector where a string ends; nothing of it counts",
