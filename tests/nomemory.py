@@ -8,6 +8,7 @@ that nothing is lost. Values are things of their own, so that a lost one is noti
 from __future__ import annotations
 
 import contextvars
+import gc
 
 import gort
 import nomemory_library
@@ -313,13 +314,89 @@ def iterates():
     return act, verify
 
 
+def derives_contexts():
+    """One that could not be made leaves nothing below its parent, and no timer."""
+    parent, cancel = gort.context.with_cancel(gort.context.background())
+    valued = gort.context.with_value(parent, 1, 2)
+    timers = gort.stats()["timers"]
+
+    def act():
+        return gort.context.with_timeout(valued, 3600)
+
+    def verify(outcome):
+        if outcome is FAILED:
+            assert gort.stats()["timers"] == timers
+            assert sum(type(x) is type(parent) for x in gc.get_referents(parent)) == 1  # its parent
+        cancel()
+        assert gort.stats()["timers"] == timers
+        assert outcome is FAILED or type(outcome[0].err()) is gort.ContextCanceled
+
+    return act, verify
+
+
+def ends_contexts():
+    """Cancelling needs no memory; what is asked afterwards may."""
+    ctx, cancel = gort.context.with_cancel(gort.context.background())
+    below = gort.context.with_cancel(ctx)[0]
+    done = below.done()
+
+    def act():
+        cancel()
+        return below.err(), ctx.done(), below.cause(), str(ctx)
+
+    def verify(_):
+        assert done.closed
+        assert below.err() is ctx.err()
+        assert type(ctx.err()) is gort.ContextCanceled
+
+    return act, verify
+
+
+def waits_until_a_context_is_done():
+    """The value that was not sent is the sender's; nobody stays in the queue."""
+    ctx, cancel = gort.context.with_cancel(gort.context.background())
+    ch, gate = gort.Chan(), gort.Chan(1)
+
+    def late():
+        gate.recv()
+        cancel()
+
+    g = gort.go(late)
+    while g.status != "chan receive":
+        gort.gosched()
+
+    def act():
+        gate.send(None)
+        try:
+            ch.send(1, ctx=ctx)
+        except gort.ContextCanceled:
+            return True
+        return False
+
+    def verify(outcome):
+        gate.try_send(None)
+        g.join(timeout=LIMIT)
+        assert outcome is FAILED or outcome
+        assert ch.try_recv() == (None, False, False)
+
+    return act, verify
+
+
+ENDLESS = gort.context.with_cancel(gort.context.background())
+
+
+def receive_in_a_context(ch):
+    """Receive with a context."""
+    return ch.recv(ctx=ENDLESS[0])
+
+
 OPERATIONS = {
     f.__name__: f
     for f in (
         starts_with_keywords, spawns, starts_in_a_context, starts_and_joins, makes_channels,
         sends_to_a_buffer, selects_among_many, selects_to_send, counts_in_a_group, locks,
         makes_locks, waits_for_a_condition, sleeps, times, calls_later, looks_around, cancels,
-        iterates,
+        iterates, derives_contexts, ends_contexts, waits_until_a_context_is_done,
     )
 } | nomemory_library.OPERATIONS  # fmt: skip
 for receive in (
@@ -330,7 +407,7 @@ for receive in (
     select_or_not,
 ):
     OPERATIONS[f"{receive.__name__} of a sender"] = receiving(receive)
-for receive in (gort.Chan.recv, gort.Chan.recv_ok, next, select_receive):
+for receive in (gort.Chan.recv, gort.Chan.recv_ok, next, select_receive, receive_in_a_context):
     OPERATIONS[f"{receive.__name__} that waits"] = waits_to_receive(receive)
 
 reported: list[object] = []

@@ -254,6 +254,17 @@ def skynet(n: int) -> int:
     return elapsed
 
 
+def context_cancel(n: int) -> int:
+    background, with_cancel = gort.context.background, gort.context.with_cancel
+    parent, cancel = with_cancel(background())
+    children = [with_cancel(parent)[0] for _ in range(n)]
+    start = now()
+    cancel()
+    elapsed = now() - start
+    harness.check(sum(child.err() is not None for child in children), n)
+    return elapsed
+
+
 def crowd(n: int, settle: Callable[[], object]) -> tuple[int, int, float]:
     """Park n goroutines three calls deep, release them: ns in all, ns to release, bytes each."""
     gate, ready, done = gort.Chan(), gort.Chan(), gort.Chan(n)
@@ -369,6 +380,7 @@ WORKLOADS = {
     "sleepers": sleepers,
     "sieve": sieve,
     "skynet": skynet,
+    "context_cancel": context_cancel,
     "parked": parked,
     "wake": wake,
     "trimmed": trimmed,

@@ -81,6 +81,15 @@ class Derived(tuple[Context, F], Generic[F]):
         self[1]()
 
 
+def _derived(pair: tuple[Context, F]) -> Derived[F]:
+    """Make the pair that is given out; where there is no memory for it nothing is left."""
+    try:
+        return Derived(pair)
+    except BaseException:
+        pair[1]()
+        raise
+
+
 def with_cancel(parent: Context) -> Derived[Cancel]:
     """Give a context that is done when its cancel is called, or when `parent` is. Never parks.
 
@@ -100,7 +109,7 @@ def with_cancel(parent: Context) -> Derived[Cancel]:
         >>> g.join()
         (None, False)
     """
-    return Derived(_core._with_cancel(parent, False))
+    return _derived(_core._with_cancel(parent, False))
 
 
 def with_cancel_cause(parent: Context) -> Derived[CancelCause]:
@@ -121,7 +130,7 @@ def with_cancel_cause(parent: Context) -> Derived[CancelCause]:
         >>> ctx.err(), ctx.cause()
         (ContextCanceled('context canceled'), KeyError('gone'))
     """
-    return Derived(_core._with_cancel(parent, True))
+    return _derived(_core._with_cancel(parent, True))
 
 
 def with_deadline(parent: Context, deadline: float) -> Derived[Cancel]:
@@ -142,7 +151,7 @@ def with_deadline(parent: Context, deadline: float) -> Derived[Cancel]:
         ...     ctx.err()
         DeadlineExceeded('context deadline exceeded')
     """
-    return Derived(_core._with_deadline(parent, deadline, False, None))
+    return _derived(_core._with_deadline(parent, deadline, False, None))
 
 
 def with_deadline_cause(
@@ -158,7 +167,7 @@ def with_deadline_cause(
         ...     ctx.cause()
         RuntimeError('too slow')
     """
-    return Derived(_core._with_deadline(parent, deadline, False, cause))
+    return _derived(_core._with_deadline(parent, deadline, False, cause))
 
 
 def with_timeout(parent: Context, timeout: float) -> Derived[Cancel]:
@@ -179,7 +188,7 @@ def with_timeout(parent: Context, timeout: float) -> Derived[Cancel]:
         ...     ctx.done().recv_ok()
         (None, False)
     """
-    return Derived(_core._with_deadline(parent, timeout, True, None))
+    return _derived(_core._with_deadline(parent, timeout, True, None))
 
 
 def with_timeout_cause(
@@ -194,7 +203,7 @@ def with_timeout_cause(
         ...     ctx.err(), ctx.cause()
         (DeadlineExceeded('context deadline exceeded'), RuntimeError('too slow'))
     """
-    return Derived(_core._with_deadline(parent, timeout, True, cause))
+    return _derived(_core._with_deadline(parent, timeout, True, cause))
 
 
 def with_value(parent: Context, key: object, value: object) -> Context:

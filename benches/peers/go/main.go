@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"runtime"
@@ -262,6 +263,23 @@ func skynet(n int) int64 {
 	return elapsed
 }
 
+func contextCancel(n int) int64 {
+	parent, cancel := context.WithCancel(context.Background())
+	children, cancels := make([]context.Context, n), make([]context.CancelFunc, n)
+	for i := range children {
+		children[i], cancels[i] = context.WithCancel(parent)
+	}
+	start = time.Now()
+	cancel()
+	elapsed := since()
+	for _, child := range children {
+		if child.Err() == nil {
+			fail("context_cancel: a child is not done")
+		}
+	}
+	return elapsed
+}
+
 // steps computes with a Gosched after each step until stopped; it returns steps per nanosecond.
 func steps(stopped func() bool) float64 {
 	begun, count, total := time.Now(), 0, 0
@@ -411,7 +429,7 @@ func syncMap(n int) int64 {
 var works = map[string]func(int) int64{
 	"spawn": spawn, "round_trip": roundTrip, "ring": ring, "fan_in": fanIn, "select4": select4,
 	"yield": yield, "buffered": buffered, "mutex": mutex, "sleepers": sleepers, "sieve": sieve,
-	"skynet": skynet, "sync_map": syncMap,
+	"skynet": skynet, "sync_map": syncMap, "context_cancel": contextCancel,
 }
 
 func main() {

@@ -5,8 +5,8 @@ use super::ask::{cause_of, deadline_of, view};
 use super::tree::{self, State};
 use super::waiting::limited_object;
 use super::{CONTEXT_TYPE, Context, Kind, Object, ROOTS, Reach, is_ours, let_spent_go, now, reach_of};
-use crate::error;
 use crate::task;
+use crate::{error, host};
 use gort_core::goroutine::ender::Ender;
 use gort_core::sched;
 use pyo3::ffi;
@@ -161,12 +161,29 @@ unsafe fn as_cause(object: Object) -> Option<Object> {
     }
 }
 
+/// Takes a context that was made in vain, and the caller's reference, out of everything; the exception in flight stays.
+unsafe fn give_up(context: *mut Context) {
+    // SAFETY: GIL held, an exception set; the reference is the caller's.
+    unsafe {
+        let exception = host::gort_take_exception();
+        tree::cancel(context, State::Canceled, ptr::null_mut(), ptr::null_mut());
+        ffi::Py_DECREF(context.cast());
+        host::gort_raise(exception);
+    }
+}
+
 /// The pair of a context, whose reference goes into it, and the function that cancels it.
 unsafe fn pair(context: *mut Context, cancel: &'static Function) -> Object {
     // SAFETY: GIL held; the table is static.
     unsafe {
         let function = ffi::PyCFunction_NewEx(cancel.get(), context.cast(), ptr::null_mut());
-        super::super::chan::tuple([context.cast(), function])
+        let pair = if function.is_null() { ptr::null_mut() } else { ffi::PyTuple_New(2) };
+        if pair.is_null() {
+            ffi::Py_XDECREF(function);
+            give_up(context);
+            return pair;
+        }
+        super::super::chan::fill(pair, [context.cast(), function])
     }
 }
 
@@ -234,8 +251,7 @@ unsafe extern "C-unwind" fn with_deadline(_m: Object, args: *const Object, nargs
         } else if (*context).state == State::Live {
             (*context).second = ffi::Py_XNewRef(cause);
             if left < f64::INFINITY && !tree::set_deadline(context, left) {
-                tree::unlink(context);
-                ffi::Py_DECREF(context.cast());
+                give_up(context);
                 return ptr::null_mut();
             }
         }

@@ -202,7 +202,7 @@ unsafe fn take_out(child: *mut Context) -> bool {
 ///
 /// # Safety
 /// GIL held; the caller has a reference of its own.
-pub(super) unsafe fn unlink(child: *mut Context) {
+unsafe fn unlink(child: *mut Context) {
     // SAFETY: the caller's promise.
     unsafe {
         if take_out(child) {
