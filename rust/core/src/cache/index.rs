@@ -1,7 +1,7 @@
 //! From hashes to slots: open addressing, one line of memory for most looks.
 //!
 //! A bucket holds 32 mixed bits of its slot's hash, of which the first are its home; probing is linear, and a removal moves
-//! back what had to give way, so there are no tombstones. At most two of three buckets are in use.
+//! back what had to give way, so there are no tombstones. At most two of three buckets are in use, so that each look ends.
 
 use super::NONE;
 
@@ -65,12 +65,16 @@ impl Index {
 
     /// Makes room for `count` slots in all. `false`: memory is refused, and nothing is changed.
     pub(super) fn reserve(&mut self, count: usize) -> bool {
-        if count * 3 <= self.buckets.len() * 2 {
+        let wanted = count.saturating_mul(3) / 2;
+        if wanted < self.buckets.len() {
             return true;
         }
-        let bits = (self.bits + 1).max(LEAST_BITS);
+        let mut bits = (self.bits + 1).max(LEAST_BITS);
+        while bits < 32 && wanted >= 1 << bits {
+            bits += 1;
+        }
         let mut buckets = Vec::new();
-        if buckets.try_reserve_exact(1 << bits).is_err() {
+        if wanted >= 1 << bits || buckets.try_reserve_exact(1 << bits).is_err() {
             return false;
         }
         buckets.resize(1 << bits, Bucket { tag: 0, slot: NONE });

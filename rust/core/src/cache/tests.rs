@@ -1,6 +1,6 @@
 //! The cache against a plain one: a list from the newest to the oldest, searched from end to end.
 
-use super::{Cache, NEVER};
+use super::{Cache, Index, NEVER};
 use proptest::prelude::*;
 
 /// A key whose hash need not be its own.
@@ -85,6 +85,18 @@ fn every_entry_that_comes_or_goes_is_a_new_version() {
     add(&mut cache, 2);
     seen.push(cache.version());
     assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
+}
+
+#[test]
+fn room_for_many_is_made_at_once() {
+    let mut cache = Cache::default();
+    assert!(cache.reserve(3_000, true));
+    for key in 0..3_000 {
+        cache.insert(key << 40, (key, key), 1_000_000 - key);
+    }
+    assert!((0..3_000).all(|key| find(&cache, key << 40, key).is_some()));
+    assert_eq!(cache.expire(NEVER - 1), Some((2_999, 2_999)));
+    assert!(!Index::default().reserve(usize::MAX / 2));
 }
 
 #[test]
