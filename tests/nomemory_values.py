@@ -4,6 +4,8 @@ from __future__ import annotations
 
 FAILED = object()
 LIMIT = 10.0
+#: What `gort.excepthook` was told.
+reported: list[object] = []
 
 
 class Value:

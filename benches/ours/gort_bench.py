@@ -34,6 +34,16 @@ def spawn(n: int) -> int:
     return now() - start
 
 
+def errgroup(n: int) -> int:
+    group = gort.errgroup.Group()
+    go = group.go
+    start = now()
+    for _ in range(n):
+        go(nothing)
+    group.wait()
+    return now() - start
+
+
 def round_trip(n: int) -> int:
     ping, pong = gort.Chan(), gort.Chan()
 
@@ -368,6 +378,7 @@ def import_(n: int) -> int:
 
 WORKLOADS = {
     "spawn": spawn,
+    "errgroup": errgroup,
     "round_trip": round_trip,
     "ring": ring,
     "fan_in": fan_in,

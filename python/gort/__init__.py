@@ -26,12 +26,14 @@ from gort import (
     boundary,
     chan,
     context,
+    errgroup,
     gc,
     labels,
     memory,
     policy,
     runtime,
     singleflight,
+    structured,
     sync,
     threads,
     time,
@@ -83,7 +85,20 @@ from gort.chan import RecvChan, SendChan
 from gort.local import Local
 from gort.policy import Group, get_policy, gosched_when, set_policy, set_schedstats
 from gort.runtime import ExceptHookArgs, excepthook, locked_os_thread, no_preempt, run
-from gort.sync import Once, Pool, RWMutex, WaitGroup, once_func, once_value, once_values
+from gort.scopes import (
+    Child,
+    Scope,
+    scope,
+)
+from gort.sync import (
+    Once,
+    Pool,
+    RWMutex,
+    WaitGroup,
+    once_func,
+    once_value,
+    once_values,
+)
 from gort.time import Ticker, Timer, after, after_func, tick
 
 __all__ = [
@@ -93,6 +108,7 @@ __all__ = [
     "Case",
     "Chan",
     "ChanClosed",
+    "Child",
     "Cond",
     "ContextCanceled",
     "CountDownLatch",
@@ -110,6 +126,7 @@ __all__ = [
     "RWMutex",
     "RecvChan",
     "RuntimeStopped",
+    "Scope",
     "Semaphore",
     "SendChan",
     "Ticker",
@@ -124,6 +141,7 @@ __all__ = [
     "current",
     "current_context",
     "dump",
+    "errgroup",
     "excepthook",
     "from_future",
     "gc",
@@ -147,6 +165,7 @@ __all__ = [
     "recv",
     "run",
     "runtime",
+    "scope",
     "select",
     "send",
     "set_policy",
@@ -155,6 +174,7 @@ __all__ = [
     "sleep",
     "spawn",
     "stats",
+    "structured",
     "sync",
     "threads",
     "tick",

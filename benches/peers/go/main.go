@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -40,6 +42,18 @@ func spawn(n int) int64 {
 	}
 	for runtime.NumGoroutine() > 1 {
 		runtime.Gosched()
+	}
+	return since()
+}
+
+func errGroup(n int) int64 {
+	var g errgroup.Group
+	start = time.Now()
+	for i := 0; i < n; i++ {
+		g.Go(func() error { return nil })
+	}
+	if err := g.Wait(); err != nil {
+		fail(err.Error())
 	}
 	return since()
 }
@@ -430,6 +444,7 @@ var works = map[string]func(int) int64{
 	"spawn": spawn, "round_trip": roundTrip, "ring": ring, "fan_in": fanIn, "select4": select4,
 	"yield": yield, "buffered": buffered, "mutex": mutex, "sleepers": sleepers, "sieve": sieve,
 	"skynet": skynet, "sync_map": syncMap, "context_cancel": contextCancel,
+	"errgroup": errGroup,
 }
 
 func main() {

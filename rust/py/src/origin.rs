@@ -1,6 +1,8 @@
 //! Who started a goroutine: the line of Python code, and the goroutine that ran it. Always known, as in Go.
 
+use crate::entry::plain;
 use crate::task::GoObject;
+use gort_core::sched;
 use pyo3::ffi;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
@@ -139,8 +141,20 @@ pub(crate) unsafe fn note(obj: *mut GoObject, exception: Object) {
     }
 }
 
+/// `_note_origin(exception)`: the note of the running goroutine, on an exception that is not to leave it.
+unsafe extern "C-unwind" fn note_current(_m: Object, exception: Object) -> Object {
+    // SAFETY: METH_O with the GIL; the running goroutine's object is alive. The main goroutine and threads have none.
+    unsafe {
+        let g = sched::current_goroutine();
+        if !g.is_null() && !(*g).task.is_null() && !(*g).is_thread() {
+            note((*g).task.cast(), exception);
+        }
+        ffi::Py_NewRef(ffi::Py_None())
+    }
+}
+
 /// `_set_package(folder)`.
-pub(crate) unsafe extern "C-unwind" fn set_package(_m: Object, folder: Object) -> Object {
+unsafe extern "C-unwind" fn set_package(_m: Object, folder: Object) -> Object {
     // SAFETY: METH_O with the GIL.
     unsafe {
         let mut bytes = 0;
@@ -157,4 +171,16 @@ pub(crate) unsafe extern "C-unwind" fn set_package(_m: Object, folder: Object) -
         ffi::PyMem_Free(PACKAGE.swap(kept, Ordering::Relaxed).cast()); // gort is imported anew
         ffi::Py_NewRef(ffi::Py_None())
     }
+}
+
+/// `_set_package` for the module's table.
+pub(crate) fn set_package_entry() -> ffi::PyMethodDef {
+    let doc = c"_set_package(folder, /)\n--\n\nCode in this folder starts goroutines for its callers.";
+    plain(c"_set_package", set_package, ffi::METH_O, doc)
+}
+
+/// `_note_origin` for the module's table.
+pub(crate) fn note_entry() -> ffi::PyMethodDef {
+    let doc = c"_note_origin(exception, /)\n--\n\nNotes on it where the caller's goroutine was started.";
+    plain(c"_note_origin", note_current, ffi::METH_O, doc)
 }

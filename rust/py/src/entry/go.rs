@@ -577,12 +577,8 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             ffi::METH_O,
             c"_no_preempt(change, /)\n--\n\nCounts why the goroutine is not preempted.",
         ),
-        plain(
-            c"_set_package",
-            origin::set_package,
-            ffi::METH_O,
-            c"_set_package(folder, /)\n--\n\nCode in this folder starts goroutines for its callers.",
-        ),
+        origin::set_package_entry(),
+        origin::note_entry(),
         plain(c"_shutdown", shutdown, ffi::METH_NOARGS, c"_shutdown()\n--\n\nStops the scheduler at exit."),
     ]);
     let mut slots = task::slots().to_vec();
