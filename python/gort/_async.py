@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from typing import Any
 
+    from gort._core import Context
+
 __all__ = ["from_future", "wait"]
 
 
@@ -82,7 +84,9 @@ async def wait(g: Goroutine[T], *, cancel: bool = False) -> T:
 
 
 def from_future(
-    future: Future[T] | concurrent.futures.Future[T], timeout: float | None = None
+    future: Future[T] | concurrent.futures.Future[T],
+    timeout: float | None = None,
+    ctx: Context | None = None,
 ) -> T:
     """Park until a future or task is over; return its result, or raise what it raised.
 
@@ -92,10 +96,12 @@ def from_future(
     Args:
         future: for a coroutine, what asyncio.run_coroutine_threadsafe(coroutine, loop) gives.
         timeout: the longest wait in seconds; None for ever.
+        ctx: a Context that ends the wait when it is done.
 
     Raises:
         Cancelled: the future was cancelled.
         TimeoutError: it is not over by then.
+        ContextCanceled, DeadlineExceeded: ctx is done.
         RuntimeError: it is of the loop that would be blocked, or of one that is closed.
         TypeError: it is no future.
         BaseException: what the future's work raised.
@@ -111,8 +117,12 @@ def from_future(
     kind = type(future)
     if hasattr(kind, "_asyncio_future_blocking"):  # what asyncio.isfuture asks
         if not future.done():
-            _until_done(future, timeout)  # type: ignore[arg-type]
+            _until_done(future, timeout, ctx)  # type: ignore[arg-type]
     elif hasattr(kind, "set_running_or_notify_cancel"):
+        if ctx is not None:
+            over: Chan[None] = Chan()
+            future.add_done_callback(lambda _: over.close())
+            over.recv_ok(timeout, ctx)
         try:
             return future.result(timeout)  # type: ignore[call-arg]
         except Exception:
@@ -125,7 +135,7 @@ def from_future(
     return future.result()
 
 
-def _until_done(future: Future[Any], timeout: float | None) -> None:
+def _until_done(future: Future[Any], timeout: float | None, ctx: Context | None) -> None:
     """Park until a future of asyncio is over; only its loop may touch its callbacks."""
     from asyncio import _get_running_loop
 
@@ -144,7 +154,7 @@ def _until_done(future: Future[Any], timeout: float | None) -> None:
             return
         raise
     try:
-        done.recv_ok(timeout)
+        done.recv_ok(timeout, ctx)
     except BaseException:
         try:
             loop.call_soon_threadsafe(future.remove_done_callback, close)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from gort._core import Context
+
 
 class Receiving(Generic[T]):
     """What can be received from and closed; `_recv_chan` makes it a case of select, too."""
@@ -26,33 +28,39 @@ class Receiving(Generic[T]):
         """End it."""
         raise NotImplementedError
 
-    def recv_ok(self, timeout: float | None = None) -> tuple[T | None, bool]:
+    def recv_ok(
+        self, timeout: float | None = None, ctx: Context | None = None
+    ) -> tuple[T | None, bool]:
         """Receive (value, True), or (None, False) at the end; parks until there is either.
 
         Args:
             timeout: the longest wait in seconds; None for ever.
+            ctx: a Context that ends the wait when it is done.
 
         Raises:
             TimeoutError: there is nothing by then.
+            ContextCanceled, DeadlineExceeded: ctx is done.
             BaseException: what ended it, after the values that came before that.
         """
-        value, ok = self._recv_chan.recv_ok(timeout)
+        value, ok = self._recv_chan.recv_ok(timeout, ctx)
         if not ok:
             self._check_end()
         return value, ok
 
-    def recv(self, timeout: float | None = None) -> T:
+    def recv(self, timeout: float | None = None, ctx: Context | None = None) -> T:
         """Receive a value; parks until there is one.
 
         Args:
             timeout: the longest wait in seconds; None for ever.
+            ctx: a Context that ends the wait when it is done.
 
         Raises:
             ChanClosed: it is at its end.
             TimeoutError: there is nothing by then.
+            ContextCanceled, DeadlineExceeded: ctx is done.
             BaseException: what ended it.
         """
-        value, ok = self.recv_ok(timeout)
+        value, ok = self.recv_ok(timeout, ctx)
         if not ok:
             raise ChanClosed("receive from closed channel")
         return value  # type: ignore[return-value]

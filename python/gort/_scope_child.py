@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    from gort._core import Chan, Goroutine
+    from gort._core import Chan, Context, Goroutine
     from gort.scopes import Scope
 
 __all__ = ["Body", "Child"]
@@ -79,11 +79,12 @@ class Child(Generic[T]):
         g = self.goroutine
         return g is not None and g.cancel()
 
-    def join(self, timeout: float | None = None) -> T:
+    def join(self, timeout: float | None = None, ctx: Context | None = None) -> T:
         """Park until it has ended; give its result.
 
         Args:
             timeout: seconds at most; None waits for ever.
+            ctx: a Context that ends the wait when it is done.
 
         Raises:
             TimeoutError: the time is over.
@@ -92,7 +93,7 @@ class Child(Generic[T]):
         """
         g = self.goroutine
         if g is not None:
-            value = g.join(timeout)
+            value = g.join(timeout, ctx)
             if self._failure is None:
                 return value
         if self._failure is not None:

@@ -5,11 +5,14 @@ Everything works between goroutines and plain threads in every direction.
 
 from __future__ import annotations
 
-from gort._core import Chan, Int, Mutex
+from gort._core import Chan, Int, Mutex, _check_context
+from gort._exceptions import DeadlineExceeded
 from gort._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gort._core import Context
 
 __all__ = ["Barrier", "BrokenBarrierError", "CountDownLatch"]
 
@@ -115,20 +118,24 @@ class Barrier:
         self._mutex = Mutex()
         self._generation = _Generation()
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self, timeout: float | None = None, ctx: Context | None = None) -> int:
         """Park until all are there. One of them calls the action first.
 
         Args:
             timeout: seconds to wait at most; when they are over the barrier breaks. None: what the
                 barrier was made with.
+            ctx: a Context; when it is done during the wait the barrier breaks.
 
         Returns:
             An int from 0 to parties - 1, another one for each: in order of arrival.
 
         Raises:
             BrokenBarrierError: the barrier is or gets broken, by a time-out as well.
+            ContextCanceled, DeadlineExceeded: ctx is done; before the wait it breaks nothing.
             BaseException: whatever the action raises, to the one that called it.
         """
+        if ctx is not None:
+            _check_context(ctx)
         joined: _Generation | None = None
         try:
             with self._mutex:
@@ -144,7 +151,7 @@ class Barrier:
                 gate = generation.gate
                 if gate is None:
                     gate = generation.gate = Chan()
-            self._await(generation, gate, self._timeout if timeout is None else timeout)
+            self._await(generation, gate, self._timeout if timeout is None else timeout, ctx)
         except BaseException:
             if joined is not None:
                 joined.turns(OPEN, BROKEN)
@@ -166,10 +173,18 @@ class Barrier:
         finally:
             generation.turns(TRIPPING, end)
 
-    def _await(self, generation: _Generation, gate: Chan[None], timeout: float | None) -> None:
+    def _await(
+        self,
+        generation: _Generation,
+        gate: Chan[None],
+        timeout: float | None,
+        ctx: Context | None,
+    ) -> None:
         """Park until the generation ends, or break it when the time is over."""
         try:
-            gate.recv_ok(timeout=timeout)
+            gate.recv_ok(timeout, ctx)
+        except DeadlineExceeded:
+            raise
         except TimeoutError:
             if not generation.turns(OPEN, BROKEN):
                 gate.recv_ok()  # all were there in time: the action runs
@@ -242,16 +257,18 @@ class CountDownLatch:
                     self._gate.close()
                 return
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, timeout: float | None = None, ctx: Context | None = None) -> None:
         """Park until the count is 0.
 
         Args:
             timeout: seconds to wait at most; None: for ever.
+            ctx: a Context that ends the wait when it is done.
 
         Raises:
             TimeoutError: it is not, by then.
+            ContextCanceled, DeadlineExceeded: ctx is done.
         """
-        self._gate.recv_ok(timeout=timeout)
+        self._gate.recv_ok(timeout, ctx)
 
     @property
     def count(self) -> int:

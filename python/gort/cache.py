@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, TypeVar
 
+    from gort._core import Context
+
     K = TypeVar("K")
     V = TypeVar("V")
 else:
@@ -61,10 +63,10 @@ class _Load:
         """Let go of those that wait. Without an outcome another one is to load."""
         self._over.close()
 
-    def wait(self, until_ns: int | None) -> bool:
+    def wait(self, until_ns: int | None, ctx: Context | None) -> bool:
         """Park until it is over; return whether it has an outcome."""
         timeout = None if until_ns is None else max(until_ns - _core._now_ns(), 0) / 1e9
-        self._over.recv_ok(timeout)
+        self._over.recv_ok(timeout, ctx)
         return self.has_value or self.has_failed
 
     def outcome(self) -> Any:
@@ -75,6 +77,15 @@ class _Load:
             raise self._error.with_traceback(self._traceback)  # or each waiter would add to it
         finally:
             del self  # the traceback has this frame: a cycle
+
+
+def _until(timeout: float | None) -> int | None:
+    """When a wait of so many seconds is over, ns."""
+    if timeout is None:
+        return None
+    if not timeout >= 0:
+        raise ValueError("timeout must be a non-negative number of seconds")
+    return _core._now_ns() + int(min(timeout, 9e9) * 1e9)
 
 
 class ConcurrentCache(_core.ConcurrentCache[K, V]):
@@ -121,7 +132,13 @@ class ConcurrentCache(_core.ConcurrentCache[K, V]):
 
     __slots__ = ()
 
-    def get_or_load(self, key: K, loader: Callable[[K], V], timeout: float | None = None) -> V:
+    def get_or_load(
+        self,
+        key: K,
+        loader: Callable[[K], V],
+        timeout: float | None = None,
+        ctx: Context | None = None,
+    ) -> V:
         """Give the value of `key`, or what `loader(key)` returns, which is kept.
 
         One goroutine or thread at a time calls a loader for a key; others that want it park for the
@@ -135,9 +152,11 @@ class ConcurrentCache(_core.ConcurrentCache[K, V]):
             loader: called with the key, at most once.
             timeout: the longest wait for another's load in seconds; None for ever. An own load is
                 not cut short.
+            ctx: a Context that ends such a wait when it is done.
 
         Raises:
             TimeoutError: another's load is not over by then.
+            ContextCanceled, DeadlineExceeded: ctx is done before that.
             RuntimeError: called for a key inside the loader of that key.
             ValueError: timeout is negative or nan.
             Exception: what the loader raised.
@@ -157,11 +176,7 @@ class ConcurrentCache(_core.ConcurrentCache[K, V]):
         value, ok = self.get(key)
         if ok:
             return value  # type: ignore[return-value]
-        until_ns = None
-        if timeout is not None:
-            if not timeout >= 0:
-                raise ValueError("timeout must be a non-negative number of seconds")
-            until_ns = _core._now_ns() + int(min(timeout, 9e9) * 1e9)
+        until_ns = _until(timeout)
         while True:
             load: _Load | None = self._loads.get(key)
             if load is None:
@@ -171,7 +186,7 @@ class ConcurrentCache(_core.ConcurrentCache[K, V]):
                 continue
             if load.leader == get_ident() and not load.is_over:
                 raise RuntimeError("get_or_load() for a key inside the loader of that key")
-            if load.wait(until_ns):
+            if load.wait(until_ns, None if load.is_over else ctx):
                 try:
                     return load.outcome()  # type: ignore[no-any-return]
                 finally:

@@ -272,13 +272,14 @@ class Group:
             )
         self._limit = _Limit(n)
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, timeout: float | None = None, ctx: Context | None = None) -> None:
         """Park until all functions have ended; raise the first error.
 
         The context of with_context() is then cancelled, with the error as its cause.
 
         Args:
             timeout: seconds at most; None waits for ever.
+            ctx: a Context that ends the wait when it is done.
 
         Raises:
             TimeoutError: the time is over; nothing is cancelled.
@@ -290,7 +291,7 @@ class Group:
             >>> group.go(int, "3")
             >>> group.wait()
         """
-        self._wg.wait(timeout)
+        self._wg.wait(timeout, ctx)
         error = self._error
         if self._cancel is not None:
             self._cancel(error)

@@ -7,13 +7,15 @@ made. Nothing here polls.
 from __future__ import annotations
 
 from gort._core import Chan, Mutex, _now_ns
-from gort._exceptions import ChanClosed
+from gort._exceptions import ChanClosed, DeadlineExceeded
 from gort._receiving import Receiving
 from gort._typing import TYPE_CHECKING, Generic, T
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Literal, Self, TypeAlias
+
+    from gort._core import Context
 
     Slow: TypeAlias = Literal["block", "drop_new", "drop_old", "cut"]
 
@@ -67,9 +69,9 @@ class _Topic:
         self.lock = Mutex()
         self.outlets: dict[_Outlet, None] = {}
 
-    def send(self, value: Any, slow: Slow, until_ns: int | None) -> int:
+    def send(self, value: Any, slow: Slow, until_ns: int | None, ctx: Context | None) -> int:
         """Give it to all, and return to how many."""
-        self.lock.lock(_left(until_ns))
+        self.lock.lock(_left(until_ns), ctx)
         try:
             full, given = [], 0
             for outlet in list(self.outlets):
@@ -83,9 +85,11 @@ class _Topic:
             late = 0
             for outlet in full:
                 try:
-                    given += _insist(outlet, value, slow, until_ns)
+                    given += _insist(outlet, value, slow, until_ns, ctx)
                 except ChanClosed:
                     pass
+                except DeadlineExceeded:
+                    raise
                 except TimeoutError:
                     late += 1
             if late:
@@ -95,10 +99,12 @@ class _Topic:
             self.lock.unlock()
 
 
-def _insist(outlet: _Outlet, value: Any, slow: Slow, until_ns: int | None) -> bool:
+def _insist(
+    outlet: _Outlet, value: Any, slow: Slow, until_ns: int | None, ctx: Context | None
+) -> bool:
     """Do what is to be done with a slow one; whether it got the value."""
     if slow == "block":
-        outlet.ch.send(value, _left(until_ns))
+        outlet.ch.send(value, _left(until_ns), ctx)
         return True
     if slow == "cut":
         outlet.is_cut = True
@@ -215,17 +221,21 @@ class PubSub(Generic[T]):
         self._topics: dict[Any, _Topic] = {}
         self._is_closed = False
 
-    def publish(self, topic: Any, value: T, timeout: float | None = None) -> int:
+    def publish(
+        self, topic: Any, value: T, timeout: float | None = None, ctx: Context | None = None
+    ) -> int:
         """Give a value to all subscribers of a topic, and return how many got it.
 
         Args:
             topic: anything that can be hashed.
             value: what they get.
             timeout: the longest wait in seconds under "block"; None for ever.
+            ctx: a Context that ends the wait when it is done.
 
         Raises:
             ChanClosed: the PubSub is closed.
             TimeoutError: some have no room by then; the others have got it.
+            ContextCanceled, DeadlineExceeded: ctx is done first; those after that have not.
         """
         until_ns = _until(timeout)
         if self._is_closed:
@@ -233,7 +243,7 @@ class PubSub(Generic[T]):
         found = self._topics.get(topic)
         if found is None:
             return 0
-        given = found.send(value, self._slow, until_ns)
+        given = found.send(value, self._slow, until_ns, ctx)
         if not found.outlets:
             with self._lock:
                 if not found.outlets and self._topics.get(topic) is found:
@@ -312,18 +322,20 @@ class Broadcast(Generic[T]):
         """Begin without subscribers."""
         self._hub: PubSub[T] = PubSub(cap, slow=slow)
 
-    def send(self, value: T, timeout: float | None = None) -> int:
+    def send(self, value: T, timeout: float | None = None, ctx: Context | None = None) -> int:
         """Give a value to all subscribers, and return how many got it.
 
         Args:
             value: what they get.
             timeout: the longest wait in seconds under "block"; None for ever.
+            ctx: a Context that ends the wait when it is done.
 
         Raises:
             ChanClosed: the Broadcast is closed.
             TimeoutError: some have no room by then; the others have got it.
+            ContextCanceled, DeadlineExceeded: ctx is done first; those after that have not.
         """
-        return self._hub.publish(None, value, timeout)
+        return self._hub.publish(None, value, timeout, ctx)
 
     def subscribe(self) -> Subscription[T]:
         """Give a subscription to what is sent from now on; of a closed one it is at its end."""

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import math
 
-from gort._core import Mutex, _now_ns, sleep
+from gort._core import Mutex, _check_context, _context_now, _now_ns, sleep
+from gort._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gort._core import Context
 
 __all__ = ["Inf", "Limiter", "Reservation", "every"]
 
@@ -53,6 +57,16 @@ def _wait_ns(limit: float, tokens: float) -> int:
         return _FOREVER
     ns = tokens / limit * 1e9
     return _FOREVER if ns > _FOREVER else int(ns)
+
+
+def _within(ctx: Context, timeout: float | None) -> float | None:
+    """The longest wait that ends before the deadline of `ctx` does, which is not done."""
+    _check_context(ctx)
+    deadline = ctx.deadline()
+    if deadline is None:
+        return timeout
+    left = max(deadline - _context_now(), 0.0)
+    return left if timeout is None else min(timeout, left)
 
 
 class Reservation:
@@ -197,33 +211,39 @@ class Limiter:
         """
         return self._reserve(n, _now_ns(), _FOREVER)
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, timeout: float | None = None, ctx: Context | None = None) -> None:
         """Park until an event may happen, and count it. Who comes first goes first.
 
         Args:
             timeout: the longest wait in seconds; None for ever.
+            ctx: a Context that ends the wait when it is done; its deadline counts as a timeout.
 
         Raises:
             TimeoutError: it may not happen by then; raised at once, and nothing is counted.
+            ContextCanceled, DeadlineExceeded: ctx is done; nothing is counted.
             ValueError: the burst is 0; or timeout is negative or nan.
         """
-        self.wait_n(1, timeout)
+        self.wait_n(1, timeout, ctx)
 
-    def wait_n(self, n: int, timeout: float | None = None) -> None:
+    def wait_n(self, n: int, timeout: float | None = None, ctx: Context | None = None) -> None:
         """Park until `n` events may happen, and count them. Who is cancelled counts none.
 
         Args:
             n: tokens.
             timeout: the longest wait in seconds; None for ever.
+            ctx: a Context that ends the wait when it is done; its deadline counts as a timeout.
 
         Raises:
             TimeoutError: they may not happen by then; raised at once, and nothing is counted.
+            ContextCanceled, DeadlineExceeded: ctx is done; nothing is counted.
             ValueError: n is negative or exceeds the burst; or timeout is negative or nan.
         """
         if timeout is not None and not timeout >= 0:
             raise ValueError("timeout must be a non-negative number of seconds")
         if n > self._burst and self._limit != Inf:
             raise ValueError(f"rate: Wait(n={n}) exceeds limiter's burst {self._burst}")
+        if ctx is not None:
+            timeout = _within(ctx, timeout)
         now_ns = _now_ns()
         most_ns = _FOREVER if timeout is None else int(min(timeout * 1e9, _FOREVER))
         reservation = self._reserve(n, now_ns, most_ns)
@@ -232,7 +252,7 @@ class Limiter:
         delay = reservation._delay_from(now_ns)
         if delay > 0:
             try:
-                sleep(delay)
+                sleep(delay, ctx=ctx)
             except BaseException:
                 reservation.cancel()
                 raise

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, TypeVar, TypeVarTuple
 
+    from gort._core import Context
     from gort.chan import RecvChan
 
     K = TypeVar("K")
@@ -232,7 +233,13 @@ class Group(Generic[K, V]):
         self._calls: Map[K, _Call[V]] = Map()
 
     def do(
-        self, key: K, fn: Callable[[*Ts], V], /, *args: *Ts, timeout: float | None = None
+        self,
+        key: K,
+        fn: Callable[[*Ts], V],
+        /,
+        *args: *Ts,
+        timeout: float | None = None,
+        ctx: Context | None = None,
     ) -> tuple[V, bool]:
         """Call `fn` and give its result, or wait for a call with this key that is in flight.
 
@@ -244,6 +251,7 @@ class Group(Generic[K, V]):
             fn: what to call, if nobody does.
             *args: its arguments.
             timeout: seconds to wait for another's call at most; fn itself is not limited.
+            ctx: a Context that ends such a wait when it is done.
 
         Returns:
             The result, and whether it went to others as well.
@@ -251,6 +259,7 @@ class Group(Generic[K, V]):
         Raises:
             TypeError: key is not hashable, or fn not callable.
             TimeoutError: another's call took too long; it goes on.
+            ContextCanceled, DeadlineExceeded: ctx is done before it ended; it goes on.
             BaseException: whatever fn raises, in every caller.
         """
         _need_callable(fn, "do()")
@@ -269,7 +278,7 @@ class Group(Generic[K, V]):
                         mine.end(self._calls, key)
                 if call is mine:
                     return mine.value, mine.shared  # type: ignore[return-value]
-                call.ended.wait(timeout=timeout)
+                call.ended.wait(timeout, ctx)
                 if call.began:
                     return call.outcome(), True
             finally:
