@@ -20,6 +20,7 @@ ORDER = (
     "_typing",
     "_exceptions",
     "_core",
+    "_deadline",
     "_async",
     "boundary",
     "memory",

@@ -13,6 +13,7 @@ from _thread import get_ident
 
 from gort import _core
 from gort._core import Chan
+from gort._deadline import left, until
 from gort._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -65,8 +66,7 @@ class _Load:
 
     def wait(self, until_ns: int | None, ctx: Context | None) -> bool:
         """Park until it is over; return whether it has an outcome."""
-        timeout = None if until_ns is None else max(until_ns - _core._now_ns(), 0) / 1e9
-        self._over.recv_ok(timeout, ctx)
+        self._over.recv_ok(left(until_ns), ctx)
         return self.has_value or self.has_failed
 
     def outcome(self) -> Any:
@@ -77,15 +77,6 @@ class _Load:
             raise self._error.with_traceback(self._traceback)  # or each waiter would add to it
         finally:
             del self  # the traceback has this frame: a cycle
-
-
-def _until(timeout: float | None) -> int | None:
-    """When a wait of so many seconds is over, ns."""
-    if timeout is None:
-        return None
-    if not timeout >= 0:
-        raise ValueError("timeout must be a non-negative number of seconds")
-    return _core._now_ns() + int(min(timeout, 9e9) * 1e9)
 
 
 class ConcurrentCache(_core.ConcurrentCache[K, V]):
@@ -176,7 +167,7 @@ class ConcurrentCache(_core.ConcurrentCache[K, V]):
         value, ok = self.get(key)
         if ok:
             return value  # type: ignore[return-value]
-        until_ns = _until(timeout)
+        until_ns = until(timeout)
         while True:
             load: _Load | None = self._loads.get(key)
             if load is None:

@@ -6,7 +6,8 @@ made. Nothing here polls.
 
 from __future__ import annotations
 
-from gort._core import Chan, Mutex, _now_ns
+from gort._core import Chan, Mutex
+from gort._deadline import left, until
 from gort._exceptions import ChanClosed, DeadlineExceeded
 from gort._receiving import Receiving
 from gort._typing import TYPE_CHECKING, Generic, T
@@ -71,7 +72,7 @@ class _Topic:
 
     def send(self, value: Any, slow: Slow, until_ns: int | None, ctx: Context | None) -> int:
         """Give it to all, and return to how many."""
-        self.lock.lock(_left(until_ns), ctx)
+        self.lock.lock(left(until_ns), ctx)
         try:
             full, given = [], 0
             for outlet in list(self.outlets):
@@ -104,7 +105,7 @@ def _insist(
 ) -> bool:
     """Do what is to be done with a slow one; whether it got the value."""
     if slow == "block":
-        outlet.ch.send(value, _left(until_ns), ctx)
+        outlet.ch.send(value, left(until_ns), ctx)
         return True
     if slow == "cut":
         outlet.is_cut = True
@@ -117,18 +118,6 @@ def _insist(
         while not outlet.ch.try_send(value):
             outlet.dropped += outlet.ch.try_recv()[2]
         return True
-
-
-def _until(timeout: float | None) -> int | None:
-    if timeout is None:
-        return None
-    if not timeout >= 0:
-        raise ValueError("timeout must be a non-negative number of seconds")
-    return _now_ns() + int(min(timeout, 9e9) * 1e9)
-
-
-def _left(until_ns: int | None) -> float | None:
-    return None if until_ns is None else max(until_ns - _now_ns(), 0) / 1e9
 
 
 class Subscription(Receiving[T]):
@@ -237,7 +226,7 @@ class PubSub(Generic[T]):
             TimeoutError: some have no room by then; the others have got it.
             ContextCanceled, DeadlineExceeded: ctx is done first; those after that have not.
         """
-        until_ns = _until(timeout)
+        until_ns = until(timeout)
         if self._is_closed:
             raise ChanClosed("send on closed channel")
         found = self._topics.get(topic)
