@@ -15,6 +15,10 @@ FOLDER = Path(__file__).resolve().parent.parent / "examples"
 EXPECTED = {
     "asyncio_bridge": "goroutines awaited: [0, 1, 4, 9, 16]\nreceived: from asyncio\n"
     "an event loop in each goroutine: [1, 2, 3]\n",
+    "cached_loads": "True ['a', 'b']\nnot kept: 'missing'\nnot kept: 'missing'\n2 kept, 1 gave way\n"
+    "c is there: ('C', True) - and z is not: (None, False)\n",
+    "cancelled_pipeline": "2 3 5 7 11 13 17 19 23 29\ncontext canceled\ncontext canceled\n"
+    "1 goroutine is left: main\n",
     "chat_server": "welcome ann\nwelcome bob\nann reads: bob joins\nbob reads: ann: hello\n",
     "crawler": "500 pages, 999 links\n",
     "csv_stream": "4500 rows\nitem 0,0.00\nitem 1,1.20\nitem 2,2.40\n...\nitem 4998,5997.60\n",
@@ -26,9 +30,16 @@ EXPECTED = {
     "fan_in": "[('a', 3), ('b', 4), ('c', 5)]\n['b0', 'b1', 'b2', 'b3']\n",
     "graceful_shutdown": "5 answered:\n" + "".join(f"done: request {n}\n" for n in range(5)),
     "map_reduce": "go: 19900\nselect: 200\nchan: 199\n",
+    "parallel_map": "[0, 1, 4, 9, 16, 25, 36, 49, 64, 81] with 4 at once\n"
+    "[0, 1, 4, 9, 16, 25, 36, 49, 64, 81] as completed\n100\n121\n144\nthen thirteen\n"
+    "1 goroutine is left: main\n",
     "pipeline": "0\n1\n4\n9\n16\n",
     "prime_sieve": "2 3 5 7 11 13 17 19 23 29 31 37 41 43 47 53 59 61 67 71 73 79 83 89 97 "
     "101 103 107 109 113\n",
+    "pub_sub": "sport: 1:0 for 2\nweather: rain for 2\nweather: sun for 2\nsport: 1:1 for 2\n"
+    "weather: wind for 2\n['1:0', '1:1']\n['1:0', 'rain', 'sun', '1:1', 'wind']\n"
+    "['sun', 'wind'] 1 lost\n",
+    "rate_limited_crawler": "30 pages; held to the rate: True\n",
     "select_timeout": "case 0 gave fast\ngave up\nnothing yet\nall closed\n"
     "recv has a timeout of its own\n",
     "supervised": "steady is fine []\n"
@@ -37,6 +48,10 @@ EXPECTED = {
     "'hopeless-2: always wrong', 'hopeless-3: always wrong']\n",
     "threads_too": "True\nTrue\nand a thread can start goroutines, as main does here\n",
     "ticker_progress": "shown while working: True\ntotal 19900\n",
+    "timeouts": "receive: timed out\nsend: timed out\nlock: timed out\ngroup: timed out\n"
+    "select: (-2, None, False)\nreceive in a context: context deadline exceeded\n"
+    "lock, which does not begin: context deadline exceeded\nboth together in time: True\n"
+    "socket: timed out\n",
     "worker_pool": "1000 results\njob 7: " + hashlib.sha256(b"job 7").hexdigest()[:12] + "\n",
 }
 
