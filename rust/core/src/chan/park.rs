@@ -51,6 +51,7 @@ impl<T> Chan<T> {
     ///
     /// # Errors
     /// `Closed`, `Ended` or `NoMemory`, with the value.
+    #[inline(always)]
     pub fn send(&self, rt: &'static Runtime, value: T, until: impl Into<Until>) -> Result<(), SendError<T>> {
         let mut state = self.state.lock();
         let value = match state.send_now(value, self.capacity) {
@@ -67,6 +68,7 @@ impl<T> Chan<T> {
     ///
     /// # Errors
     /// `Closed` once drained, or `Ended`.
+    #[inline(always)]
     pub fn recv(&self, rt: &'static Runtime, until: impl Into<Until>) -> Result<T, RecvError> {
         let mut state = self.state.lock();
         if let Some((value, readied)) = state.recv_now() {

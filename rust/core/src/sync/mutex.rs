@@ -66,6 +66,7 @@ impl Mutex {
     }
 
     /// Locks; parks while another has it.
+    #[inline(always)]
     pub fn lock(&self, rt: &'static Runtime, until: impl Into<Until>) -> Outcome {
         let until = until.into();
         if self.try_lock() {

@@ -205,6 +205,15 @@ unsafe extern "C-unwind" fn send(slf: Object, args: *const Object, nargs: ffi::P
         if nargs == 1 && kwnames.is_null() {
             return send_until(slf, *args, Until::Never);
         }
+        send_limited(slf, args, nargs, kwnames)
+    }
+}
+
+/// Out of line: what it needs would be a part of the stack of everybody who sends.
+#[inline(never)]
+unsafe fn send_limited(slf: Object, args: *const Object, nargs: ffi::Py_ssize_t, kwnames: Object) -> Object {
+    // SAFETY: as in `send`.
+    unsafe {
         let names = [c"value", c"timeout", c"ctx"];
         let Some([value, timeout, ctx]) = arguments("send", args, nargs, kwnames, names, 1) else {
             return ptr::null_mut();
@@ -281,6 +290,21 @@ unsafe fn receive_args(
         if nargs == 0 && kwnames.is_null() {
             return receive(slf, Until::Never);
         }
+        receive_limited(name, slf, args, nargs, kwnames)
+    }
+}
+
+/// Out of line, as `send_limited`.
+#[inline(never)]
+unsafe fn receive_limited(
+    name: &str,
+    slf: Object,
+    args: *const Object,
+    nargs: ffi::Py_ssize_t,
+    kwnames: Object,
+) -> Result<Object, ()> {
+    // SAFETY: a vectorcall with the GIL.
+    unsafe {
         let names = [c"timeout", c"ctx"];
         let Some([timeout, ctx]) = arguments(name, args, nargs, kwnames, names, 0) else { return Err(()) };
         limited(timeout, ctx, |until| receive(slf, until))

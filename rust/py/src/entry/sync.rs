@@ -145,16 +145,25 @@ unsafe extern "C" fn dealloc<T>(slf: Object) {
 macro_rules! waiting {
     ($f:ident, $name:literal, $t:ty, $op:expr) => {
         unsafe extern "C-unwind" fn $f(slf: Object, args: *const Object, n: ffi::Py_ssize_t, kw: Object) -> Object {
+            /// Out of line: what it needs would be a part of the stack of everybody who waits.
+            #[inline(never)]
+            unsafe fn limited(slf: Object, args: *const Object, n: ffi::Py_ssize_t, kw: Object) -> Object {
+                // SAFETY: as below.
+                unsafe {
+                    let Some([timeout, ctx]) = arguments($name, args, n, kw, [c"timeout", c"ctx"], 0) else {
+                        return ptr::null_mut();
+                    };
+                    let object = inner::<$t>(slf);
+                    limited_object(timeout, ctx, |until| wait(until, |rt, until| $op(object, rt, until)))
+                }
+            }
             // SAFETY: a vectorcall with the GIL.
             unsafe {
-                let object = inner::<$t>(slf);
                 if n == 0 && kw.is_null() {
+                    let object = inner::<$t>(slf);
                     return wait(Until::Never, |rt, until| $op(object, rt, until));
                 }
-                let Some([timeout, ctx]) = arguments($name, args, n, kw, [c"timeout", c"ctx"], 0) else {
-                    return ptr::null_mut();
-                };
-                limited_object(timeout, ctx, |until| wait(until, |rt, until| $op(object, rt, until)))
+                limited(slf, args, n, kw)
             }
         }
     };
