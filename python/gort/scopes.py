@@ -420,8 +420,9 @@ def scope(
 
     At its end the block waits for its children. The first that fails, or an exception of the block,
     cancels the others: the scope's context is done and each child is cancelled. The block itself is
-    not interrupted. A scope that is cancelled from outside while children run, or whose time is
-    over, raises the err() of its context.
+    not interrupted: it may look at the scope's context. A scope that is cancelled from outside
+    while children run, or whose time is over, raises the err() of its context. Where the block is
+    on a plain thread, num_goroutine() may count the last child for a moment more.
 
     Args:
         ctx: the context to derive from; None: the current one.
