@@ -19,6 +19,7 @@ ORDER = (
     "_supported",
     "_typing",
     "_exceptions",
+    "_closing",
     "_core",
     "_deadline",
     "_async",

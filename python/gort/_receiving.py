@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from gort._closing import Closing
 from gort._core import Chan
 from gort._exceptions import ChanClosed
 from gort._typing import TYPE_CHECKING, Generic, T
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
     from gort._core import Context
 
 
-class Receiving(Generic[T]):
+class Receiving(Closing, Generic[T]):
     """What can be received from and closed; `_recv_chan` makes it a case of select, too."""
 
     __slots__ = ("__weakref__", "_recv_chan")
@@ -23,10 +23,6 @@ class Receiving(Generic[T]):
 
     def _check_end(self) -> None:
         """Raise, if that is how it ended."""
-
-    def close(self) -> None:
-        """End it."""
-        raise NotImplementedError
 
     def recv_ok(
         self, timeout: float | None = None, ctx: Context | None = None
@@ -75,16 +71,3 @@ class Receiving(Generic[T]):
         if not ok:
             raise StopIteration
         return value  # type: ignore[return-value]
-
-    def __enter__(self) -> Self:
-        """Begin a block whose end closes it."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close; exceptions pass."""
-        self.close()

@@ -11,6 +11,7 @@ import math
 from collections import deque
 from time import monotonic
 
+from gort._closing import Closing
 from gort._core import Chan, Cond, Mutex, _check_context, spawn
 from gort._exceptions import Cancelled, ChanClosed, GoroutineExit
 from gort._typing import TYPE_CHECKING, Generic, T
@@ -20,7 +21,7 @@ from gort.time import after_func
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-    from typing import Any, Literal, Self
+    from typing import Any, Literal
 
     from gort._core import Context
 
@@ -111,7 +112,7 @@ class Job(Generic[T]):
             _report(None, self._error)
 
 
-class WorkerPool:
+class WorkerPool(Closing):
     """Runs jobs in `core` to `max` goroutines.
 
     A job goes to an idle worker if there is one; else to a new worker while there are fewer than
@@ -335,16 +336,3 @@ class WorkerPool:
         with self._lock:
             now = {"workers": self._workers, "idle": len(self._idle), "queued": len(self._queue)}
             return now | self._counts
-
-    def __enter__(self) -> Self:
-        """Begin the block; its end closes the pool."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close; exceptions pass."""
-        self.close()

@@ -6,6 +6,7 @@ made. Nothing here polls.
 
 from __future__ import annotations
 
+from gort._closing import Closing
 from gort._core import Chan, Mutex
 from gort._deadline import left, until
 from gort._exceptions import ChanClosed, DeadlineExceeded
@@ -13,8 +14,7 @@ from gort._receiving import Receiving
 from gort._typing import TYPE_CHECKING, Generic, T
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Any, Literal, Self, TypeAlias
+    from typing import Any, Literal, TypeAlias
 
     from gort._core import Context
 
@@ -165,7 +165,7 @@ class Subscription(Receiving[T]):
             outlet.leave()
 
 
-class PubSub(Generic[T]):
+class PubSub(Closing, Generic[T]):
     """Values by topic: each goes to all who subscribed to its topic.
 
     Subscribers of a topic get its values in the same order. `slow` says what becomes of a value for
@@ -269,21 +269,8 @@ class PubSub(Generic[T]):
             for outlet in list(topic.outlets):
                 outlet.leave()
 
-    def __enter__(self) -> Self:
-        """Begin a block whose end closes it."""
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close; exceptions pass."""
-        self.close()
-
-
-class Broadcast(Generic[T]):
+class Broadcast(Closing, Generic[T]):
     """One value to many: each goes to all subscribers. A PubSub of one topic, with its rules.
 
     Args:
@@ -333,16 +320,3 @@ class Broadcast(Generic[T]):
     def close(self) -> None:
         """End all subscriptions, after what is queued. May be called again."""
         self._hub.close()
-
-    def __enter__(self) -> Self:
-        """Begin a block whose end closes it."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close; exceptions pass."""
-        self.close()
