@@ -15,7 +15,7 @@ CARGO_SHUTTLE = RUSTFLAGS="--cfg shuttle --cfg model" CARGO_TARGET_DIR=target/sh
 timed = @start=$$(date +%s); echo "-- $(1)"; $(2) && echo "-- $(1): $$(( $$(date +%s) - start )) s"
 
 help:
-	@echo "make run | test | lint | core | loom | shuttle | python | stress | wheel | bench | compat | malloc | executor | fuzz | soak | asan | valgrind | mutants | audit | format | clean"
+	@echo "make run | test | lint | core | loom | shuttle | python | stress | wheel | bench | compat | malloc | executor | fuzz | soak | asan | valgrind | mutants | audit | diagrams | format | clean"
 
 check:
 	@$(PYTHON) tools/check_tools.py
@@ -97,10 +97,15 @@ valgrind: check-test
 audit: check-test
 	PY="$(PY)" $(PYTHON) tools/audit_moving.py --every --cache target/audit $(AUDIT)
 
+# Has the mermaid package parse every diagram of the documents. Needs node and npm.
+diagrams:
+	npm install --silent --no-fund --no-audit --prefix target/mermaid mermaid@11 jsdom@26
+	node tools/diagrams.mjs target/mermaid $$(git ls-files '*.md')
+
 format: check-test
 	$(PYTHON) tools/lint.py --fix
 
 clean:
 	rm -rf target dist .venv .venv-* benches/.venv-bench gort-demo.html
 
-.PHONY: help check check-test run test lint core loom shuttle mutants python stress wheel bench compat malloc executor fuzz soak asan valgrind audit format clean
+.PHONY: help check check-test run test lint core loom shuttle mutants python stress wheel bench compat malloc executor fuzz soak asan valgrind audit diagrams format clean

@@ -1,7 +1,9 @@
-"""Generic types as mypy sees them: programs that have to pass, and lines in them that must not."""
+"""Generic types as mypy and pyright see them: programs that have to pass, and lines in them that must not."""
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import subprocess
 import sys
 
@@ -27,6 +29,24 @@ cache.put("a", 1, ttl=3)
 cache.put("a", "b")  # wrong
 cache[3] = 1  # wrong
 cache.get_or_load("a", str)  # wrong
+""",
+    "scope": """
+from typing import assert_type
+import gort
+from gort.context import Context, background, with_timeout, with_value
+
+with with_timeout(background(), 1.0) as ctx:
+    assert_type(ctx, Context)
+    assert_type(with_value(ctx, "key", 1).err(), BaseException | None)
+with gort.scope(timeout=1.0) as scope:
+    child = scope.go(str.upper, "a")
+    assert_type(child, gort.Child[str])
+    assert_type(list(scope.map(len, ["a", "b"], limit=2)), list[int])
+assert_type(child.join(ctx=ctx), str)
+assert_type(gort.Local(list[int]).get(), list[int])
+scope.map(len, [1, 2])  # wrong
+child.join(ctx=1)  # wrong
+with_timeout(background(), "soon")  # wrong
 """,
     "flow": """
 from collections.abc import Iterable, Iterator
@@ -104,26 +124,39 @@ limiter.set_limit("fast")  # wrong
 }
 
 
-pytestmark = pytest.mark.timeout(300)  # mypy reads all of gort and of the standard library's types
+pytestmark = pytest.mark.timeout(
+    300
+)  # checkers read all of gort and of the standard library's types
+
+#: The command of each checker, run in the folder of the programs, and how it names a line with an error.
+CHECKERS = {
+    "mypy": (
+        ["mypy", "--strict", "--cache-dir", "cache", "."],
+        r"^program_(\w+)\.py:(\d+): error: ",
+    ),
+    "basedpyright": (
+        ["basedpyright", "--pythonpath", sys.executable, "--level", "error", "."],
+        r"program_(\w+)\.py:(\d+):\d+ - error: ",
+    ),
+}
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """What mypy says of each program: the lines with errors, and its text."""
-    folder = tmp_path_factory.mktemp("programs")
+@pytest.fixture(scope="module", params=CHECKERS)
+def told(request, tmp_path_factory):
+    """What a checker says of each program: the lines with errors, and its text."""
+    checker, (command, line) = request.param, CHECKERS[request.param]
+    if importlib.util.find_spec(checker) is None:
+        pytest.skip(f"{checker} is not installed")
+    folder = tmp_path_factory.mktemp(checker)
+    (folder / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
     for name, text in PROGRAMS.items():
         (folder / f"program_{name}.py").write_text(text)
     checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(folder / "cache"), "."],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
+        [sys.executable, "-m", *command], capture_output=True, text=True, check=False, cwd=folder
     )
-    lines = [line.split(":") for line in checked.stdout.splitlines() if ": error: " in line]
-    found = {
-        name: {int(n) for file, n, *_ in lines if file == f"program_{name}.py"} for name in PROGRAMS
-    }
+    found: dict[str, set[int]] = {name: set() for name in PROGRAMS}
+    for name, number in re.findall(line, checked.stdout, re.M):
+        found[name].add(int(number))
     return found, checked.stdout + checked.stderr
 
 

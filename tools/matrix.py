@@ -26,6 +26,7 @@ PACKAGES = (
     "pytest-timeout>=2.3",
     "hypothesis>=6",
     "mypy>=2.4",
+    "basedpyright>=1.31; python_version < '3.12'",  # with the node it needs: once will do
     "pydantic-core>=2",
     "rich>=13",
     # Libraries that count on their OS thread; a Python newer than these may have no wheels yet.
