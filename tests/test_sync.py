@@ -450,6 +450,29 @@ def test_waitgroup_go_whose_function_raises_is_not_done(reports):
     wg.wait()
 
 
+def test_waitgroup_go_whose_caller_is_cancelled_right_after_add_counts_nothing():
+    class Cut(WaitGroup):
+        def add(self, n=1):
+            super().add(n)
+            raise gort.GoroutineExit
+
+    wg = Cut()
+    with pytest.raises(gort.GoroutineExit):
+        wg.go(print)
+    wg.wait(timeout=LIMIT)
+
+
+def test_waitgroup_go_that_is_refused_by_add_counts_nothing():
+    class Refusing(WaitGroup):
+        def add(self, n=1):
+            raise RuntimeError("refused")
+
+    wg = Refusing()
+    with pytest.raises(RuntimeError, match="refused"):
+        wg.go(print)
+    wg.wait(timeout=LIMIT)
+
+
 @pytest.mark.parametrize("when", ["goexit", "parked", "before it ran"])
 def test_waitgroup_go_that_is_ended_is_done(when):
     wg = WaitGroup()

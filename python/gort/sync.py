@@ -182,8 +182,12 @@ class WaitGroup(_core.WaitGroup):
         """
         _need_callable(fn, "WaitGroup.go()")
         body = _Counted(fn, args, kwargs)  # first: memory may run out
-        self.add(1)
         body._wg = self  # if it cannot start it is dropped: done() as well
+        try:
+            self.add(1)  # between the two nobody is preempted, and so nobody cancelled
+        except Exception:
+            body._wg = None
+            raise
         return spawn(body, name=getattr(fn, "__qualname__", None))
 
 
