@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import gort
 from gort.cache import ConcurrentCache
 from nomemory_values import FAILED, LIMIT, Value, add, use_up_tuples
@@ -132,6 +134,8 @@ OPERATIONS = {
         makes_a_map, walks_a_map, counts_atomically, shares_a_call, waits_at_a_barrier, caches,
     )
 }  # fmt: skip
+if sys.version_info[:3] == (3, 13, 0):
+    del OPERATIONS["caches"]  # its dict.setdefault gives a result with MemoryError set
 for name, *args in (
     ("store", "other", "new"), ("store", "key", "new"), ("load_or_store", "other", "new"),
     ("load_and_delete", "key"), ("delete", "key"), ("swap", "key", "new"),

@@ -162,13 +162,13 @@ unsafe extern "C-unwind" fn set_package(_m: Object, folder: Object) -> Object {
         if text.is_null() {
             return ptr::null_mut();
         }
-        let kept = ffi::PyMem_Malloc(bytes as usize + 1).cast::<u8>();
+        let kept = ffi::PyMem_RawMalloc(bytes as usize + 1).cast::<u8>();
         if kept.is_null() {
             return ffi::PyErr_NoMemory();
         }
         ptr::copy_nonoverlapping(text.cast::<u8>(), kept, bytes as usize + 1);
         PACKAGE_BYTES.store(bytes as usize, Ordering::Relaxed);
-        ffi::PyMem_Free(PACKAGE.swap(kept, Ordering::Relaxed).cast()); // gort is imported anew
+        ffi::PyMem_RawFree(PACKAGE.swap(kept, Ordering::Relaxed).cast()); // gort is imported anew, by another interpreter perhaps
         ffi::Py_NewRef(ffi::Py_None())
     }
 }

@@ -464,12 +464,20 @@ unsafe extern "C-unwind" fn cause(_m: Object, context: Object) -> Object {
     unsafe { if is_parent(context, c"cause") { cause_of(context) } else { ptr::null_mut() } }
 }
 
-/// A function that is made with its context as `self`: a static table entry.
-struct Function(std::sync::OnceLock<usize>, fn() -> ffi::PyMethodDef);
+/// A table entry, which never changes once it is made.
+struct Entry(ffi::PyMethodDef);
+
+// SAFETY: only read, and what it refers to is static.
+unsafe impl Send for Entry {}
+// SAFETY: as above.
+unsafe impl Sync for Entry {}
+
+/// A function that is made with its context as `self`: a static table entry, made without memory.
+struct Function(std::sync::OnceLock<Entry>, fn() -> ffi::PyMethodDef);
 
 impl Function {
     fn get(&self) -> *mut ffi::PyMethodDef {
-        *self.0.get_or_init(|| Box::leak(Box::new((self.1)())) as *mut ffi::PyMethodDef as usize) as *mut _
+        (&raw const self.0.get_or_init(|| Entry((self.1)())).0).cast_mut()
     }
 }
 
