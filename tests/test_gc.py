@@ -220,7 +220,8 @@ def test_tuned_the_same_work_takes_fewer_passes(run):
     with gort.gc.tune(percent=400):
         rarer = run(churn)
     assert run(churn) == plain
-    assert 0 < rarer < tuned < plain / 2, (plain, tuned, rarer)
+    # Beside a large heap, as of a whole run of these tests, four times that is never reached.
+    assert rarer < tuned < plain / 2, (plain, tuned, rarer)
 
 
 @paced
