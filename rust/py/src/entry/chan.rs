@@ -449,23 +449,10 @@ unsafe extern "C-unwind" fn chan_next(slf: Object) -> Object {
 
 /// Calls a function of `gort.chan` with the channel and, unless it is null, `value`.
 pub(super) unsafe fn facade(slf: Object, function: &std::ffi::CStr, value: Object) -> Object {
+    let args = [slf, value];
+    let n = if value.is_null() { 1 } else { 2 };
     // SAFETY: GIL held; `slf` and `value` alive.
-    unsafe {
-        let module = ffi::PyImport_ImportModule(c"gort.chan".as_ptr());
-        if module.is_null() {
-            return module;
-        }
-        let function = ffi::PyObject_GetAttrString(module, function.as_ptr());
-        ffi::Py_DECREF(module);
-        if function.is_null() {
-            return function;
-        }
-        let args = [slf, value];
-        let n = if value.is_null() { 1 } else { 2 };
-        let result = ffi::PyObject_Vectorcall(function, args.as_ptr(), n, ptr::null_mut());
-        ffi::Py_DECREF(function);
-        result
-    }
+    unsafe { super::facade(c"gort.chan", function, &args[..n]) }
 }
 
 unsafe extern "C-unwind" fn sender(slf: Object, _: Object) -> Object {

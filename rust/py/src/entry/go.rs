@@ -2,7 +2,7 @@
 
 use super::context::{limited_object, limited_until};
 use super::start::started;
-use super::{arguments, boolean, counts, fast, getters, labels, methods, none, plain, policy, runtime, seconds};
+use super::{arguments, boolean, counts, fast, getters, labels, methods, none, plain, policy, runtime, seconds, shown};
 use crate::doc;
 use crate::error;
 use crate::host;
@@ -486,52 +486,6 @@ unsafe extern "C-unwind" fn shutdown(_m: Object, _: Object) -> Object {
     none()
 }
 
-unsafe extern "C" fn get_id(slf: Object, _: *mut std::ffi::c_void) -> Object {
-    // SAFETY: `slf` is a Goroutine; GIL held.
-    unsafe { ffi::PyLong_FromUnsignedLongLong((*slf.cast::<GoObject>()).id) }
-}
-
-unsafe extern "C" fn get_name(slf: Object, _: *mut std::ffi::c_void) -> Object {
-    // SAFETY: `slf` is a Goroutine; GIL held.
-    unsafe {
-        let name = (*slf.cast::<GoObject>()).name;
-        if name.is_null() {
-            return ffi::PyUnicode_FromFormat(c"goroutine-%llu".as_ptr(), (*slf.cast::<GoObject>()).id);
-        }
-        ffi::Py_INCREF(name);
-        name
-    }
-}
-
-unsafe extern "C" fn get_done(slf: Object, _: *mut std::ffi::c_void) -> Object {
-    // SAFETY: `slf` is a Goroutine; GIL held.
-    unsafe { boolean((*slf.cast::<GoObject>()).has(DONE) || (*slf.cast::<GoObject>()).is_left_behind()) }
-}
-
-fn status_text(obj: &GoObject) -> &'static str {
-    if obj.has(DONE) || obj.goroutine().is_null() {
-        return "dead";
-    }
-    // SAFETY: `g` is set while the goroutine is alive; GIL held.
-    unsafe { (*obj.g).word() }
-}
-
-unsafe extern "C" fn get_status(slf: Object, _: *mut std::ffi::c_void) -> Object {
-    // SAFETY: `slf` is a Goroutine; GIL held.
-    unsafe {
-        let text = status_text(&*slf.cast::<GoObject>());
-        ffi::PyUnicode_FromStringAndSize(text.as_ptr().cast(), text.len() as _)
-    }
-}
-
-unsafe extern "C" fn go_repr(slf: Object) -> Object {
-    // SAFETY: `slf` is a Goroutine; GIL held.
-    unsafe {
-        let obj = &*slf.cast::<GoObject>();
-        error::text(format_args!("<gort.Goroutine {} [{}]>", obj.id, status_text(obj)))
-    }
-}
-
 /// Adds the functions and the Goroutine type.
 pub(crate) unsafe fn register(module: Object) -> bool {
     let functions = methods(vec![
@@ -599,10 +553,10 @@ pub(crate) unsafe fn register(module: Object) -> bool {
     slots.push(ffi::PyType_Slot {
         slot: ffi::Py_tp_getset,
         pfunc: getters(&[
-            (c"id", get_id),
-            (c"name", get_name),
-            (c"done", get_done),
-            (c"status", get_status),
+            (c"id", shown::get_id),
+            (c"name", shown::get_name),
+            (c"done", shown::get_done),
+            (c"status", shown::get_status),
             (c"priority", policy::get_priority),
             (c"group", policy::get_group),
             (c"labels", labels::get_labels),
@@ -611,7 +565,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         ])
         .cast(),
     });
-    slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_repr, pfunc: go_repr as *mut _ });
+    slots.push(ffi::PyType_Slot { slot: ffi::Py_tp_repr, pfunc: shown::go_repr as *mut _ });
     // SAFETY: GIL held by the module's init.
     unsafe {
         let flags = ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;

@@ -20,6 +20,7 @@ pub(crate) mod map;
 pub(crate) mod memory;
 pub(crate) mod policy;
 pub(crate) mod select;
+mod shown;
 mod start;
 pub(crate) mod sync;
 pub(crate) mod timer;
@@ -180,6 +181,32 @@ fn read_config() -> Option<Config> {
     config.shuffles = seed != 0;
     config.stack_bytes = config.stack_bytes.next_power_of_two();
     ok.then_some(config)
+}
+
+/// Calls a function of the Python side. Null with an exception set on failure.
+///
+/// # Safety
+/// GIL held, where Python code may run; the arguments are alive.
+pub(crate) unsafe fn facade(
+    module: &std::ffi::CStr,
+    function: &std::ffi::CStr,
+    args: &[*mut ffi::PyObject],
+) -> *mut ffi::PyObject {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let module = ffi::PyImport_ImportModule(module.as_ptr());
+        if module.is_null() {
+            return module;
+        }
+        let function = ffi::PyObject_GetAttrString(module, function.as_ptr());
+        ffi::Py_DECREF(module);
+        if function.is_null() {
+            return function;
+        }
+        let result = ffi::PyObject_Vectorcall(function, args.as_ptr(), args.len(), ptr::null_mut());
+        ffi::Py_DECREF(function);
+        result
+    }
 }
 
 /// `atexit.register(_core._shutdown)`.

@@ -176,20 +176,7 @@ unsafe fn let_go(first: Object) {
 /// Calls a function of `gort.context`.
 unsafe fn facade<const N: usize>(function: &CStr, args: [Object; N]) -> Object {
     // SAFETY: GIL held; the arguments are alive.
-    unsafe {
-        let module = ffi::PyImport_ImportModule(c"gort.context".as_ptr());
-        if module.is_null() {
-            return module;
-        }
-        let function = ffi::PyObject_GetAttrString(module, function.as_ptr());
-        ffi::Py_DECREF(module);
-        if function.is_null() {
-            return function;
-        }
-        let result = ffi::PyObject_Vectorcall(function, args.as_ptr(), N, ptr::null_mut());
-        ffi::Py_DECREF(function);
-        result
-    }
+    unsafe { super::facade(c"gort.context", function, &args) }
 }
 
 unsafe extern "C" fn str_of(slf: Object) -> Object {
