@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 import gort  # noqa: E402
 import waiting  # noqa: E402
 
-TIMEOUT = 60
+TIMEOUT = 120
 
 
 def pytest_collection_modifyitems(items):
@@ -40,7 +40,7 @@ def no_goroutine_left():
     for g in gort.goroutines():
         if g.id not in before:
             try:
-                g.join(timeout=5)
+                g.join(timeout=20)
             except TimeoutError:
                 pytest.fail(f"{g!r} did not end after cancel()")
             except (Exception, gort.GoroutineExit):

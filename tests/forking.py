@@ -64,12 +64,12 @@ def use_channels():
     """Channels, select and joins."""
     ch = gort.Chan()
     g = gort.go(ch.send, 1)
-    assert ch.recv(timeout=10) == 1
-    g.join(timeout=10)
+    assert ch.recv(timeout=40) == 1
+    g.join(timeout=40)
     others = [gort.go(lambda i=i: ch.send(i)) for i in range(500)]
-    assert sorted(ch.recv(timeout=10) for _ in others) == list(range(500))
+    assert sorted(ch.recv(timeout=40) for _ in others) == list(range(500))
     gort.go(ch.send, 7)
-    chosen = gort.select(gort.recv(gort.Chan()), gort.recv(ch), timeout=10)
+    chosen = gort.select(gort.recv(gort.Chan()), gort.recv(ch), timeout=40)
     assert chosen[0] == 1
 
 
@@ -79,8 +79,8 @@ def use_time():
     sleepers = [gort.go(gort.sleep, 0.02) for _ in range(20)]
     sleepers += [gort.go(time.sleep, 0.02) for _ in range(20)]
     for g in sleepers:
-        g.join(timeout=10)
-    assert gort.after(0.01).recv(timeout=10)
+        g.join(timeout=40)
+    assert gort.after(0.01).recv(timeout=40)
     assert time.monotonic() - start >= 0.02
 
 
@@ -90,7 +90,7 @@ def use_threads():
     threads = [threading.Thread(target=ch.send, args=(i,)) for i in range(5)]
     for t in threads:
         t.start()
-    assert sorted(ch.recv(timeout=10) for _ in threads) == list(range(5))
+    assert sorted(ch.recv(timeout=40) for _ in threads) == list(range(5))
     for t in threads:
         t.join(10)
         assert not t.is_alive()
@@ -104,12 +104,12 @@ def use_sockets():
             g = gort.go(a.recv, 10)
             gort.gosched()
             gort.go(b.sendall, b"hello")
-            assert g.join(timeout=10) == b"hello"
+            assert g.join(timeout=40) == b"hello"
     r, w = os.pipe()
     g = gort.go(os.read, r, 10)
     gort.gosched()
     os.write(w, b"x")
-    assert g.join(timeout=10) == b"x"
+    assert g.join(timeout=40) == b"x"
     os.close(r)
     os.close(w)
 
@@ -118,12 +118,12 @@ def use_identity():
     """The calling goroutine is the main thread; others are not."""
     assert threading.current_thread() is threading.main_thread()
     assert threading.main_thread().ident == threading.get_ident()
-    assert gort.go(threading.get_ident).join(timeout=10) != threading.get_ident()
+    assert gort.go(threading.get_ident).join(timeout=40) != threading.get_ident()
     seen = []
     old = signal.signal(signal.SIGUSR1, lambda *_: seen.append(threading.get_ident()))
     signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGUSR1)
-    gort.go(signal.pthread_kill, threading.get_ident(), signal.SIGUSR1).join(timeout=10)
+    gort.go(signal.pthread_kill, threading.get_ident(), signal.SIGUSR1).join(timeout=40)
     end = time.monotonic() + 10
     while not seen and time.monotonic() < end:
         gort.sleep(0.001)
@@ -160,12 +160,12 @@ def use_everything(*, alone=True):
 def put_square(queue, n):
     """For a process: everything works, and the square goes into a queue."""
     use_everything(alone=False)
-    queue.put(gort.go(pow, n, 2).join(timeout=10))
+    queue.put(gort.go(pow, n, 2).join(timeout=40))
 
 
 def square(n):
     """For the workers of a pool."""
-    return gort.go(pow, n, 2).join(timeout=10)
+    return gort.go(pow, n, 2).join(timeout=40)
 
 
 def run(code: str, expect: str = "ok", **options) -> str:

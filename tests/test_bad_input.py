@@ -19,7 +19,7 @@ def child(code, **env):
         [sys.executable, "-X", "faulthandler", "-c", code],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
         env={**{k: v for k, v in os.environ.items() if not k.startswith("GORT_")}, **env},
     )

@@ -25,7 +25,7 @@ def cli(
     """Run the command line in `cwd`; its exit status must be `status`."""
     done = subprocess.run(
         [*GORT, *map(str, arguments)],
-        capture_output=True, text=True, timeout=50, cwd=cwd, env={**os.environ, **env}, check=False,
+        capture_output=True, text=True, timeout=100, cwd=cwd, env={**os.environ, **env}, check=False,
     )  # fmt: skip
     assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
@@ -161,7 +161,7 @@ def test_doctor_whose_reader_has_gone_ends_without_a_traceback(tmp_path):
     os.close(reader)
     done = subprocess.run(
         [*GORT, "doctor"],
-        stdout=writer, stderr=subprocess.PIPE, text=True, timeout=50, cwd=tmp_path, check=False,
+        stdout=writer, stderr=subprocess.PIPE, text=True, timeout=100, cwd=tmp_path, check=False,
     )  # fmt: skip
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
@@ -330,7 +330,7 @@ def demo_with(body, tree, tmp_path):
     )
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, small_demo(tree, tmp_path / "p.html"))],
-        capture_output=True, text=True, timeout=50, cwd=tmp_path, check=False,
+        capture_output=True, text=True, timeout=100, cwd=tmp_path, check=False,
     )  # fmt: skip
 
 

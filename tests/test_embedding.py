@@ -110,7 +110,7 @@ def embedded(program, *codes):
         [program, *(head + code for code in codes)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
         env={**os.environ, "PYTHONHOME": sys.base_prefix},
     )

@@ -60,7 +60,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a program in a fresh interpreter, away from the tree."""
     return subprocess.run(
         [sys.executable, *command],
-        capture_output=True, text=True, timeout=50, cwd=os.sep, check=False,
+        capture_output=True, text=True, timeout=100, cwd=os.sep, check=False,
     )  # fmt: skip
 
 

@@ -90,7 +90,7 @@ def body():
         return
     return code_of(pid)
 go(Chan().recv)
-assert go(body).join(timeout=25) == 0
+assert go(body).join(timeout=50) == 0
 print('ok')
 """)
 
@@ -129,7 +129,7 @@ def body(n):
     q = context.Queue()
     p = context.Process(target=work, args=(q, n))
     p.start()
-    value = q.get(timeout=20)
+    value = q.get(timeout=50)
     p.join()
     return value, p.exitcode
 gs = [go(body, n) for n in range(4)]
@@ -195,7 +195,7 @@ def body():
             except Woken: pass
             sender.join()
     return in_child(child)
-assert go(body).join(timeout=25) == 0
+assert go(body).join(timeout=50) == 0
 assert body() == 0
 print('ok')
 """)
@@ -220,7 +220,7 @@ def body():
     assert seen == {os.getpid()}, seen
     use_everything(alone=False)
 assert in_child(body) == 0
-assert go(in_child, body).join(timeout=25) == 0
+assert go(in_child, body).join(timeout=50) == 0
 print('ok')
 """)
 

@@ -53,7 +53,7 @@ print(sorted(k for k in before.keys() | after.keys() if before.get(k) != after.g
 def output(code: str) -> str:
     """What a fresh interpreter prints."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -84,7 +84,7 @@ def test_import_inside_a_thread_works():
 def test_import_with_an_unknown_variable_says_which_and_what_there_is():
     code = "try:\n import gort\nexcept ImportError as e:\n print(e)"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30,
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100,
         env={"GORT_MAXPORCS": "2"}, check=False,
     )  # fmt: skip
     assert "GORT_MAXPORCS" in done.stdout

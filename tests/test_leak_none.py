@@ -18,6 +18,7 @@ from leaking import by_id, found, start
 from waiting import OnThread, eventually
 
 KEPT = []
+THREADS = []  # that wait until something is kept
 
 
 def on_a_local_of_main(ch):
@@ -103,8 +104,7 @@ def behind_a_wait_group_a_thread_counts(ch):
         ch.close()
 
     start(later)
-    thread = OnThread(lambda: (eventually(lambda: KEPT, what="end"), wg.done()))
-    return thread
+    THREADS.append(OnThread(lambda: (eventually(lambda: KEPT, what="end"), wg.done())))
 
 
 def on_a_plain_thread(ch):
@@ -112,7 +112,7 @@ def on_a_plain_thread(ch):
         eventually(lambda: KEPT, what="end")
         ch.close()
 
-    OnThread(hold, ch)
+    THREADS.append(OnThread(hold, ch))
 
 
 def in_a_timer(ch):
@@ -310,6 +310,8 @@ def forget():
     gc.unfreeze()
     KEPT[:] = [None]
     gort.gosched()
+    eventually(lambda: all(thread.done for thread in THREADS), what="end of the threads")
+    THREADS.clear()
     eventually(lambda: all(g.status != "runnable" for g in gort.goroutines()), what="quiet")
     KEPT.clear()
 

@@ -257,7 +257,7 @@ def gets(*arguments):
         [sys.executable, str(HERE / "promised_gets.py"), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), f"{done.stdout}\n{done.stderr[-4000:]}"

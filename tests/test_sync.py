@@ -168,7 +168,7 @@ def test_mutex_whose_waiter_was_woken_before_a_fork_serves_others_in_the_child()
             m.lock()
             g = waiter(m.lock)
             m.unlock()
-            g.join(timeout=10)
+            g.join(timeout=40)
             os._exit(7)
         print(os.waitstatus_to_exitcode(os.wait()[1]))
         """

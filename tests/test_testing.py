@@ -199,7 +199,7 @@ def run_pytest(folder, source, *options, **settings):
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--strict-markers", *options],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
         cwd=folder,
         env={k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"},
     )

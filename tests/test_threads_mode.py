@@ -47,7 +47,7 @@ def test_run_threads(tmp_path):
     for option, on in (((), False), (("--threads",), True)):
         done = subprocess.run(
             [sys.executable, "-m", "gort", "run", *option, str(app), "--threads", "x"],
-            capture_output=True, text=True, timeout=30, check=False, env={**os.environ},
+            capture_output=True, text=True, timeout=100, check=False, env={**os.environ},
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == f"{on} ['--threads', 'x'] __main__\nran\n"

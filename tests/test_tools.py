@@ -208,7 +208,7 @@ def test_py_spy_sees_every_goroutine():
     try:
         assert child.stdout.readline() == "there\n"
         dumped = run_tool("py-spy", "dump", "--pid", str(child.pid))
-        out, err = child.communicate("", timeout=20)
+        out, err = child.communicate("", timeout=50)
     finally:
         child.kill()
         child.wait()

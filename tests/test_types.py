@@ -69,7 +69,7 @@ def checked(path, text):
     path.write_text(text)
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", path.parent, path],
-        capture_output=True, text=True, timeout=50, check=False,
+        capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.stderr == ""
     return done.stdout.splitlines()

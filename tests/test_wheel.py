@@ -24,7 +24,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TAG = f"cp3{sys.version_info.minor}"
 
-pytestmark = pytest.mark.timeout(120)  # making an environment takes its time on a busy machine
+pytestmark = pytest.mark.timeout(300)  # making an environment takes its time on a busy machine
 
 
 @pytest.fixture(scope="module")

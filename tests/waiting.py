@@ -10,7 +10,7 @@ import gort
 
 _usleep = ctypes.CDLL(None).usleep  # found by dlsym: no hook of the boundary sees it
 
-LIMIT = 20.0  # seconds: far above anything a test needs, below pytest-timeout's cap
+LIMIT = 50.0  # seconds: far above anything a test needs, below the cap of conftest.py
 
 
 def eventually(predicate, limit=LIMIT, what="condition"):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -88,19 +87,16 @@ def timed(python: Python, prefix: str) -> str:
 
 
 def test_all() -> list[str]:
-    """Test all Pythons that are wanted, some at once; the first that fails ends the program."""
+    """Test all Pythons that are wanted, some at once; what failed is said once more at the end."""
     wanted, at_once = list(pythons.wanted()), jobs()
     if at_once == 1 or len(wanted) == 1:
         return [timed(python, "") for python in wanted]
     with ThreadPoolExecutor(at_once) as pool:
         suites = [pool.submit(timed, python, f"{python.tag} | ") for python in wanted]
-        try:
-            return [suite.result() for suite in suites]
-        except SystemExit as failure:
-            print(failure, file=sys.stderr, flush=True)
-            for suite in suites:
-                suite.cancel()  # those that have begun say what they find
-            raise
+        failures = [suite.exception() for suite in suites]
+    if any(failures):
+        raise SystemExit("\n".join(str(failure) for failure in failures if failure))
+    return [suite.result() for suite in suites]
 
 
 def main() -> None:

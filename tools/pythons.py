@@ -46,7 +46,8 @@ def run(*command: object, quiet: bool = False, prefix: str = "", **kwargs: objec
 
 
 def _run_marked(command: list[str], prefix: str) -> None:
-    """Run a command, each of whose lines begins with `prefix`."""
+    """Run a command, each of whose lines begins with `prefix`; failures are what it says last."""
+    failures = []
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -57,8 +58,10 @@ def _run_marked(command: list[str], prefix: str) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             print(f"{prefix}{line}", end="", flush=True)
+            if line.startswith(("FAILED ", "ERROR ")):  # as pytest sums up
+                failures.append(f"{prefix}{line}")
     if process.returncode:
-        raise SystemExit(f"failed ({process.returncode}): {' '.join(command)}")
+        raise SystemExit("".join(failures) + f"failed ({process.returncode}): {' '.join(command)}")
 
 
 @dataclass(frozen=True)

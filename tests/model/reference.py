@@ -38,7 +38,7 @@ class Waiter:
     def outcome(self):
         """(index, value, ok), or "closed" for a send that found its channel closed."""
         try:
-            return self.goroutine.join(timeout=2)  # it was woken: far more than it needs
+            return self.goroutine.join(timeout=20)  # it was woken: far more than it needs
         except gort.ChanClosed:
             return "closed"
 

@@ -22,19 +22,19 @@ class Crowd:
             eventually(lambda: is_parked(g), what="a goroutine that waits")
             self.waiting.append((g, ask))
         else:
-            g.join(timeout=2)  # it need not wait
+            g.join(timeout=20)  # it need not wait
 
     def served(self, those):
         """Those and nobody else have what they asked for."""
         for one in those:
             self.waiting.remove(one)
-            one[0].join(timeout=2)
+            one[0].join(timeout=20)
 
     def cancel(self, one):
         self.waiting.remove(one)
         one[0].cancel()
         with pytest.raises(gort.Cancelled):
-            one[0].join(timeout=2)
+            one[0].join(timeout=20)
 
     def all_wait(self):
         return all(is_parked(g) for g, _ in self.waiting)
