@@ -54,6 +54,10 @@ def test_one_that_computes_is_not_parked():
     g = gort.go(computes)
     with pytest.raises(TimeoutError, match=r"(?s)not all goroutines are parked.*goroutine \d+ \["):
         wait_all_parked(timeout=0.05)
+    ctx, cancel = gort.context.with_cancel(gort.context.background())
+    gort.after_func(0.01, cancel)
+    with pytest.raises(gort.context.ContextCanceled):
+        wait_all_parked(ctx=ctx)
     stop.append(True)
     g.join()
 

@@ -6,11 +6,15 @@ from time import monotonic
 
 from gort import _core
 from gort._core import dump, gosched, sleep
+from gort._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gort.context import Context
 
 _LONGEST_PAUSE = 0.001
 
 
-def wait_all_parked(timeout: float | None = None) -> None:
+def wait_all_parked(timeout: float | None = None, ctx: Context | None = None) -> None:
     """Park until every goroutine but the calling one is parked: on a channel, a lock, a timer, I/O.
 
     One that computes, is ready, or is in a C call is not parked. Threads that are goroutines count,
@@ -18,8 +22,10 @@ def wait_all_parked(timeout: float | None = None) -> None:
 
     Args:
         timeout: the longest wait in seconds; None for ever. Not used in a bubble.
+        ctx: its end ends the wait. Not used in a bubble.
 
     Raises:
+        ContextCanceled, DeadlineExceeded: ctx is done.
         TimeoutError: some are not parked by then; the message lists all goroutines.
 
     Example:
@@ -42,6 +48,6 @@ def wait_all_parked(timeout: float | None = None) -> None:
     while not _core._are_parked():
         if until is not None and monotonic() >= until:
             raise TimeoutError(f"not all goroutines are parked\n\n{dump()}")
-        sleep(pause)  # those in C calls need time, not turns
+        sleep(pause, ctx=ctx)  # those in C calls need time, not turns
         pause = min(pause * 2, _LONGEST_PAUSE)
         gosched()

@@ -93,6 +93,9 @@ impl GoObject {
     }
 }
 
+/// Bytes of an object that CPython sets.
+const HEAD: usize = size_of::<ffi::PyObject>();
+
 /// Makes an object for a call. Steals nothing; null with an exception set on failure.
 ///
 /// # Safety
@@ -102,21 +105,22 @@ pub(crate) unsafe fn new_object(
     args: *mut ffi::PyObject,
     kwargs: *mut ffi::PyObject,
 ) -> *mut GoObject {
-    // SAFETY: the type is ready once the module is; tp_alloc zeroes.
+    // SAFETY: the type is ready once the module is; what follows the head is zeroed, and nobody else knows the object.
     unsafe {
         let tp = GO_TYPE.load(Ordering::Relaxed);
         let context = host::gort_copy_context();
         if context.is_null() && !ffi::PyErr_Occurred().is_null() {
             return ptr::null_mut();
         }
-        let obj = ffi::PyType_GenericAlloc(tp, 0).cast::<GoObject>();
+        // While the goroutine is alive the runtime owns a reference, so nothing it refers to is garbage: the collector
+        // need not look at it before its end, and is not told of it here, as tp_alloc would. With a million parked that was
+        // most of the time to start them.
+        let obj = ffi::PyObject_GC_New::<GoObject>(tp);
         if obj.is_null() {
             ffi::Py_XDECREF(context);
             return obj;
         }
-        // While the goroutine is alive the runtime owns a reference, so nothing it refers to is garbage: the collector
-        // need not look at it before its end. With a million parked that was most of the time to start them.
-        ffi::PyObject_GC_UnTrack(obj.cast());
+        obj.cast::<u8>().add(HEAD).write_bytes(0, size_of::<GoObject>() - HEAD);
         ptr::write(&raw mut (*obj).joiners, NotifyList::new());
         ptr::write(&raw mut (*obj).state, AtomicU32::new(0));
         ffi::Py_INCREF(function);
