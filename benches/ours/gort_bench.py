@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import executor_work
 import gort
 import harness
+from gort.cache import ConcurrentCache
 from gort.futures import Executor
 
 RING, SENDERS, WORKERS, KEYS = 100, 100, 8, 1000
@@ -198,6 +199,24 @@ def sync_map(n: int) -> int:
                     total += value
     elapsed = now() - start
     harness.check(total, n // KEYS * sum(key for key in range(KEYS) if key % 10))
+    return elapsed
+
+
+def cache_get(n: int) -> int:
+    """Hits of the keys in turn."""
+    cache = ConcurrentCache[int, int](2 * KEYS)
+    for key in range(KEYS):
+        cache[key] = key
+    get = cache.get
+    total = 0
+    start = now()
+    for _ in range(n // KEYS):
+        for key in range(KEYS):
+            value, ok = get(key)
+            if ok:
+                total += value
+    elapsed = now() - start
+    harness.check(total, n // KEYS * sum(range(KEYS)))
     return elapsed
 
 
@@ -388,6 +407,7 @@ WORKLOADS = {
     "mutex": mutex,
     "semaphore": semaphore,
     "sync_map": sync_map,
+    "cache_get": cache_get,
     "sleepers": sleepers,
     "sieve": sieve,
     "skynet": skynet,

@@ -5,6 +5,7 @@ queue has no unbuffered channel: a Queue of one value takes its place, which is 
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import executor_work
 import harness
 
-RING, SENDERS, WORKERS = 100, 100, 8
+RING, SENDERS, WORKERS, KEYS = 100, 100, 8, 1000
 
 
 def _go(work: Callable[..., Any], *args: Any) -> Thread:
@@ -144,6 +145,21 @@ def mutex(n: int) -> int:
     _join([_go(worker) for _ in range(WORKERS)])
     elapsed = now() - start
     harness.check(count, each * WORKERS)
+    return elapsed
+
+
+def cache_get(n: int) -> int:
+    """Hits of functools.lru_cache, of the keys in turn."""
+    get = functools.lru_cache(2 * KEYS)(lambda key: key)
+    for key in range(KEYS):
+        get(key)
+    total = 0
+    start = now()
+    for _ in range(n // KEYS):
+        for key in range(KEYS):
+            total += get(key)
+    elapsed = now() - start
+    harness.check(total, n // KEYS * sum(range(KEYS)))
     return elapsed
 
 
@@ -290,6 +306,7 @@ if __name__ == "__main__":
         "parked": parked,
         "blocking": blocking,
         "ticker": ticker,
+        "cache_get": cache_get,
         "executor_map": lambda n: executor_work.mapped(ThreadPoolExecutor, n),
         "executor_map_lazy": lambda n: executor_work.mapped(ThreadPoolExecutor, n),
         "executor_submit": lambda n: executor_work.submitted(ThreadPoolExecutor, n),
