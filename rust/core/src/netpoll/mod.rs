@@ -50,7 +50,15 @@ pub(crate) struct Watched {
 pub struct Held<'a> {
     _control: MutexGuard<'a, ()>,
     to_verify: MutexGuard<'a, VecDeque<Watched>>,
-    pending: MutexGuard<'a, Vec<Event>>,
+    pending: MutexGuard<'a, Pending>,
+}
+
+/// What threads that could not claim waiters found.
+#[derive(Default)]
+struct Pending {
+    events: Vec<Event>,
+    /// Whoever waits has to try his call again: there was no memory for an event, or the poller is gone.
+    is_everything: bool,
 }
 
 /// Counts for `stats`.
@@ -77,8 +85,7 @@ pub struct NetPoll {
     /// The poller's own descriptors were closed: nothing is registered any more.
     is_abandoned: AtomicBool,
     to_verify: Mutex<VecDeque<Watched>>,
-    /// What threads that could not claim waiters found.
-    pending: Mutex<Vec<Event>>,
+    pending: Mutex<Pending>,
     /// Counts.
     pub counters: Counters,
 }
@@ -100,7 +107,7 @@ impl NetPoll {
             seat: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
             to_verify: Mutex::new(VecDeque::new()),
-            pending: Mutex::new(Vec::new()),
+            pending: Mutex::default(),
             counters: Counters::default(),
         }
     }
@@ -342,21 +349,29 @@ impl NetPoll {
     }
 
     /// Looks at the registrations of up to `limit` descriptors that somebody has waited for, for long and without an
-    /// event, and makes those again that are gone. Gives back events for descriptors that are no more: who waits there has
-    /// to try his call again. Any thread.
-    pub fn verify_some(&self, now_ns: u64, limit: usize) -> Vec<Event> {
-        let mut gone = Vec::new();
+    /// event, and makes those again that are gone. Fills `gone` from its start with events for descriptors that are no more,
+    /// and returns how many: who waits there has to try his call again. Any thread.
+    pub fn verify_some(&self, now_ns: u64, limit: usize, gone: &mut [Event]) -> usize {
+        let mut count = 0;
         for _ in 0..limit {
+            if count == gone.len() {
+                break;
+            }
             let Some(watched) = self.next_watched(now_ns) else { break };
             let Some(desc) = self.place(watched.fd) else { continue };
             match desc.unlist(&watched) {
                 (false, _) => {}
                 // It has just worked; but that may have been before the close.
                 (true, false) => self.watch(desc, now_ns),
-                (true, true) => gone.extend(self.verify(desc)),
+                (true, true) => {
+                    if let Some(event) = self.verify(desc) {
+                        gone[count] = event;
+                        count += 1;
+                    }
+                }
             }
         }
-        gone
+        count
     }
 
     fn next_watched(&self, now_ns: u64) -> Option<Watched> {
@@ -373,21 +388,26 @@ impl NetPoll {
         (!there).then_some(Event { tag, readable: true, writable: true })
     }
 
-    /// After an error of the poller: every registration goes and none is made again. Gives back noted events for who waits.
-    pub fn abandon(&self) -> Vec<Event> {
+    /// After an error of the poller: every registration goes and none is made again, and everybody who waits is pending.
+    pub fn abandon(&self) {
         let _control = self.control.lock().unwrap_or_else(|e| e.into_inner());
         self.is_abandoned.store(true, Ordering::Relaxed);
-        let mut events = Vec::new();
+        self.each_place(|desc| {
+            desc.set_registered(false);
+            desc.note(Event { tag: desc.tag(), readable: true, writable: true });
+        });
+        self.pending.lock().unwrap_or_else(|e| e.into_inner()).is_everything = true;
+    }
+
+    /// Calls `visit` for each place that there is.
+    fn each_place(&self, mut visit: impl FnMut(&PollDesc)) {
         let chunks = (0..CHUNKS).filter_map(|chunk| self.place((chunk * CHUNK) as i32));
         for first in chunks.map(ptr::from_ref) {
             for i in 0..CHUNK {
                 // SAFETY: a chunk has `CHUNK` places.
-                let desc = unsafe { &*first.add(i) };
-                desc.set_registered(false);
-                events.extend(desc.note(Event { tag: desc.tag(), readable: true, writable: true }));
+                visit(unsafe { &*first.add(i) });
             }
         }
-        events
     }
 
     /// Takes the seat of the one who may sleep in the poller; `false`: it is taken.
@@ -416,13 +436,25 @@ impl NetPoll {
 
     /// Leaves noted events for somebody who may claim. Any thread.
     pub fn leave_pending(&self, events: &[Event]) {
-        self.pending.lock().unwrap_or_else(|e| e.into_inner()).extend_from_slice(events);
+        let mut pending = self.pending.lock().unwrap_or_else(|e| e.into_inner());
+        if pending.events.try_reserve(events.len()).is_ok() {
+            pending.events.extend_from_slice(events);
+        } else {
+            pending.is_everything = true; // the poller tells of a change once
+        }
     }
 
     /// Claims who waits for what was left, as `claim` does. Host attached.
     pub fn claim_pending(&self, claimed: &mut WaitQueue, acceptors: &mut WaitQueue) {
-        let events = std::mem::take(&mut *self.pending.lock().unwrap_or_else(|e| e.into_inner()));
-        self.claim(&events, claimed, acceptors);
+        let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(|e| e.into_inner()));
+        self.claim(&pending.events, claimed, acceptors);
+        if pending.is_everything {
+            self.each_place(|desc| {
+                if desc.waiting() != 0 {
+                    self.claim(&[Event { tag: desc.tag(), readable: true, writable: true }], claimed, acceptors);
+                }
+            });
+        }
     }
 
     /// Keeps everybody else out, for a fork.
@@ -449,7 +481,7 @@ impl NetPoll {
         self.waiting.store(0, Ordering::Relaxed);
         self.seat.store(false, Ordering::Relaxed);
         held.to_verify.clear();
-        held.pending.clear();
+        *held.pending = Pending::default();
     }
 
     /// The poller, for a model to make events.

@@ -56,6 +56,13 @@ fn taken(net: &NetPoll, events: &[Event]) -> usize {
     count
 }
 
+/// Looks at registrations; what is gone.
+fn verify(net: &NetPoll, now_ns: u64) -> Vec<Event> {
+    let mut gone = [Event::default(); BATCH];
+    let count = net.verify_some(now_ns, 9, &mut gone);
+    gone[..count].to_vec()
+}
+
 /// Looks at the poller and claims; returns how many.
 fn poll(net: &NetPoll) -> usize {
     let mut events = [Event::default(); BATCH];
@@ -184,9 +191,9 @@ fn unseen_close_is_found_once_per_wait_and_the_new_file_registered() {
     let waiter = Waiter::queued(&net, net.desc(fd).expect("as far as it knows"), Side::Read);
     d.write_all(b"x").expect("room");
     assert_eq!(poll(&net), 0, "the registration is gone");
-    assert!(net.verify_some(VERIFY_AFTER_NS - 1, 9).is_empty());
+    assert_eq!(verify(&net, VERIFY_AFTER_NS - 1).len(), 0);
     assert_eq!(poll(&net), 0, "too early to look");
-    assert!(net.verify_some(VERIFY_AFTER_NS, 9).is_empty());
+    assert_eq!(verify(&net, VERIFY_AFTER_NS).len(), 0);
     assert_eq!(poll(&net), 1);
     assert_eq!((waiter.wait.outcome(), desc.waiting()), (Outcome::Delivered, 0));
     assert!(net.next_watched(u64::MAX).is_none(), "once per wait");
@@ -202,7 +209,7 @@ fn waiters_of_a_number_that_is_nobodys_are_told_to_try_again() {
     let desc = net.desc(999).expect("pollable");
     let waiter = Waiter::queued(&net, desc, Side::Read);
     drop(high);
-    let mut gone = net.verify_some(u64::MAX, 9);
+    let mut gone = verify(&net, u64::MAX);
     assert_eq!(gone.len(), 1);
     assert_eq!(net.note(&mut gone), 1);
     net.leave_pending(&gone);
@@ -210,6 +217,30 @@ fn waiters_of_a_number_that_is_nobodys_are_told_to_try_again() {
     net.claim_pending(&mut claimed, &mut WaitQueue::new());
     assert_eq!((claimed.len(), waiter.wait.outcome()), (1, Outcome::Delivered));
     assert_eq!(net.desc(999).err(), Some(Error::BAD_DESCRIPTOR), "registered anew at the next use, or not");
+}
+
+#[test]
+fn all_who_wait_try_again_where_no_event_could_be_kept_and_where_the_poller_is_gone() {
+    for is_abandoned in [false, true] {
+        let (net, (a, b)) = (NetPoll::new(), UnixStream::pair().expect("a pair"));
+        let (a, b) = (net.desc(a.as_raw_fd()).expect("pollable"), net.desc(b.as_raw_fd()).expect("pollable"));
+        let waiters =
+            [(a, Side::Read), (a, Side::Write), (b, Side::Read)].map(|(d, side)| Waiter::queued(&net, d, side));
+        if is_abandoned {
+            net.abandon();
+            assert!(!Waiter::new().queue(&net, a, Side::Read, a.seq(Side::Read)), "nobody would wake it");
+        } else {
+            net.pending.lock().expect("no panic").is_everything = true;
+        }
+        let mut claimed = WaitQueue::new();
+        net.claim_pending(&mut claimed, &mut WaitQueue::new());
+        assert_eq!((claimed.len(), net.waiting()), (3, 0));
+        assert!(waiters.iter().all(|w| w.wait.outcome() == Outcome::Delivered));
+        let mut again = WaitQueue::new();
+        let _late = (!is_abandoned).then(|| Waiter::queued(&net, a, Side::Read));
+        net.claim_pending(&mut again, &mut WaitQueue::new());
+        assert!(again.is_empty(), "told once");
+    }
 }
 
 #[test]
@@ -221,10 +252,10 @@ fn busy_descriptor_is_listed_again_and_not_looked_at() {
     waiters.push(Waiter::queued(&net, desc, Side::Read));
     assert_eq!(net.to_verify.lock().expect("no panic").len(), 1);
     let now = 2 * VERIFY_AFTER_NS;
-    assert!(net.verify_some(now, 9).is_empty());
+    assert_eq!(verify(&net, now).len(), 0);
     let listed: Vec<u64> = net.to_verify.lock().expect("no panic").iter().map(|w| w.since_ns).collect();
     assert_eq!(listed, [now]);
-    assert!(net.verify_some(now + VERIFY_AFTER_NS, 9).is_empty());
+    assert_eq!(verify(&net, now + VERIFY_AFTER_NS).len(), 0);
     assert!(net.to_verify.lock().expect("no panic").is_empty(), "looked at, once");
     happen(&net, tag(desc), true, false);
 }

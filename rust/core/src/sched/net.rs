@@ -182,7 +182,10 @@ impl Runtime {
             Ok(count) => found.count = count,
             Err(Error::Interrupted) => return true,
             // Somebody closed the poller's descriptors: from here on calls block their threads.
-            Err(_) => self.leave_events(&self.net.abandon()),
+            Err(_) => {
+                self.net.abandon();
+                self.ask_for_net();
+            }
         }
         false
     }
@@ -254,6 +257,11 @@ impl Runtime {
             return;
         }
         self.net.leave_pending(events);
+        self.ask_for_net();
+    }
+
+    /// Has the next M at a scheduling point serve what was left.
+    fn ask_for_net(&self) {
         self.requests.fetch_or(REQUEST_NET, Ordering::AcqRel); // after the events: who serves it finds them
         self.wake_one(ptr::null_mut());
     }
@@ -283,9 +291,10 @@ impl Runtime {
         if self.net.waiting() == 0 {
             return;
         }
-        let mut gone = self.net.verify_some(now_ns, VERIFY_MOST);
-        let kept = self.net.note(&mut gone);
-        self.leave_events(&gone[..kept]);
+        let mut gone = Found::new();
+        let count = self.net.verify_some(now_ns, VERIFY_MOST, &mut gone.events);
+        gone.count = self.net.note(&mut gone.events[..count]);
+        self.leave_events(gone.take());
         if polls != watch.polls || self.net.is_seat_taken() {
             *watch = NetWatch { polls, since_ns: now_ns };
         } else if self.policies.watches_wakes() || now_ns.saturating_sub(watch.since_ns) >= POLL_EVERY_NS {
