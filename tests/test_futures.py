@@ -107,6 +107,35 @@ def test_task_sees_the_context_of_its_submit(workers):
         assert list(pool.map(lambda _: task(), range(3))) == ["none"] * 3
 
 
+@pytest.mark.parametrize("workers", [1, None])
+def test_task_is_its_submitters_whoever_ends_before_it(workers):
+    def seen():
+        g = gort.current()
+        return g.priority, g.group, g.labels, g.parent, g.created.partition(" ")[0]
+
+    def submits():
+        futures = []
+        for _ in range(3):
+            futures.append(pool.submit(seen))
+        return futures, gort.current().id
+
+    group, gate = gort.Group("of the submitter"), gort.Chan()
+    with Executor(workers) as pool:
+        first = pool.submit(gate.recv_ok)
+        options = {"priority": -3, "group": group, "labels": {"kind": "batch"}}
+        theirs, ident = gort.spawn(submits, **options).join()
+        mine = pool.submit(seen)
+        last = gort.spawn(pool.submit, (seen,), priority=5).join()
+        gate.send(None)
+        for future in theirs:
+            there = submits.__qualname__
+            assert future.result(LIMIT) == (-3, group, {"kind": "batch"}, ident, there)
+        here = test_task_is_its_submitters_whoever_ends_before_it.__qualname__
+        assert mine.result(LIMIT) == (0, None, {}, 1, here)
+        assert last.result(LIMIT)[:3] == (5, None, {})
+        assert first.result(LIMIT) == (None, True)
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_base_exceptions_are_the_futures(kind, lazy):
     def raises():
@@ -166,8 +195,7 @@ def test_goroutine_that_cannot_start_loses_no_task(monkeypatch, lazy):
     def refuse(_):
         raise MemoryError("refused")
 
-    start = pool._start
-    pool._start = refuse
+    monkeypatch.setattr("gort.futures._start", refuse)
     gate.open()
     first.result(LIMIT)
     for future in queued:
@@ -177,7 +205,7 @@ def test_goroutine_that_cannot_start_loses_no_task(monkeypatch, lazy):
         next(items)
     with pytest.raises(MemoryError, match="refused"):
         pool.submit(int)
-    pool._start = start
+    monkeypatch.undo()
     assert pool.submit(int, "4").result(LIMIT) == 4
     pool.shutdown()
 

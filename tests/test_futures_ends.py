@@ -209,17 +209,16 @@ print("ok")
     )
 
 
-def test_interrupted_submit_takes_no_place():
+def test_interrupted_submit_takes_no_place(monkeypatch):
     from gort.futures import Executor
 
-    class Interrupts(Executor):
-        def interrupt(self, task):
-            raise KeyboardInterrupt
+    def interrupt(_):
+        raise KeyboardInterrupt
 
-    pool = Interrupts(1)
-    start, pool._start = pool._start, pool.interrupt
+    pool = Executor(1)
+    monkeypatch.setattr("gort.futures._start", interrupt)
     with pytest.raises(KeyboardInterrupt):
         pool.submit(int)
-    pool._start = start
+    monkeypatch.undo()
     assert pool.submit(int, "3").result(LIMIT) == 3
     assert gort.go(pool.shutdown).join(LIMIT) is None

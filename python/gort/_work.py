@@ -21,9 +21,9 @@ from gort._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextvars import Context
     from typing import Any
 
+    from gort._core import Goroutine
     from gort.futures import Executor
 
 __all__ = ["BROKEN", "STAYED", "Call", "Slot", "Task", "forked", "tasks_of_this_stack"]
@@ -35,11 +35,11 @@ STAYED = "the task stayed in the process that forked"
 class Task:
     """One call with a future; the function of its goroutine."""
 
-    __slots__ = ("args", "context", "fn", "future", "kwargs", "place", "pool")
+    __slots__ = ("args", "fn", "future", "goroutine", "kwargs", "place", "pool")
 
     future: Any
     place: object  # what `pool._places` was when it took one of them; None: it has none
-    context: Context  # the submitter's, where there are queues
+    goroutine: Goroutine[None] | None  # its own, while it stands in the queue
 
     def __init__(
         self,

@@ -25,12 +25,11 @@ from collections import deque
 from concurrent.futures import BrokenExecutor, Future
 from concurrent.futures._base import LOGGER
 from concurrent.futures.thread import BrokenThreadPool, ThreadPoolExecutor
-from contextvars import copy_context
 from itertools import count, islice
 from time import monotonic
 from weakref import WeakSet, WeakValueDictionary, ref
 
-from gort._core import Chan, Mutex, _no_preempt, go, spawn
+from gort._core import Chan, Mutex, _no_preempt, _start, _unstarted
 from gort._exceptions import RuntimeStopped
 from gort._lazyfuture import LazyFuture
 from gort._typing import TYPE_CHECKING, T
@@ -39,6 +38,8 @@ from gort._work import BROKEN, STAYED, Call, Slot, Task, forked, tasks_of_this_s
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
+
+    from gort._core import Goroutine
 
 __all__ = ["Executor", "LazyFuture"]
 
@@ -88,8 +89,7 @@ class Executor(ThreadPoolExecutor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         self._max_workers = sys.maxsize if max_workers is None else max_workers
-        self._is_bounded = max_workers is not None
-        self._start: Callable[[Task], object] = _starter(thread_name_prefix)
+        self._goroutine: Callable[[Task], Goroutine[None]] = _maker(thread_name_prefix)
         self._before = initializer
         self._before_args = initargs
         self._future: Callable[[], Future[Any]] = LazyFuture if lazy else Future
@@ -142,19 +142,20 @@ class Executor(ThreadPoolExecutor):
             self._futures.discard(task.future)
             raise RuntimeError(_EXITING)
         try:
-            if self._is_bounded:
-                task.context = copy_context()  # not with the lock held: see `_lock`
+            # It is the submitter's, whoever starts it. Not made with the lock held: see `_lock`.
+            goroutine = self._goroutine(task)
             with self._lock:
                 if self._broken:
                     raise BrokenThreadPool(BROKEN)
                 if self._closed:
                     raise RuntimeError(self._closed)
                 if self._running >= self._max_workers:
+                    task.goroutine = goroutine
                     self._queue.append(task)
                     return
                 self._running += 1
                 task.place = self._places
-            self._start(task)
+            _start(goroutine)
         except BaseException:  # a signal's, too
             self._futures.discard(task.future)
             if task.place is not None:
@@ -186,8 +187,10 @@ class Executor(ThreadPoolExecutor):
                     following.place = self._places
                     self._queue.popleft()
                 task = following
+                goroutine, task.goroutine = task.goroutine, None
+                assert goroutine is not None
                 try:
-                    task.context.run(self._start, task)
+                    _start(goroutine)
                 except BaseException as failure:  # noqa: BLE001 - who waits for it has to know
                     error = failure
                 else:
@@ -225,6 +228,7 @@ class Executor(ThreadPoolExecutor):
         with self._lock:
             if task in self._queue:
                 self._queue.remove(task)
+                task.goroutine = None
 
     def map(
         self,
@@ -300,6 +304,8 @@ class Executor(ThreadPoolExecutor):
         self._lock = Mutex()
         self._places = object()  # who exits in a task that forked does not wait for it
         self._running = 0
+        for task in self._queue:
+            task.goroutine = None  # they refer to each other, and the collector does not see it
         self._queue.clear()
         self._waiting.clear()
         mine = {task.future for task in here}
@@ -333,12 +339,12 @@ def _results(
             slot.is_over = True
 
 
-def _starter(prefix: str) -> Callable[[Task], object]:
-    """What starts goroutines, named after a prefix if there is one."""
+def _maker(prefix: str) -> Callable[[Task], Goroutine[None]]:
+    """What makes goroutines that do not run yet, named after a prefix if there is one."""
     if not prefix:
-        return go
+        return _unstarted
     number = count()
-    return lambda task: spawn(task, name=f"{prefix}_{next(number)}")
+    return lambda task: _unstarted(task, f"{prefix}_{next(number)}")
 
 
 #: Every executor there is, under the lock; at exit they are waited for, in a fork they are seen to.

@@ -57,6 +57,10 @@ pub(crate) const LOCKED: u32 = 16;
 pub(crate) const RESERVED: u32 = 32;
 /// `gort.gc.collect_unreachable` had it end.
 pub(crate) const UNREACHABLE: u32 = 64;
+/// Where it is to stand was settled when it was described (`settle`): who starts it does not count.
+pub(crate) const SETTLED: u32 = 128;
+/// Its priority then, in the highest byte.
+const PRIORITY_SHIFT: u32 = 24;
 
 /// The Goroutine type.
 pub(crate) static GO_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -86,6 +90,11 @@ impl GoObject {
     /// Its goroutine; null before it starts, once it has ended, and in a child forked since.
     pub(crate) fn goroutine(&self) -> *mut Goroutine {
         if self.epoch == epoch() { self.g } else { ptr::null_mut() }
+    }
+
+    /// The priority it was settled with.
+    fn settled_priority(&self) -> i8 {
+        (self.state.load(Ordering::Relaxed) >> PRIORITY_SHIFT) as u8 as i8
     }
 
     pub(crate) fn set(&self, bit: u32) {
@@ -149,7 +158,12 @@ impl Place {
     #[inline]
     unsafe fn is_special(self, rt: &Runtime, obj: *const GoObject, parent: *const Goroutine) -> bool {
         // SAFETY: GIL held; the object is new and the parent runs.
-        unsafe { self.priority.is_some() || !self.group.is_null() || (*obj).has(RESERVED) || rt.gives_a_place(parent) }
+        unsafe {
+            if (*obj).has(SETTLED) {
+                return (*obj).settled_priority() != 0 || !(*obj).group.is_null();
+            }
+            self.priority.is_some() || !self.group.is_null() || (*obj).has(RESERVED) || rt.gives_a_place(parent)
+        }
     }
 
     /// Puts `g`, which is new and that of `obj`, into it.
@@ -158,11 +172,11 @@ impl Place {
         // SAFETY: GIL held; goroutine and object are the caller's, the parent runs, and goroutines have entities.
         unsafe {
             let entity = Goroutine::entity(g);
-            if rt.gives_a_place(parent) {
+            if (*obj).has(SETTLED) {
+                (*entity).priority = (*obj).settled_priority();
+            } else if rt.gives_a_place(parent) {
                 (*entity).priority = rt.priority(parent);
-                if !(*parent).task.is_null() && !(*parent).is_thread() {
-                    (*obj).group = ffi::Py_XNewRef((*(*parent).task.cast::<GoObject>()).group);
-                }
+                (*obj).group = group_of(parent);
             }
             if !self.group.is_null() {
                 let before = std::mem::replace(&mut (*obj).group, ffi::Py_NewRef(self.group));
@@ -173,6 +187,36 @@ impl Place {
             }
             if !(*obj).group.is_null() {
                 policy::join_group(g, crate::entry::policy::core_group((*obj).group));
+            }
+        }
+    }
+}
+
+/// The Group object of a goroutine, a new reference, or null.
+unsafe fn group_of(g: *const Goroutine) -> *mut ffi::PyObject {
+    // SAFETY: GIL held; a live goroutine, whose object is alive. The main goroutine and threads have none.
+    unsafe {
+        if (*g).task.is_null() || (*g).is_thread() {
+            return ptr::null_mut();
+        }
+        ffi::Py_XNewRef((*(*g).task.cast::<GoObject>()).group)
+    }
+}
+
+/// Settles that `obj` belongs to the caller, which is its parent and gives it its place, whoever starts it later on.
+///
+/// # Safety
+/// GIL held; `obj` is new.
+pub(crate) unsafe fn settle(rt: &Runtime, obj: *mut GoObject) {
+    // SAFETY: the caller's promise; the calling goroutine runs.
+    unsafe {
+        let parent = sched::caller();
+        (*obj).set(SETTLED);
+        if !parent.is_null() {
+            (*obj).parent = (*parent).id;
+            if rt.gives_a_place(parent) {
+                (*obj).set(u32::from(rt.priority(parent) as u8) << PRIORITY_SHIFT);
+                (*obj).group = group_of(parent);
             }
         }
     }
@@ -196,7 +240,9 @@ pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_shift
             (*obj).g = g;
             (*obj).epoch = epoch();
             (*obj).id = (*g).id;
-            (*obj).parent = if parent.is_null() { 0 } else { (*parent).id };
+            if !(*obj).has(SETTLED) {
+                (*obj).parent = if parent.is_null() { 0 } else { (*parent).id };
+            }
             (*g).stack_shift = stack_shift;
             if is_special {
                 place_asked.give(rt, g, obj, parent);

@@ -1,7 +1,7 @@
 //! go, spawn, join, cancel, gosched, goexit, sleep, current, and the Goroutine type.
 
 use super::context::{limited_object, limited_until};
-use super::start::started;
+use super::start::{self, started};
 use super::{arguments, boolean, counts, fast, getters, labels, methods, none, plain, policy, runtime, seconds, shown};
 use crate::doc;
 use crate::error;
@@ -488,7 +488,10 @@ unsafe extern "C-unwind" fn shutdown(_m: Object, _: Object) -> Object {
 
 /// Adds the functions and the Goroutine type.
 pub(crate) unsafe fn register(module: Object) -> bool {
+    let [unstarted, start] = start::entries();
     let functions = methods(vec![
+        unstarted,
+        start,
         fast(c"go", go, doc::GO),
         fast(c"spawn", spawn, doc::SPAWN),
         fast(

@@ -1,9 +1,12 @@
 //! The start of a goroutine that has its object: under the limit on memory, if there is one.
 
-use crate::task::{self, GoObject, Place};
+use super::{arguments, fast, none, plain, runtime};
+use crate::error;
+use crate::task::{self, GO_TYPE, GoObject, Place, SETTLED};
 use gort_core::sched::Runtime;
 use pyo3::ffi;
 use std::ptr;
+use std::sync::atomic::Ordering;
 
 type Object = *mut ffi::PyObject;
 
@@ -49,4 +52,55 @@ pub(super) unsafe fn launched(rt: &'static Runtime, obj: *mut GoObject, stack_sh
         }
     }
     obj.cast()
+}
+
+/// `_unstarted(fn, name=None)`: a goroutine of the caller's that `_start` starts, or nobody. As with one that runs the collector
+/// does not see what it refers to: who keeps many of them sees to it that they are of no cycle that is left.
+unsafe extern "C-unwind" fn unstarted(_m: Object, args: *const Object, nargs: ffi::Py_ssize_t, kw: Object) -> Object {
+    // SAFETY: a vectorcall with the GIL.
+    unsafe {
+        let Some([function, name]) = arguments("_unstarted", args, nargs, kw, [c"fn", c"name"], 1) else {
+            return ptr::null_mut();
+        };
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let obj = task::new_object(function, ptr::null_mut(), ptr::null_mut());
+        if !obj.is_null() {
+            if !name.is_null() && name != ffi::Py_None() {
+                (*obj).name = ffi::Py_NewRef(name);
+            }
+            task::settle(rt, obj);
+        }
+        obj.cast()
+    }
+}
+
+/// `_start(goroutine)`: starts one of `_unstarted`, once. Where that is refused it is what it was.
+unsafe extern "C-unwind" fn start(_m: Object, goroutine: Object) -> Object {
+    // SAFETY: METH_O with the GIL; the caller keeps the object.
+    unsafe {
+        let obj = goroutine.cast::<GoObject>();
+        let is_one = ffi::Py_TYPE(goroutine) == GO_TYPE.load(Ordering::Relaxed);
+        if !is_one || !(*obj).has(SETTLED) || (*obj).id != 0 {
+            return error::set(ffi::PyExc_TypeError, "_start() needs a Goroutine that was not started");
+        }
+        let Some(rt) = runtime() else { return ptr::null_mut() };
+        let result = started(rt, ffi::Py_NewRef(goroutine).cast(), 0, Place::default());
+        if result.is_null() {
+            return result;
+        }
+        ffi::Py_DECREF(result);
+        none()
+    }
+}
+
+/// The entries of both.
+pub(super) fn entries() -> [ffi::PyMethodDef; 2] {
+    [
+        fast(
+            c"_unstarted",
+            unstarted,
+            c"_unstarted(fn, name=None)\n--\n\nA goroutine of the caller's for fn, which _start starts.",
+        ),
+        plain(c"_start", start, ffi::METH_O, c"_start(goroutine, /)\n--\n\nStarts a goroutine of _unstarted, once."),
+    ]
 }
