@@ -47,7 +47,7 @@ def errors(path: Path) -> Counter[str]:
         error = ElementTree.fromstring(part)
         kind = error.findtext("kind") or "?"
         if kind.startswith("Leak_"):
-            continue  # with --xml it looks for leaks whatever is said; CPython keeps much at its end
+            continue  # with --xml it looks for leaks whatever is said; CPython keeps much
         frames = [
             (frame.findtext("fn") or "?", Path(frame.findtext("obj") or "?").name)
             for frame in error.findall("./stack[1]/frame")
