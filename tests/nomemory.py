@@ -3,6 +3,11 @@
 An operation is a function that makes its subjects and gives `act`, which alone runs without memory,
 and `verify(outcome)`, which is told what `act` returned, or FAILED after a MemoryError, and asserts
 that nothing is lost. Values are things of their own, so that a lost one is noticed.
+
+`act` makes no function, by lambda, def or a generator expression: where one is refused memory
+CPython 3.12.1 and 3.13.0 let go of its code once too often (python/cpython#122752; 3.11.7, 3.14.10
+and 3.15.2 do not). The code is freed while its maker still refers to it, and the process crashes
+later, wherever that memory has gone, in the collector for instance.
 """
 
 from __future__ import annotations
