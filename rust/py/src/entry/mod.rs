@@ -11,6 +11,7 @@ pub(crate) mod chan;
 pub(crate) mod clock;
 pub(crate) mod cond;
 pub(crate) mod context;
+mod duration;
 mod environment;
 pub(crate) mod gc;
 pub(crate) mod go;

@@ -2,11 +2,12 @@
 //!
 //! A timer's channel holds one value and owns what feeds it; so a timer is collected with its channel, stopped or not,
 //! and nothing of Python is owned by a heap. Firing happens on an M's scheduler stack, where no Python code may run: it
-//! makes a float (which runs none) and gives it to the channel without waiting, or starts a goroutine that was made when
-//! the timer was set. Everything here happens under the GIL without letting go of it, so stopping excludes firing: after
-//! stop() and reset() the channel is empty.
+//! gives a float to the channel without waiting, or starts a goroutine. Both were made when the timer was set, so that
+//! one that is set fires even where memory is refused. Everything here happens under the GIL without letting go of it,
+//! so stopping excludes firing: after stop() and reset() the channel is empty.
 
 use super::chan::{CHAN_TYPE, ChanObject};
+use super::duration::{period, timer_duration};
 use super::{Value, arguments, boolean, fast, getters, methods, none, plain, runtime};
 use crate::error;
 use crate::task::{self, GoObject, Place};
@@ -23,9 +24,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 type Object = *mut ffi::PyObject;
 
-/// Longer durations (31 years) are the same as this one, in seconds.
-const FOREVER: f64 = 1e9;
-
 /// Shortest time between ticks, ns. A ticker that is due again as soon as it has fired would keep an M that looks for
 /// work from ever sleeping, and so from letting go of the GIL. sysmon's shortest pause; a wake-up takes about as long.
 const MIN_PERIOD_NS: u64 = 20_000;
@@ -35,6 +33,8 @@ const MIN_PERIOD_NS: u64 = 20_000;
 pub(crate) struct ChanTimer {
     event: EventTimer,
     chan: *mut ChanObject,
+    /// What the next tick gives: a float that nobody else has seen, told the time then. Null: see `feed`.
+    tick: Object,
 }
 
 /// What starts the goroutine of after_func; owned by its Timer, and by the heap once that is gone.
@@ -70,19 +70,31 @@ unsafe fn feed(timer: *mut u8) {
     // SAFETY: the GIL is held since `take_feed`, so the channel, which takes its timer out before it goes, is alive.
     unsafe {
         // Where one of a bubble fires, that is the caller's.
-        let bubbles = (*timer.cast::<ChanTimer>()).event.bubble != 0;
-        let value = ffi::PyFloat_FromDouble(match sched::bubble_now_ns().filter(|_| bubbles) {
+        let timer = timer.cast::<ChanTimer>();
+        let bubbles = (*timer).event.bubble != 0;
+        let now = match sched::bubble_now_ns().filter(|_| bubbles) {
             Some(ns) => ns as f64 / 1e9,
             None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()),
-        });
-        if value.is_null() {
-            ffi::PyErr_Clear(); // no memory: this tick is lost, as on a slow reader
+        };
+        if !has_tick(timer) {
+            ffi::PyErr_Clear(); // not the first tick of a ticker: it is lost, as on a slow reader
             return;
         }
-        let chan = (*timer.cast::<ChanTimer>()).chan;
-        if (*chan).chan.try_send(Value(value)).is_err() {
-            ffi::Py_DECREF(value);
+        (*(*timer).tick.cast::<ffi::PyFloatObject>()).ob_fval = now;
+        if (*(*timer).chan).chan.try_send(Value((*timer).tick)).is_ok() {
+            (*timer).tick = ptr::null_mut();
         }
+    }
+}
+
+/// Whether there is a float for the next tick, made now if need be. `false`: MemoryError is set.
+unsafe fn has_tick(timer: *mut ChanTimer) -> bool {
+    // SAFETY: GIL held; a live channel's.
+    unsafe {
+        if (*timer).tick.is_null() {
+            (*timer).tick = ffi::PyFloat_FromDouble(0.0);
+        }
+        !(*timer).tick.is_null()
     }
 }
 
@@ -136,48 +148,9 @@ pub(crate) unsafe fn release(timer: *mut ChanTimer) {
     // SAFETY: the caller's promise; a timer was set, so there is a runtime.
     unsafe {
         (*task::runtime_or_null()).stop_timer(timer.cast());
+        ffi::Py_XDECREF((*timer).tick);
         drop(Box::from_raw(timer));
     }
-}
-
-/// A duration in seconds, -1 for all that is negative; `None`: an exception is set.
-unsafe fn duration(value: Object, what: &std::ffi::CStr) -> Option<f64> {
-    // SAFETY: GIL held; a live object.
-    unsafe {
-        let seconds = if ffi::PyFloat_Check(value) != 0 {
-            ffi::PyFloat_AsDouble(value)
-        } else if ffi::PyLong_Check(value) != 0 && ffi::PyBool_Check(value) == 0 {
-            let mut overflow = 0;
-            let n = ffi::PyLong_AsLongLongAndOverflow(value, &raw mut overflow);
-            if overflow == 0 { n as f64 } else { f64::from(overflow) * FOREVER }
-        } else {
-            let text = c"%s must be a number of seconds, not %.200s".as_ptr();
-            ffi::PyErr_Format(ffi::PyExc_TypeError, text, what.as_ptr(), (*ffi::Py_TYPE(value)).tp_name);
-            return None;
-        };
-        if seconds.is_nan() {
-            ffi::PyErr_Format(ffi::PyExc_ValueError, c"%s must not be nan".as_ptr(), what.as_ptr());
-            return None;
-        }
-        Some(seconds.clamp(-1.0, FOREVER))
-    }
-}
-
-unsafe fn timer_duration(value: Object) -> Option<f64> {
-    // SAFETY: the caller's.
-    unsafe { duration(value, c"the duration of a Timer") }
-}
-
-/// A period, greater than zero; `where_` is Go's name of the function.
-unsafe fn period(value: Object, where_: &str) -> Option<f64> {
-    // SAFETY: the caller's.
-    let seconds = unsafe { duration(value, c"the period of a Ticker") }?;
-    if seconds <= 0.0 {
-        // SAFETY: GIL held.
-        error::set(unsafe { ffi::PyExc_ValueError }, format_args!("non-positive interval for {where_}"));
-        return None;
-    }
-    Some(seconds)
 }
 
 /// A value on the heap, as a box has it; null where memory is refused.
@@ -216,12 +189,13 @@ unsafe fn new_channel(seconds: f64, periodic: bool) -> *mut ChanObject {
         if !chan.is_null() {
             ptr::write(&raw mut (*chan).chan, Chan::new(1));
             tracing::begin_chan(&(*chan).chan);
-            (*chan).timer = boxed(ChanTimer { event: EventTimer::new(&FEED, sched::current_bubble()), chan });
+            let event = EventTimer::new(&FEED, sched::current_bubble());
+            (*chan).timer = boxed(ChanTimer { event, chan, tick: ptr::null_mut() });
             if (*chan).timer.is_null() {
                 ffi::Py_DECREF(chan.cast());
                 return ffi::PyErr_NoMemory().cast();
             }
-            if !start(rt, (*chan).timer.cast(), seconds, periodic) {
+            if !has_tick((*chan).timer) || !start(rt, (*chan).timer.cast(), seconds, periodic) {
                 ffi::Py_DECREF(chan.cast());
                 return ptr::null_mut();
             }
@@ -405,6 +379,9 @@ unsafe extern "C-unwind" fn timer_reset(slf: Object, args: *const Object, n: ffi
             return ptr::null_mut();
         }
         if !(*obj).chan.is_null() {
+            if !has_tick((*(*obj).chan).timer) {
+                return ptr::null_mut();
+            }
             let prevented = stop_channel(rt, (*obj).chan);
             let is_set = start(rt, (*(*obj).chan).timer.cast(), seconds, false);
             return if is_set { boolean(prevented) } else { ptr::null_mut() };
@@ -456,6 +433,9 @@ unsafe extern "C-unwind" fn ticker_reset(slf: Object, args: *const Object, n: ff
         let chan = (*slf.cast::<TimerObject>()).chan;
         if chan.is_null() {
             return uninitialised("Reset");
+        }
+        if !has_tick((*chan).timer) {
+            return ptr::null_mut();
         }
         stop_channel(rt, chan);
         if start(rt, (*chan).timer.cast(), seconds, true) { none() } else { ptr::null_mut() }
