@@ -63,6 +63,8 @@ mod shuffle;
 #[cfg(all(test, shuttle))]
 mod shuttled;
 pub mod spawn;
+#[cfg(all(test, not(model)))]
+mod spawn_tests;
 pub mod steal;
 pub mod sysmon;
 #[cfg(all(test, not(model)))]

@@ -8,10 +8,13 @@ use crate::context;
 use crate::goroutine::host::HostThread;
 use crate::goroutine::slab::Provider;
 use crate::goroutine::{Bundle, Goroutine, status, waiter};
-use crate::primitive::atomic::Ordering;
+use crate::primitive::atomic::{AtomicU32, Ordering};
 use crate::primitive::boxes::try_box;
 use crate::sys::{signal, thread};
 use std::ptr;
+
+/// How long an M waits where there was no memory for its thread's state, until it asks again.
+const HOME_RETRY_NS: u64 = 1_000_000;
 
 impl Runtime {
     /// A new goroutine for `task`, queued to run; null, and `prepare` not called, when memory is refused. Never blocks; no system
@@ -244,10 +247,7 @@ unsafe extern "C-unwind" fn machine_thread(argument: *mut u8) {
         thread::set_name(c"gort-m");
         (*m).tid.store(thread::tid(), Ordering::Relaxed);
         crate::sys::signal::ensure_alternate_stack();
-        (*m).home = (*m).make_home();
-        if (*m).home.is_null() {
-            idle::park_forever();
-        }
+        (*m).home = (*m).wait_for_home();
         (*m).current_host = (*m).home;
         (*m).first_sleep();
         // With the host's lock: this takes a lock of the loader's, and a fork at that moment would leave it locked in the
@@ -258,6 +258,22 @@ unsafe extern "C-unwind" fn machine_thread(argument: *mut u8) {
 }
 
 impl Machine {
+    /// A host state for this M's thread, once there is memory for one: somebody counts on this M, it may have a P by now. Does not
+    /// return where the host exits.
+    unsafe fn wait_for_home(&self) -> HostThread {
+        loop {
+            // SAFETY: the caller's promise.
+            let home = unsafe { self.make_home() };
+            if !home.is_null() {
+                return home;
+            }
+            if self.rt.stopping.load(Ordering::SeqCst) {
+                idle::park_forever();
+            }
+            let _ = crate::sys::futex::wait(&AtomicU32::new(0), 0, Some(HOME_RETRY_NS));
+        }
+    }
+
     /// A host state for this M's thread, not between another thread's fork and its end: up to 3.12 CPython takes the lock of
     /// its list of states in the child before it makes that lock anew. Later ones fork with that lock held: to wait for
     /// it here with ours, which the fork takes next, would be a deadlock.
