@@ -111,6 +111,25 @@ def test_a_lock_that_is_never_released_is_told(make):
     assert any("test_a_lock_that_is_never" in place for place in named["Service.lock"].where)
 
 
+class Proxy:
+    """An object that has no attributes outside of a request, as those of web frameworks."""
+
+    __slots__ = ("held",)
+
+    @property
+    def __dict__(self):
+        raise RuntimeError("working outside of a request")
+
+
+def test_a_proxy_to_what_is_not_there_is_passed_over():
+    proxy, service = Proxy(), Service(gort.Mutex())
+    proxy.held = [service.lock]  # so that the collector knows it
+    with service.lock, Watch(samples=3) as watch:
+        for _ in range(3):
+            watch.sample()
+        assert "Service.lock" in {growth.what for growth in told(watch, "lock")}
+
+
 def test_a_lock_that_is_released_between_is_not_told():
     service = Service(gort.Mutex())
     with Watch(samples=3) as watch:

@@ -231,6 +231,14 @@ def _is_taken(lock: Any) -> bool:
     return repr(lock).startswith("<locked") if taken is None else taken
 
 
+def _space(thing: object) -> Any:
+    """The attributes of an object; None of a proxy to what is not there (werkzeug's raise)."""
+    try:
+        return getattr(thing, "__dict__", None)
+    except Exception:  # noqa: BLE001 - whatever it raises, it has none now
+        return None
+
+
 def _taken_locks() -> Iterator[tuple[int, str]]:
     """The locks that somebody has and that have a name: by id, with the name."""
     taken = [lock for lock in _core._locks(_LOCKS) if _is_taken(lock)]
@@ -239,7 +247,7 @@ def _taken_locks() -> Iterator[tuple[int, str]]:
     for owner in gc.get_objects():
         if type(owner) is dict or isinstance(owner, threading.Thread):
             continue
-        space = getattr(owner, "__dict__", None) if wanted else None
+        space = _space(owner) if wanted else None
         if not isinstance(space, dict) or isinstance(owner, type):
             continue
         for name, value in list(space.items()):
@@ -264,7 +272,7 @@ def _users(key: int) -> list[str]:
                 at = at.f_back
                 continue
             values = [*at.f_locals.values()]
-            spaces = [getattr(v, "__dict__", None) for v in values]
+            spaces = [_space(v) for v in values]
             values += [v for s in spaces if isinstance(s, dict) for v in s.values()]
             if any(id(value) == key for value in values):
                 places.append(f"used in {_line(at)}")
