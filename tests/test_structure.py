@@ -59,6 +59,17 @@ ORDER = (
     "singleflight",
     "sync",
     "__init__",
+    "wsgi._settings",
+    "wsgi._log",
+    "wsgi._head",
+    "wsgi._conn",
+    "wsgi._body",
+    "wsgi._response",
+    "wsgi._serving",
+    "wsgi._accept",
+    "wsgi._server",
+    "wsgi.__init__",
+    "gunicorn",
     "testing.synctest",
     "testing._parked",
     "testing._leaks",
@@ -156,7 +167,7 @@ def imports_of_gort(path: Path) -> set[str]:
                 for alias in inner.names:
                     if alias.name.split(".")[0] == "gort":
                         found.add(alias.name.removeprefix("gort").removeprefix(".") or "__init__")
-    return {f"{name}.__init__" if name in ("cli", "testing") else name for name in found}
+    return {f"{name}.__init__" if name in ("cli", "testing", "wsgi") else name for name in found}
 
 
 def is_for_types(node: ast.stmt) -> bool:

@@ -37,6 +37,12 @@ PACKAGES = (
     "memray>=1.19",
     "py-spy>=0.4",
     "uvloop>=0.21; python_version < '3.15'",
+    # What serves, and what is served: tests/test_wsgi_*.py.
+    "django>=5",
+    "falcon>=4",
+    "flask>=3",
+    "gunicorn>=23",
+    "httptools>=0.7",
 )
 
 

@@ -2,6 +2,7 @@
  *
  *     load echo PORT BYTES        a trip sends BYTES bytes and gets the same bytes back
  *     load http PORT BYTES        a trip is GET /x on a kept connection; the body is BYTES times 'x'
+ *     load json PORT BYTES        the same; the body is {"message":"xx...x"}, BYTES in all
  *
  * Commands come on stdin, one a line, each answered by one line of JSON on stdout:
  *
@@ -211,8 +212,9 @@ static void check(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 4 || (strcmp(argv[1], "echo") && strcmp(argv[1], "http"))) fail("usage: load echo|http PORT BYTES");
-    http = !strcmp(argv[1], "http");
+    const int json = argc == 4 && !strcmp(argv[1], "json");
+    if (argc != 4 || (!json && strcmp(argv[1], "echo") && strcmp(argv[1], "http"))) fail("usage: load echo|http|json PORT BYTES");
+    http = json || !strcmp(argv[1], "http");
     bytes = strtoul(argv[3], NULL, 10);
     if (bytes < 16) fail("BYTES must be at least 16");
     server.sin_family = AF_INET;
@@ -222,6 +224,10 @@ int main(int argc, char **argv) {
     poller = epoll_create1(EPOLL_CLOEXEC);
     if (!pattern || poller < 0) fail("no epoll: %s", strerror(errno));
     for (size_t i = 0; i < bytes; i++) pattern[i] = http ? 'x' : (char)(i * 131 + 7);
+    if (json) {
+        memcpy(pattern, "{\"message\":\"", 12);
+        memcpy(pattern + bytes - 2, "\"}", 2);
+    }
     char line[128];
     while (fgets(line, sizeof line, stdin)) {
         unsigned long long n;

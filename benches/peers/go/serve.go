@@ -2,6 +2,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -48,12 +49,23 @@ func serveHTTP() {
 	fail(http.Serve(listen(), http.HandlerFunc(handler)).Error())
 }
 
+func serveJSON() {
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		body, _ := json.Marshal(map[string]string{"message": strings.Repeat("x", 106)})
+		w.Header().Set("Content-Type", "application/json")
+		w.Write(body)
+	}
+	fail(http.Serve(listen(), http.HandlerFunc(handler)).Error())
+}
+
 func serve(name string) {
 	switch name {
 	case "echo", "idle":
 		serveEcho()
 	case "http_2000":
 		serveHTTP()
+	case "json":
+		serveJSON()
 	default:
 		fail("unknown server " + name)
 	}

@@ -1,0 +1,394 @@
+"""The response to one request: PEP 3333's start_response, write() and iteration, as HTTP/1.1.
+
+Invariants: no header or status reaches the wire that could end a line; a response whose body is
+not what it said, or whose application failed in its middle, is followed by the connection's end
+and never by bytes that a client could take for more of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+
+from gort._typing import TYPE_CHECKING
+from gort.wsgi._head import TOKEN
+from gort.wsgi._log import http_date
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+    from typing import Any
+
+    from gort.wsgi._body import Body
+    from gort.wsgi._conn import Conn
+
+    ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+__all__ = ["FileWrapper", "Response"]
+
+STATUS = re.compile(r"[2-9][0-9][0-9] [\t\x20-\x7e\x80-\xff]*+")
+NAME = re.compile(rf"{TOKEN}++")
+VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*+")
+#: They are the server's: RFC 9110, 7.6.1.
+HOP_BY_HOP = frozenset(
+    ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+     "te", "trailer", "trailers", "transfer-encoding", "upgrade")
+)  # fmt: skip
+#: Names that were looked at, as long as there are few.
+NAMES: dict[str, str] = {}
+NAMES_MOST = 500
+
+#: How the end of the body is told.
+NONE, LENGTH, CHUNKS, CLOSE = range(4)
+
+
+class FileWrapper:
+    """wsgi.file_wrapper: a file as the body of a response, sent by the kernel where that can be.
+
+    Args:
+        filelike: with a read(size); a close() is called at the response's end.
+        block_size: bytes of one read, where it is read.
+    """
+
+    def __init__(self, filelike: Any, block_size: int = 65536) -> None:
+        """Keep both."""
+        self.filelike = filelike
+        self.block_size = block_size
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Give the file's blocks."""
+        return iter(lambda: self.filelike.read(self.block_size), b"")
+
+    def region(self) -> tuple[int, int, int] | None:
+        """Give (descriptor, first byte, bytes) of a regular file, None of anything else."""
+        try:
+            number = self.filelike.fileno()
+            about = os.fstat(number)
+            at = self.filelike.tell()
+        except (AttributeError, OSError, ValueError):
+            return None
+        if not stat.S_ISREG(about.st_mode):
+            return None
+        return number, at, max(about.st_size - at, 0)
+
+
+class Clock:
+    """The Date header and the Server header, made once a second."""
+
+    __slots__ = ("_at", "_head", "_server")
+
+    def __init__(self, server_name: str) -> None:
+        """Begin with no second."""
+        self._at = -1
+        self._head = ""
+        self._server = server_name
+
+    def head(self, has_date: bool, has_server: bool) -> str:
+        """Give the header lines that the application left out."""
+        now = int(time.time())
+        if has_date or has_server or now != self._at:
+            server = "" if has_server or not self._server else f"Server: {self._server}\r\n"
+            head = server if has_date else f"{server}Date: {http_date(now)}\r\n"
+            if has_date or has_server:
+                return head
+            self._head, self._at = head, now
+        return self._head
+
+
+class Response:
+    """What becomes of one request."""
+
+    __slots__ = (
+        "_clock", "_closing", "_conn", "_framing", "_headers", "_is_head", "_is_http11", "_left",
+        "_length", "_names", "_status", "body", "is_broken", "is_started", "keep_alive", "sent",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        conn: Conn,
+        clock: Clock,
+        method: str,
+        is_http11: bool,
+        keep_alive: bool,
+        closing: Callable[[], bool],
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            conn: where it goes.
+            clock: of the server.
+            method: of the request.
+            is_http11: or of HTTP/1.0.
+            keep_alive: whether the connection may go on afterwards.
+            closing: asked when the head is sent, whether it has to end all the same.
+        """
+        self._conn = conn
+        self._clock = clock
+        self._is_head = method == "HEAD"
+        self._is_http11 = is_http11
+        self._closing = closing
+        self._status: str | None = None
+        self._headers: list[tuple[str, str]] = []
+        self._names: set[str] = set()
+        self._length: int | None = None
+        self._framing = NONE
+        self._left = 0
+        self.keep_alive = keep_alive
+        #: of the request: what is unread of it may end the connection, too
+        self.body: Body | None = None
+        #: whether the head is on its way
+        self.is_started = False
+        #: whether the client was gone, or too slow, when something was to be sent
+        self.is_broken = False
+        #: bytes of the body
+        self.sent = 0
+
+    @property
+    def status(self) -> str:
+        """The status line, without the version."""
+        return self._status or "-"
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Whether the client takes the connection's end for the body's."""
+        return self._framing == CLOSE
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """What the application gave."""
+        return self._headers
+
+    def start(
+        self,
+        status: str,
+        headers: list[tuple[str, str]],
+        exc_info: ExcInfo | None = None,
+        /,
+    ) -> Callable[[bytes], None]:
+        """PEP 3333's start_response.
+
+        Raises:
+            TypeError, ValueError: status or headers are no status and headers, or not an
+                application's to set.
+            RuntimeError: it was called before, and exc_info was not given.
+            BaseException: that of exc_info, when the head was sent already.
+        """
+        if exc_info is not None:
+            try:
+                if self.is_started and exc_info[1] is not None:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # a cycle with this frame otherwise
+        elif self._status is not None:
+            raise RuntimeError("start_response was called twice without exc_info")
+        if type(status) is not str:
+            raise TypeError(f"status must be a str, not {type(status).__name__}")
+        if not STATUS.fullmatch(status):
+            raise ValueError(f"status must be a code, 200 or more, and words: {status[:80]!r}")
+        self._length, self._names = _looked_at(headers)
+        self._status, self._headers = status, list(headers)
+        return self.write
+
+    def write(self, data: bytes, /) -> None:
+        """Park until these bytes of the body are with the kernel: what PEP 3333 returns to call.
+
+        Raises:
+            RuntimeError: start_response was not called.
+            ValueError: they are more than Content-Length says.
+            OSError: the client is gone, or too slow.
+        """
+        if not isinstance(data, bytes):
+            raise TypeError(f"a body is made of bytes, not {type(data).__name__}")
+        if data:
+            self._send(data)
+
+    def say(self, line: str) -> None:
+        """Send a response of the server's own, where nothing was sent; the connection ends."""
+        self.keep_alive = False
+        self._status = None
+        self.start(line, [("Content-Type", "text/plain; charset=utf-8")])
+        self.answer([line.encode("latin-1") + b"\n"])
+
+    def answer(self, result: Iterable[bytes]) -> None:
+        """Send what an application returned; the caller closes it. Parks.
+
+        Raises:
+            OSError: the client is gone, or too slow.
+            BaseException: of the application.
+        """
+        kind = type(result)
+        if (kind is list or kind is tuple) and not self.is_started:
+            self._send_all(result)  # type: ignore[arg-type]
+            return
+        if isinstance(result, FileWrapper) and self._conn.has_sendfile:
+            region = result.region()
+            if region is not None:
+                self._send_file(*region)
+                return
+        for data in result:
+            self.write(data)
+            if self.is_started and self._framing == NONE:
+                return  # nobody will see the rest
+        self._end()
+
+    def _send_all(self, parts: list[bytes] | tuple[bytes, ...]) -> None:
+        """Send a body that is there already: its length is known, and one call does it."""
+        for part in parts:
+            if not isinstance(part, bytes):
+                raise TypeError(f"a body is made of bytes, not {type(part).__name__}")
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        if self._length is None and (data or not self._is_head):
+            self._length = len(data)
+            self._send(data, f"Content-Length: {self._length}\r\n")
+        elif data:
+            self._send(data)
+        self._end()
+
+    def _put(self, parts: list[bytes]) -> None:
+        if self.is_broken:  # an application went on: the client has half of something
+            raise BrokenPipeError("the client is gone, or was too slow")
+        try:
+            self._conn.send(parts)
+        except OSError:
+            self._break()
+            raise
+
+    def _break(self) -> None:
+        self.is_broken = True
+        self.keep_alive = False
+
+    def _send(self, data: bytes, length: str = "") -> None:
+        """Send some of the body, after the head if that is not sent."""
+        head = b"" if self.is_started else self._head(length)
+        framing = self._framing
+        parts = [head] if head else []
+        surplus = False
+        if framing == LENGTH:
+            surplus = len(data) > self._left
+            data = data[: self._left] if surplus else data
+            self._left -= len(data)
+            parts.append(data)
+        elif framing == CHUNKS:
+            parts += (b"%x\r\n" % len(data), data, b"\r\n")
+        elif framing == CLOSE:
+            parts.append(data)
+        else:
+            data = b""
+        if parts:
+            self._put(parts)
+        self.sent += len(data)
+        if surplus:
+            raise ValueError(f"the body is longer than its Content-Length, {self._length}")
+
+    def _send_file(self, file: int, start: int, count: int) -> None:
+        """Send a file, as much of it as Content-Length says."""
+        length = ""
+        if self._length is None:
+            self._length = count
+            length = f"Content-Length: {count}\r\n"
+        if not self.is_started:
+            self._put([self._head(length)])
+        if self._framing == NONE:
+            return
+        if self._framing == LENGTH:
+            try:
+                sent = self._conn.send_file(file, start, min(self._left, count))
+            except OSError:
+                self._break()
+                raise
+            self._left -= sent
+            self.sent += sent
+        else:  # write() was used before: there is no length to go by
+            while count > 0 and (data := os.pread(file, min(count, 65536), start)):
+                self._send(data)
+                start += len(data)
+                count -= len(data)
+        self._end()
+
+    def _end(self) -> None:
+        """Send what ends the body."""
+        if not self.is_started:
+            length = ""
+            if self._length is None and not self._is_head:
+                self._length, length = 0, "Content-Length: 0\r\n"
+            self._put([self._head(length)])
+        if self._framing == CHUNKS:
+            self._put([b"0\r\n\r\n"])
+        elif self._framing == LENGTH and self._left:
+            raise ValueError(
+                f"the body is shorter than its Content-Length, {self._length}, by {self._left}"
+            )
+
+    def _head(self, length: str) -> bytes:
+        """Give status line and headers; from here on there is no way back."""
+        status, names = self._status, self._names
+        if status is None:
+            raise RuntimeError("the application did not call start_response")
+        framing = ""
+        code = status[:3]
+        if code in ("204", "304"):
+            length = ""
+            self._framing = NONE
+        elif self._is_head:
+            self._framing = NONE
+        elif self._length is not None:
+            self._framing, self._left = LENGTH, self._length
+        elif self._is_http11:
+            self._framing, framing = CHUNKS, "Transfer-Encoding: chunked\r\n"
+        else:
+            self._framing, self.keep_alive = CLOSE, False
+        body = self.body
+        if self.keep_alive and (self._closing() or (body is not None and body.is_lost)):
+            self.keep_alive = False
+        if not self.keep_alive:
+            framing += "Connection: close\r\n"
+        elif not self._is_http11:
+            framing += "Connection: keep-alive\r\n"
+        lines = [f"{name}: {value}\r\n" for name, value in self._headers]
+        if code == "204" and "content-length" in names:
+            lines = [line for line in lines if line[:15].lower() != "content-length:"]
+        own = self._clock.head("date" in names, "server" in names)
+        self.is_started = True
+        return f"HTTP/1.1 {status}\r\n{own}{''.join(lines)}{length}{framing}\r\n".encode("latin-1")
+
+
+def _looked_at(headers: list[tuple[str, str]]) -> tuple[int | None, set[str]]:
+    """Give the Content-Length of an application's headers, and their names in lower case.
+
+    Raises:
+        TypeError, ValueError: they are no headers, or not its to set.
+    """
+    if not isinstance(headers, list):
+        raise TypeError(f"headers must be a list, not {type(headers).__name__}")
+    length = None
+    names = set()
+    for name, value in headers:
+        if type(name) is not str or type(value) is not str:
+            raise TypeError(f"a header is made of two str: {name!r}: {value!r}")
+        known = NAMES.get(name)
+        if known is None:
+            known = _known(name)
+        if not VALUE.fullmatch(value):
+            raise ValueError(f"header {name}: {value[:80]!r} has characters that none may have")
+        if known == "content-length":
+            if length is not None or not (value.isascii() and value.isdigit()) or len(value) > 18:
+                raise ValueError(f"Content-Length: {value[:80]!r}, or it is there twice")
+            length = int(value)
+        names.add(known)
+    return length, names
+
+
+def _known(name: str) -> str:
+    """Give a header's name in lower case, and remember it."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name[:80]!r} is no header's name")
+    known = name.lower()
+    if known in HOP_BY_HOP:
+        raise ValueError(f"header {name} is the server's, not an application's")
+    if len(NAMES) < NAMES_MOST and len(name) < 64:
+        NAMES[name] = known
+    return known
