@@ -71,6 +71,15 @@ def test_bad_request_behind_good_ones_ends_the_connection(entry, served, recorde
     assert recorder.seen == ["GET /good ", "GET /good ", *seen]
 
 
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/1.1\nHost: a\n\n", b"GET / HTTP/1.1\r\nHost: a\nX", b"\n"]
+)
+def test_head_that_is_wrong_already_is_not_waited_for(data, served, recorder):
+    recorder.seen.clear()
+    assert statuses(served.exchange(data, cut=False)) == [400]
+    assert recorder.seen == []
+
+
 @pytest.mark.parametrize("entry", CUT, ids=named)
 def test_request_that_is_cut_off_is_no_request(entry, served, recorder):
     _, data, wanted, seen = entry

@@ -14,6 +14,9 @@ from wsgi_corpus import BAD, CUT, GOOD, LAST
 from wsgi_tools import Recorder, answers
 
 SETTINGS = Settings(max_body=100_000)
+# Limits below what is read at once: several are passed, and other faults come, in one segment.
+SMALL = Settings(max_body=4, max_request_line=20, max_header_bytes=90, max_header_count=3)
+LIMITS = st.sampled_from([SETTINGS, SMALL])
 STREAMS = [entry[1] for entry in (*GOOD, *LAST, *BAD, *CUT) if len(entry[1]) < 20_000]
 
 
@@ -51,12 +54,12 @@ class Segments:
         self.ended = self.ended or "reset"
 
 
-def served(segments, app=None):
+def served(segments, app=None, limits=SETTINGS):
     """What the application sees of the segments, what it is answered, and how it ends."""
     recorder = app or Recorder()
     conn = Segments(segments)
-    base = base_environ("http", ("localhost", 80), ("127.0.0.1", 1), SETTINGS)
-    Connection(Service(recorder, SETTINGS), conn, base).run()
+    base = base_environ("http", ("localhost", 80), ("127.0.0.1", 1), limits)
+    Connection(Service(recorder, limits), conn, base).run()
     found = [(a.status, a.body, a.headers.get("connection")) for a in answers(conn.sent)]
     return found, recorder.seen
 
@@ -71,10 +74,11 @@ def cut(data, places):
 @given(
     st.lists(st.sampled_from(STREAMS), min_size=1, max_size=4),
     st.lists(st.integers(0, 1000), max_size=12),
+    LIMITS,
 )
-def test_segments_make_no_difference(streams, places):
+def test_segments_make_no_difference(streams, places, limits):
     data = b"".join(streams)
-    assert served(cut(data, places)) == served([data])
+    assert served(cut(data, places), limits=limits) == served([data], limits=limits)
 
 
 @settings(max_examples=400, deadline=None)
@@ -105,9 +109,26 @@ def test_segments_make_no_difference(streams, places):
         max_size=25,
     ).map(b"".join),
     st.lists(st.integers(0, 1000), max_size=12),
+    LIMITS,
 )
-def test_segments_of_rubbish_make_no_difference_and_raise_nothing(data, places):
-    assert served(cut(data, places)) == served([data])
+def test_segments_of_rubbish_make_no_difference_and_raise_nothing(data, places, limits):
+    assert served(cut(data, places), limits=limits) == served([data], limits=limits)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET /\n" + b"a" * 50, 400),
+        (b"GET /" + b"a" * 50 + b"\n", 414),
+        (b"GET / HTTP/1.1\r\nX: \n" + b"a" * 100, 400),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 100 + b"\n", 431),
+        (b"GET /" + b"a" * 100, 414),
+    ],
+)
+def test_of_two_faults_the_one_that_ends_first_counts(data, status):
+    for segments in ([data], [data[n : n + 1] for n in range(len(data))]):
+        ((found, _, _),), seen = served(segments, limits=SMALL)
+        assert (found, seen) == (status, [])
 
 
 @settings(max_examples=100, deadline=None)

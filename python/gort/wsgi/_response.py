@@ -36,9 +36,12 @@ HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
      "te", "trailer", "trailers", "transfer-encoding", "upgrade")
 )  # fmt: skip
-#: Names that were looked at, as long as there are few.
-NAMES: dict[str, str] = {}
-NAMES_MOST = 500
+#: What of the server's own a header replaces; and Content-Length, whose line is made later.
+HAS_DATE, HAS_SERVER, IS_LENGTH = 1, 2, 4
+FLAGS = {"date": HAS_DATE, "server": HAS_SERVER}
+#: Headers that were looked at, as lines: the first ones, which are those that come again and again.
+LINES: dict[tuple[str, str], tuple[str, int]] = {}
+LINES_MOST = 500
 
 #: How the end of the body is told.
 NONE, LENGTH, CHUNKS, CLOSE = range(4)
@@ -87,13 +90,14 @@ class Clock:
         self._head = ""
         self._server = server_name
 
-    def head(self, has_date: bool, has_server: bool) -> str:
-        """Give the header lines that the application left out."""
+    def head(self, flags: int) -> str:
+        """Give the header lines that the application left out, by HAS_DATE and HAS_SERVER."""
         now = int(time.time())
-        if has_date or has_server or now != self._at:
-            server = "" if has_server or not self._server else f"Server: {self._server}\r\n"
-            head = server if has_date else f"{server}Date: {http_date(now)}\r\n"
-            if has_date or has_server:
+        if flags or now != self._at:
+            without = flags & HAS_SERVER or not self._server
+            server = "" if without else f"Server: {self._server}\r\n"
+            head = server if flags & HAS_DATE else f"{server}Date: {http_date(now)}\r\n"
+            if flags:
                 return head
             self._head, self._at = head, now
         return self._head
@@ -103,8 +107,9 @@ class Response:
     """What becomes of one request."""
 
     __slots__ = (
-        "_clock", "_closing", "_conn", "_framing", "_headers", "_is_head", "_is_http11", "_left",
-        "_length", "_names", "_status", "body", "is_broken", "is_started", "keep_alive", "sent",
+        "_clock", "_closing", "_conn", "_flags", "_framing", "_headers", "_is_head", "_is_http11",
+        "_is_length_given", "_left", "_length", "_lines", "_status", "body", "is_broken",
+        "is_started", "keep_alive", "sent",
     )  # fmt: skip
 
     def __init__(
@@ -133,7 +138,9 @@ class Response:
         self._closing = closing
         self._status: str | None = None
         self._headers: list[tuple[str, str]] = []
-        self._names: set[str] = set()
+        self._lines = ""
+        self._flags = 0
+        self._is_length_given = False
         self._length: int | None = None
         self._framing = NONE
         self._left = 0
@@ -189,7 +196,8 @@ class Response:
             raise TypeError(f"status must be a str, not {type(status).__name__}")
         if not STATUS.fullmatch(status):
             raise ValueError(f"status must be a code, 200 or more, and words: {status[:80]!r}")
-        self._length, self._names = _looked_at(headers)
+        self._lines, self._length, self._flags = _looked_at(headers)
+        self._is_length_given = self._length is not None
         self._status, self._headers = status, list(headers)
         return self.write
 
@@ -243,8 +251,7 @@ class Response:
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         if self._length is None and (data or not self._is_head):
             self._length = len(data)
-            self._send(data, f"Content-Length: {self._length}\r\n")
-        elif data:
+        if data:
             self._send(data)
         self._end()
 
@@ -261,9 +268,9 @@ class Response:
         self.is_broken = True
         self.keep_alive = False
 
-    def _send(self, data: bytes, length: str = "") -> None:
+    def _send(self, data: bytes) -> None:
         """Send some of the body, after the head if that is not sent."""
-        head = b"" if self.is_started else self._head(length)
+        head = b"" if self.is_started else self._head()
         framing = self._framing
         parts = [head] if head else []
         surplus = False
@@ -286,12 +293,10 @@ class Response:
 
     def _send_file(self, file: int, start: int, count: int) -> None:
         """Send a file, as much of it as Content-Length says."""
-        length = ""
         if self._length is None:
             self._length = count
-            length = f"Content-Length: {count}\r\n"
         if not self.is_started:
-            self._put([self._head(length)])
+            self._put([self._head()])
         if self._framing == NONE:
             return
         if self._framing == LENGTH:
@@ -312,10 +317,9 @@ class Response:
     def _end(self) -> None:
         """Send what ends the body."""
         if not self.is_started:
-            length = ""
             if self._length is None and not self._is_head:
-                self._length, length = 0, "Content-Length: 0\r\n"
-            self._put([self._head(length)])
+                self._length = 0
+            self._put([self._head()])
         if self._framing == CHUNKS:
             self._put([b"0\r\n\r\n"])
         elif self._framing == LENGTH and self._left:
@@ -323,20 +327,22 @@ class Response:
                 f"the body is shorter than its Content-Length, {self._length}, by {self._left}"
             )
 
-    def _head(self, length: str) -> bytes:
+    def _head(self) -> bytes:
         """Give status line and headers; from here on there is no way back."""
-        status, names = self._status, self._names
+        status = self._status
         if status is None:
             raise RuntimeError("the application did not call start_response")
-        framing = ""
+        length = self._length
+        framing = "" if length is None else f"Content-Length: {length}\r\n"
         code = status[:3]
-        if code in ("204", "304"):
-            length = ""
+        if code == "204" or code == "304":
             self._framing = NONE
+            if code == "204" or not self._is_length_given:
+                framing = ""
         elif self._is_head:
             self._framing = NONE
-        elif self._length is not None:
-            self._framing, self._left = LENGTH, self._length
+        elif length is not None:
+            self._framing, self._left = LENGTH, length
         elif self._is_http11:
             self._framing, framing = CHUNKS, "Transfer-Encoding: chunked\r\n"
         else:
@@ -348,16 +354,16 @@ class Response:
             framing += "Connection: close\r\n"
         elif not self._is_http11:
             framing += "Connection: keep-alive\r\n"
-        lines = [f"{name}: {value}\r\n" for name, value in self._headers]
-        if code == "204" and "content-length" in names:
-            lines = [line for line in lines if line[:15].lower() != "content-length:"]
-        own = self._clock.head("date" in names, "server" in names)
+        own = self._clock.head(self._flags)
         self.is_started = True
-        return f"HTTP/1.1 {status}\r\n{own}{''.join(lines)}{length}{framing}\r\n".encode("latin-1")
+        return f"HTTP/1.1 {status}\r\n{own}{self._lines}{framing}\r\n".encode("latin-1")
 
 
-def _looked_at(headers: list[tuple[str, str]]) -> tuple[int | None, set[str]]:
-    """Give the Content-Length of an application's headers, and their names in lower case.
+def _looked_at(headers: list[tuple[str, str]]) -> tuple[str, int | None, int]:
+    """Give an application's headers as lines, but for Content-Length, which is given as a number.
+
+    Returns:
+        The lines, the length, and which of HAS_DATE and HAS_SERVER are among them.
 
     Raises:
         TypeError, ValueError: they are no headers, or not its to set.
@@ -365,30 +371,38 @@ def _looked_at(headers: list[tuple[str, str]]) -> tuple[int | None, set[str]]:
     if not isinstance(headers, list):
         raise TypeError(f"headers must be a list, not {type(headers).__name__}")
     length = None
-    names = set()
-    for name, value in headers:
-        if type(name) is not str or type(value) is not str:
-            raise TypeError(f"a header is made of two str: {name!r}: {value!r}")
-        known = NAMES.get(name)
-        if known is None:
-            known = _known(name)
-        if not VALUE.fullmatch(value):
-            raise ValueError(f"header {name}: {value[:80]!r} has characters that none may have")
-        if known == "content-length":
-            if length is not None or not (value.isascii() and value.isdigit()) or len(value) > 18:
-                raise ValueError(f"Content-Length: {value[:80]!r}, or it is there twice")
-            length = int(value)
-        names.add(known)
-    return length, names
+    lines = ""
+    flags = 0
+    for header in headers:
+        if type(header) is not tuple or len(header) != 2:
+            raise TypeError(f"a header is a tuple of two str: {header!r}")
+        line, flag = LINES.get(header) or _line(*header)
+        if flag == IS_LENGTH:
+            if length is not None:
+                raise ValueError("two headers Content-Length")
+            length = int(line)
+        else:
+            lines += line
+            flags |= flag
+    return lines, length, flags
 
 
-def _known(name: str) -> str:
-    """Give a header's name in lower case, and remember it."""
+def _line(name: str, value: str) -> tuple[str, int]:
+    """Look at a header; give its line and what it is, or the length, and remember a line."""
+    if type(name) is not str or type(value) is not str:
+        raise TypeError(f"a header is a tuple of two str: {name!r}, {value!r}")
     if not NAME.fullmatch(name):
         raise ValueError(f"{name[:80]!r} is no header's name")
+    if not VALUE.fullmatch(value):
+        raise ValueError(f"header {name}: {value[:80]!r} has characters that none may have")
     known = name.lower()
     if known in HOP_BY_HOP:
         raise ValueError(f"header {name} is the server's, not an application's")
-    if len(NAMES) < NAMES_MOST and len(name) < 64:
-        NAMES[name] = known
-    return known
+    if known == "content-length":
+        if not (value.isascii() and value.isdigit()) or len(value) > 18:
+            raise ValueError(f"Content-Length: {value[:80]!r}")
+        return value, IS_LENGTH
+    line = f"{name}: {value}\r\n", FLAGS.get(known, 0)
+    if len(LINES) < LINES_MOST and len(line[0]) < 100:
+        LINES[name, value] = line
+    return line
