@@ -148,6 +148,25 @@ def test_quit_cuts_requests(tmp_path, sign):
             assert sock.recv(100) == b""
 
 
+def test_quit_behind_sigterm_does_not_wait(tmp_path):
+    with gunicorn(tmp_path, "--graceful-timeout", "600") as (process, port):
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+            eventually((tmp_path / "inside").exists)
+            process.send_signal(signal.SIGTERM)
+            eventually(lambda: "Handling signal: term" in (tmp_path / "log").read_text())
+            worker = int(ask_pid(tmp_path))
+            os.kill(worker, signal.SIGQUIT)
+            assert process.wait(LIMIT) == 0
+            assert sock.recv(100) == b""
+
+
+def ask_pid(folder):
+    """The worker's number, from gunicorn's log."""
+    (line,) = [x for x in (folder / "log").read_text().splitlines() if "Booting worker" in x]
+    return line.rpartition(" ")[2]
+
+
 def test_limits_of_gunicorn_hold(tmp_path):
     options = ("--limit-request-line", "50", "--limit-request-fields", "3", "--keep-alive", "0")
     with gunicorn(tmp_path, *options) as (_, port):

@@ -69,6 +69,8 @@ class Worker(_Base):  # type: ignore[misc]
             if self.ppid != os.getppid():
                 self.log.info("Parent changed, shutting down: %s", self)
                 break
+            if not server.addresses:
+                break  # a listener failed, which is in the log
             try:
                 self._ended.recv(timeout=TURN)
             except TimeoutError:
@@ -96,6 +98,9 @@ class Worker(_Base):  # type: ignore[misc]
         ending = gort.go(server.shutdown, timeout)
         while not ending.done:
             self.notify()
+            if self._is_cut and timeout:  # a second signal, less patient than the first
+                server.close()
+                return
             try:
                 ending.join(timeout=TURN)
             except TimeoutError:
@@ -117,7 +122,7 @@ class Worker(_Base):  # type: ignore[misc]
 
     def _options(self) -> dict[str, Any]:
         cfg = self.cfg
-        fields = cfg.limit_request_fields
+        fields = cfg.limit_request_fields or MOST
         return {
             "max_connections": max(cfg.worker_connections, 1),
             "max_request_line": cfg.limit_request_line or MOST,
