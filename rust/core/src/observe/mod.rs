@@ -1,5 +1,7 @@
 //! Layer 10: what others may see of the runtime. Reads only.
 
+pub mod pprof_proto;
+
 use crate::goroutine::{Blocked, Goroutine, status};
 use crate::primitive::atomic::Ordering;
 use crate::sched::Runtime;
