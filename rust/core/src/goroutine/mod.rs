@@ -92,6 +92,8 @@ pub struct Bundle {
     pub no_preempt: u32,
     /// How often its goroutine went on on another M than before.
     pub migrations: u32,
+    /// When its goroutine parked last, by `Sampler::clock_s`.
+    pub parked_s: u32,
     /// Whether its pages are wanted: see [`Rest`]. Not `Awake` until the goroutine runs again.
     pub rest: Rest,
     /// Where the used part of its stack is kept while `rest` says `Saved`.
@@ -152,6 +154,7 @@ impl Bundle {
             kept_lock_ns: AtomicU64::new(0),
             no_preempt: 0,
             migrations: 0,
+            parked_s: 0,
             rest: Rest::Awake,
             saved: std::ptr::null_mut(),
             place: Place(UnsafeCell::new(MaybeUninit::uninit())),

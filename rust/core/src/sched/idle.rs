@@ -7,6 +7,7 @@ use super::machine::Machine;
 use super::net::{ASLEEP, Found, IN_POLLER, NOTIFIED};
 use super::processor::{NEVER, Processor};
 use super::runtime::{QUIET_REQUESTS, REQUEST_SIGNAL, Runtime};
+use super::sampling::takes_samples;
 use crate::primitive::atomic::{Ordering, fence};
 use crate::sys::{clock, futex, signal};
 use std::ptr;
@@ -355,6 +356,7 @@ impl Machine {
         let wanted = self.retake.swap(ptr::null_mut(), Ordering::Relaxed);
         let begun_ns = if wanted.is_null() { 0 } else { clock::now_ns() };
         let whom = self.interrupts.swap(ptr::null_mut(), Ordering::Relaxed);
+        let takes_samples = takes_samples(&self.samples);
         // SAFETY: Ps and Ms are never freed. The host lock is free of this thread; `home` is its state.
         unsafe {
             if let Some(p) = wanted.as_ref() {
@@ -362,6 +364,9 @@ impl Machine {
             }
             if let Some(m) = whom.as_ref() {
                 rt.hurry_on(m);
+            }
+            if takes_samples {
+                self.hurry_all();
             }
             (rt.host.attach)(self.home);
         }
@@ -376,6 +381,10 @@ impl Machine {
         if !whom.is_null() {
             // SAFETY: as above.
             unsafe { self.interrupt_outsider(whom) };
+        }
+        if takes_samples {
+            // SAFETY: as above.
+            unsafe { self.note_samples() };
         }
     }
 

@@ -56,6 +56,10 @@ pub struct Machine {
     pub retake: AtomicPtr<Processor>,
     /// Another M, without a P, whose goroutine it is asked to interrupt.
     pub interrupts: AtomicPtr<Machine>,
+    /// It is asked to note samples (`sampling`).
+    pub(super) samples: AtomicBool,
+    /// The next of all Ms.
+    pub(super) next_of_all: *const Machine,
     /// Its thread is to end (`retire`).
     pub(super) ends: AtomicBool,
     /// When it went to sleep; under the idle lock.
@@ -133,6 +137,8 @@ impl Machine {
             handed: AtomicPtr::new(ptr::null_mut()),
             retake: AtomicPtr::new(ptr::null_mut()),
             interrupts: AtomicPtr::new(ptr::null_mut()),
+            samples: AtomicBool::new(false),
+            next_of_all: ptr::null(),
             ends: AtomicBool::new(false),
             idle_since_ns: 0,
             is_outside: AtomicBool::new(false),
@@ -155,7 +161,11 @@ impl Machine {
             tid: AtomicU32::new(0),
             thread_locals,
         });
-        made.map_or(ptr::null_mut(), Box::into_raw)
+        let m = made.map_or(ptr::null_mut(), Box::into_raw);
+        if !m.is_null() {
+            rt.sampler.machines.add(m);
+        }
+        m
     }
 
     /// Makes `mask` its thread's.
@@ -216,6 +226,7 @@ impl Machine {
             match action {
                 Action::Park => {
                     let bound = (*(*g).bundle).bound;
+                    (*(*g).bundle).parked_s = self.rt.sampler.clock_s();
                     if status::commit_park(&*g) {
                         // It may be gone already.
                     } else if bound {

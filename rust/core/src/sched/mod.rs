@@ -57,6 +57,7 @@ mod processors_tests;
 mod queue_tests;
 mod retire;
 pub mod runtime;
+pub mod sampling;
 mod schedtrace;
 pub mod shrink;
 mod shuffle;

@@ -11,6 +11,7 @@ use super::outside::NewOutside;
 use super::policy::Policies;
 use super::processor::Processor;
 use super::processors::{MOST, Processors};
+use super::sampling::Sampler;
 use super::shrink::Shrinker;
 use crate::goroutine::host::Host;
 use crate::goroutine::registry::Registry;
@@ -101,6 +102,8 @@ pub struct Runtime {
     pub net: NetPoll,
     /// Where the runtime's own objects lie.
     pub(super) memory: Memory,
+    /// What dumps and profiles of the CPU go by.
+    pub sampler: Sampler,
     /// Who gives memory back while he is parked.
     pub(super) shrinker: Shrinker,
     /// What tells of the system's lack of memory, or null; sysmon's.
@@ -207,6 +210,7 @@ impl Runtime {
             host,
             registry: Registry::new(),
             memory,
+            sampler: Sampler::default(),
             shrinker: Shrinker::new(host.header_bytes.1),
             pressure: AtomicPtr::new(ptr::null_mut()),
             limit: Limit::new(),
@@ -254,6 +258,7 @@ impl Runtime {
     /// What a new one needs that is in its place. Nothing of it is refused.
     fn begin(&'static self) {
         self.memory.begin_to_serve();
+        self.sampler.set_clock(crate::sys::clock::now_ns());
         self.watch_for_overflow();
         self.processors.iter().rev().for_each(|p| self.put_idle_processor(p));
     }

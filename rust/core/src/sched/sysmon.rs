@@ -298,6 +298,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
         let _ = futex::wait(&rt.sysmon_note, 0, Some(pause_ns));
         rt.sysmon_note.store(0, Ordering::Relaxed);
         let now = clock::now_ns();
+        rt.sampler.set_clock(now);
         let mut look = rt.look_at_all(&mut seen, now);
         rt.watch_net(now, &mut net);
         rt.retire_one(now, &mut retired_ns);

@@ -2,11 +2,31 @@
 
 #[cfg(not(shuttle))]
 use crate::primitive::boxes::try_box;
+use crate::primitive::tries::try_push;
 use std::ffi::CStr;
 use std::io;
 #[cfg(target_os = "linux")]
 use std::io::{Read, Write};
 use std::sync::OnceLock;
+
+/// The ids of all threads of this process; as many as there is memory for. Reads /proc; none where that is not.
+pub fn all(ids: &mut Vec<u32>) {
+    ids.clear();
+    // SAFETY: a folder that is open until `closedir`; an entry is valid until the next call.
+    unsafe {
+        let folder = libc::opendir(c"/proc/self/task".as_ptr());
+        if folder.is_null() {
+            return;
+        }
+        while let Some(entry) = libc::readdir(folder).as_ref() {
+            let name = CStr::from_ptr(entry.d_name.as_ptr()).to_str();
+            if let Some(id) = name.ok().and_then(|name| name.parse().ok()) {
+                let _ = try_push(ids, id);
+            }
+        }
+        libc::closedir(folder);
+    }
+}
 
 /// Names the calling thread (15 bytes are kept).
 pub fn set_name(name: &CStr) {
