@@ -29,6 +29,7 @@ MODULES = (
     "gort.local",
     "gort.memory",
     "gort.pool",
+    "gort.pprof",
     "gort.pubsub",
     "gort.rate",
     "gort.scopes",

@@ -22,6 +22,7 @@ ORDER = (
     "_closing",
     "_core",
     "_deadline",
+    "_dump",
     "_async",
     "boundary",
     "memory",
@@ -54,6 +55,14 @@ ORDER = (
     "leak",
     "_unreachable",
     "gc",
+    "pprof._model",
+    "pprof._heap",
+    "pprof._kinds",
+    "pprof._cpu",
+    "pprof._profiles",
+    "pprof._http",
+    "pprof._serve",
+    "pprof.__init__",
     "atomic",
     "barrier",
     "singleflight",
@@ -168,6 +177,7 @@ def imports_of_gort(path: Path) -> set[str]:
                     if alias.name.split(".")[0] == "gort":
                         found.add(alias.name.removeprefix("gort").removeprefix(".") or "__init__")
     return {f"{name}.__init__" if name in ("cli", "testing", "wsgi") else name for name in found}
+    return {f"{name}.__init__" if name in ("cli", "pprof", "testing") else name for name in found}
 
 
 def is_for_types(node: ast.stmt) -> bool:

@@ -52,7 +52,6 @@ from gort._core import (
     Semaphore,
     current,
     current_context,
-    dump,
     go,
     goexit,
     gomaxprocs,
@@ -71,6 +70,7 @@ from gort._core import (
 from gort._core import (
     __version__ as __version__,
 )
+from gort._dump import dump
 from gort._exceptions import (
     Cancelled,
     ChanClosed,

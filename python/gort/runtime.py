@@ -15,7 +15,6 @@ from gort._core import (
     _no_preempt,
     _set_package,
     current,
-    dump,
     go,
     goexit,
     gomaxprocs,
@@ -29,6 +28,7 @@ from gort._core import (
     stats,
     unlock_os_thread,
 )
+from gort._dump import dump
 from gort._typing import TYPE_CHECKING, T
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from time import monotonic
 
 from gort import _core
-from gort._core import dump, gosched, sleep
+from gort._core import gosched, sleep
+from gort._dump import dump
 from gort._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:

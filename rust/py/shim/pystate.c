@@ -602,6 +602,20 @@ Py_ssize_t gort_count_threads(void) {
     return n;
 }
 
+/* Tells `see` of every state of the interpreter, and who its thread is. GIL held. */
+void gort_each_state(void (*see)(void *arg, PyThreadState *t, unsigned long identity), void *arg) {
+    for (PyThreadState *t = PyInterpreterState_ThreadHead(PyInterpreterState_Get()); t != NULL; t = PyThreadState_Next(t))
+        see(arg, t, t->thread_id);
+}
+
+/* The state of a plain thread of this id of the kernel's, or NULL. GIL held. */
+PyThreadState *gort_state_of_tid(unsigned long tid) {
+    PyThreadState *t = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    while (t != NULL && (t->native_thread_id != tid || t->thread_id == (unsigned long)(uintptr_t)t))
+        t = PyThreadState_Next(t);
+    return t;
+}
+
 /* Normalised exception in flight, taken over; NULL when there is none. */
 PyObject *gort_take_exception(void) {
 #if PY_VERSION_HEX >= 0x030C0000

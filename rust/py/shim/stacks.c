@@ -221,6 +221,19 @@ PyObject *gort_caller(const char *folder, Py_ssize_t bytes, int *offset) {
     return caller;
 }
 
+/* Tells `see` of each frame of a state that is off its processor, or the caller's, the newest first: its code, how many bytes it is
+ * in, and the globals it runs with, all borrowed; until it says 0. */
+void gort_walk_stack(PyThreadState *t, int (*see)(void *arg, PyObject *code, int offset, PyObject *globals), void *arg) {
+    for (Frame *frame = top_frame(t); frame != NULL; frame = frame->previous) {
+        if (is_bottom(frame) || _PyFrame_IsIncomplete(frame))
+            continue;
+        PyCodeObject *code = CODE_OF(frame);
+        int offset = (int)((char *)INSTRUCTION(frame) - (char *)_PyCode_CODE(code));
+        if (!see(arg, (PyObject *)code, offset < 0 ? 0 : offset, frame->f_globals))
+            break;
+    }
+}
+
 /* Tells `see` what the frames and the state of a parked goroutine own, which began as the call function(*args, **kwargs). */
 void gort_see_stack(PyThreadState *t, PyObject *call[3], Depth depth, See see, void *arg) {
     see_one(see, arg, t->context);

@@ -186,16 +186,6 @@ Example:
     True
 ";
 
-pub(crate) const DUMP: &CStr = c"dump()\n--\n
-Every goroutine and what it waits for, as text.
-
-Example:
-    >>> import gort
-    >>> g = gort.go(gort.Chan().recv)
-    >>> f'goroutine {g.id} [' in gort.dump(), g.cancel()
-    (True, True)
-";
-
 pub(crate) const STATS: &CStr = c"stats()\n--\n
 Counts of the scheduler since it started, by name.
 

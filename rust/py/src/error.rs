@@ -127,6 +127,24 @@ pub(crate) fn dump_text(dump: Option<String>) -> *mut ffi::PyObject {
     }
 }
 
+/// A dump of all goroutines with their frames, or at least of what they wait for; null, no exception set: there is no memory for it.
+///
+/// # Safety
+/// GIL held, where Python code may run; no exception is set.
+unsafe fn dump(rt: &'static Runtime) -> *mut ffi::PyObject {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut text = crate::entry::facade(c"gort._dump", c"dump", &[]);
+        if text.is_null() || ffi::PyUnicode_Check(text) == 0 {
+            ffi::PyErr_Clear();
+            ffi::Py_XDECREF(text);
+            text = dump_text(gort_core::observe::dump(rt));
+            ffi::PyErr_Clear();
+        }
+        text
+    }
+}
+
 /// Sets `gort.DeadlockError` with a dump, as far as there is memory for that.
 ///
 /// # Safety
@@ -134,9 +152,8 @@ pub(crate) fn dump_text(dump: Option<String>) -> *mut ffi::PyObject {
 unsafe fn set_deadlock(rt: &'static Runtime) {
     // SAFETY: the caller's promise.
     unsafe {
-        let dump = dump_text(gort_core::observe::dump(rt));
+        let dump = dump(rt);
         if dump.is_null() {
-            ffi::PyErr_Clear();
             set(deadlock(), "all goroutines are asleep - deadlock!");
             return;
         }

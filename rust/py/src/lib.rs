@@ -11,6 +11,7 @@ mod host;
 mod leak;
 mod malloc;
 mod origin;
+mod stacks;
 mod task;
 mod tracing;
 
@@ -55,6 +56,8 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             && entry::gc::register(module)
             && entry::boundary::register(module)
             && entry::leak::register(module)
+            && entry::profile::register(module)
+            && entry::cpu::register(module)
     };
     if ok { Ok(()) } else { Err(PyErr::fetch(py)) }
 }

@@ -1,6 +1,6 @@
 //! Who started a goroutine: the line of Python code, and the goroutine that ran it. Always known, as in Go.
 
-use crate::entry::plain;
+use crate::entry::{chan, plain};
 use crate::task::GoObject;
 use gort_core::sched;
 use pyo3::ffi;
@@ -72,6 +72,18 @@ impl Origin {
                 return None;
             }
             Some((name, file, PyCode_Addr2Line(self.code, self.offset)))
+        }
+    }
+
+    /// A tuple of the function's name, its file and the line; null with or without an exception set.
+    ///
+    /// # Safety
+    /// GIL held; the object it is of is alive.
+    pub(crate) unsafe fn tuple(&self) -> Object {
+        // SAFETY: the caller's promise; the references of `parts` go into the tuple.
+        unsafe {
+            let Some((name, file, line)) = self.parts() else { return ptr::null_mut() };
+            chan::tuple([name, file, ffi::PyLong_FromLong(line.into())])
         }
     }
 

@@ -431,11 +431,6 @@ unsafe extern "C-unwind" fn run_main(_m: Object, args: *const Object, nargs: ffi
     }
 }
 
-unsafe extern "C-unwind" fn dump(_m: Object, _: Object) -> Object {
-    let Some(rt) = runtime() else { return ptr::null_mut() };
-    error::dump_text(gort_core::observe::dump(rt))
-}
-
 unsafe extern "C-unwind" fn are_parked(_m: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
     boolean(gort_core::observe::are_parked(rt, sched::current_goroutine()))
@@ -508,7 +503,6 @@ pub(crate) unsafe fn register(module: Object) -> bool {
         plain(c"current", current, ffi::METH_NOARGS, doc::CURRENT),
         plain(c"num_goroutine", num_goroutine, ffi::METH_NOARGS, doc::NUM_GOROUTINE),
         plain(c"goroutines", goroutines, ffi::METH_NOARGS, doc::GOROUTINES),
-        plain(c"dump", dump, ffi::METH_NOARGS, doc::DUMP),
         plain(c"stats", stats, ffi::METH_NOARGS, doc::STATS),
         plain(
             c"_are_parked",

@@ -87,12 +87,53 @@ pub(super) unsafe extern "C" fn get_labels(slf: Object, _: *mut c_void) -> Objec
     unsafe {
         let obj = &*slf.cast::<GoObject>();
         let g = obj.goroutine();
-        let mut context = obj.context;
-        if context.is_null() && !g.is_null() && !(*g).bundle.is_null() {
-            context = gort_context_of((*(*g).bundle).host.cast());
-        }
+        let has_begun = obj.context.is_null() && !g.is_null() && !(*g).bundle.is_null();
+        let context = if has_begun { gort_context_of((*(*g).bundle).host.cast()) } else { obj.context };
+        let labels = of_context(context);
+        if labels.is_null() && ffi::PyErr_Occurred().is_null() { ffi::PyDict_New() } else { labels }
+    }
+}
+
+/// The dict of labels of the goroutine with this state itself, which nobody changes; null without an exception if it has none.
+///
+/// # Safety
+/// GIL held; the state is alive.
+pub(super) unsafe fn shared(state: *mut ffi::PyThreadState) -> Object {
+    // SAFETY: the caller's promise; references are let go. No Python code runs: a context's keys are compared by identity.
+    unsafe {
+        let context = gort_context_of(state);
         if context.is_null() {
-            return ffi::PyDict_New();
+            return context;
+        }
+        let labels = ffi::PyObject_CallMethod(context, c"get".as_ptr(), c"O".as_ptr(), LABELS.load(Ordering::Relaxed));
+        let has_some = !labels.is_null() && ffi::PyDict_Check(labels) != 0 && ffi::PyDict_Size(labels) != 0;
+        if has_some {
+            return labels;
+        }
+        ffi::PyErr_Clear();
+        ffi::Py_XDECREF(labels);
+        ptr::null_mut()
+    }
+}
+
+/// A copy of the labels of the goroutine with this state; null without an exception if it has none.
+///
+/// # Safety
+/// GIL held; the state is alive.
+pub(super) unsafe fn of_state(state: *mut ffi::PyThreadState) -> Object {
+    // SAFETY: the caller's promise.
+    unsafe { of_context(gort_context_of(state)) }
+}
+
+/// The same of a context, which may be null.
+///
+/// # Safety
+/// GIL held.
+pub(super) unsafe fn of_context(context: Object) -> Object {
+    // SAFETY: the caller's promise; references are let go. No Python code runs: a context's keys are compared by identity.
+    unsafe {
+        if context.is_null() {
+            return context;
         }
         ffi::Py_INCREF(context);
         let var = LABELS.load(Ordering::Relaxed);
@@ -101,7 +142,8 @@ pub(super) unsafe extern "C" fn get_labels(slf: Object, _: *mut c_void) -> Objec
         if labels.is_null() {
             return labels;
         }
-        let copy = if ffi::PyDict_Check(labels) == 0 { ffi::PyDict_New() } else { ffi::PyDict_Copy(labels) };
+        let has_some = ffi::PyDict_Check(labels) != 0 && ffi::PyDict_Size(labels) != 0;
+        let copy = if has_some { ffi::PyDict_Copy(labels) } else { ptr::null_mut() };
         ffi::Py_DECREF(labels);
         copy
     }
