@@ -19,6 +19,7 @@
 //! | 7 | netpoll | who waits for which descriptor; returns claimed waiters |
 //! | 8 | sched | processor, machine, queues, find_work, steal, idle, park, blocking, sysmon |
 //! | 9 | chan, sync, boundary | use park, ready and waiter; know no queue and no P |
+//! | 10 | net | sockets whose calls park: deadlines, closing, one reader and one writer at a time |
 //! | 10 | observe | dump, metrics: read only |
 
 #![deny(clippy::too_many_lines)] // clippy.toml says how many
@@ -48,5 +49,8 @@ pub mod sched;
 pub mod boundary;
 pub mod chan;
 pub mod sync;
+
+#[cfg(all(target_os = "linux", not(model), not(miri)))]
+pub mod net;
 
 pub mod observe;

@@ -58,6 +58,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             && entry::leak::register(module)
             && entry::profile::register(module)
             && entry::cpu::register(module)
+            && entry::net::register(module)
     };
     if ok { Ok(()) } else { Err(PyErr::fetch(py)) }
 }

@@ -136,6 +136,28 @@ impl Until {
     }
 }
 
+impl Until {
+    /// The time, without the ender.
+    pub fn deadline_ns(self) -> Option<u64> {
+        self.parts().0
+    }
+
+    /// The same end, but at `deadline_ns`. A place is set to that, for this wait and those after it.
+    ///
+    /// # Safety
+    /// No wait is in the list of the place's ender.
+    pub unsafe fn at(self, deadline_ns: Option<u64>) -> Self {
+        match self {
+            Self::Never | Self::At(_) => deadline_ns.into(),
+            Self::Ended(place) => {
+                // SAFETY: the maker's promise, and the caller's.
+                unsafe { (*place).deadline_ns = deadline_ns };
+                self
+            }
+        }
+    }
+}
+
 impl From<u64> for Until {
     #[inline(always)]
     fn from(deadline_ns: u64) -> Self {

@@ -299,6 +299,12 @@ impl NetPoll {
         self.place(tag as u32 as i32).filter(|desc| u64::from(desc.generation()) == tag >> 32)
     }
 
+    /// An event of `side`, as the poller would bring it; `None`: the descriptor is not registered.
+    pub fn event(&self, fd: i32, side: Side) -> Option<Event> {
+        let (readable, writable) = (side == Side::Read, side == Side::Write);
+        self.registered(fd).map(|desc| Event { tag: desc.tag(), readable, writable })
+    }
+
     /// Claims who waits for what `note` kept, and appends them for the caller to ready, in order: to `acceptors` those who
     /// wait for connections, to `claimed` the others. Host attached.
     pub fn claim(&self, events: &[Event], claimed: &mut WaitQueue, acceptors: &mut WaitQueue) {

@@ -13,6 +13,7 @@ use super::find_work::is_shared_turn;
 use super::machine::Machine;
 use super::runtime::{REQUEST_NET, Runtime};
 use super::{announce, block, current_machine, gosched, retract, with_place};
+use crate::goroutine::ender::Until;
 use crate::goroutine::status::{self, Wake};
 use crate::goroutine::waiter::{Listens, Node, Outcome, Reason, Wait, WaitQueue, Who};
 use crate::netpoll::{BATCH, Error, Event, PollDesc, Side};
@@ -72,15 +73,16 @@ pub(super) struct NetWatch {
 }
 
 /// Waits until something happens to `side` of `desc` that had not when `seen` was read (`Delivered`: try again), or the
-/// descriptor is closed (`Closed`), at the latest until `deadline_ns`.
+/// descriptor is closed (`Closed`), at the latest until `until`.
 pub fn wait_io(
     rt: &'static Runtime,
     desc: &PollDesc,
     side: Side,
     seen: u32,
-    deadline_ns: Option<u64>,
+    until: impl Into<Until>,
     listens: Listens,
 ) -> Outcome {
+    let until = until.into();
     // SAFETY: the place is this caller's to the end of the call; the node stays there until it is unlinked, by the claimer or below;
     // nobody finds the wait when this refuses; no lock is held.
     with_place(|place: *mut (Wait, Node)| unsafe {
@@ -93,7 +95,11 @@ pub fn wait_io(
             retract(&*wait);
             return Outcome::Delivered;
         }
-        let outcome = block(rt, &mut *wait, Reason::Io, deadline_ns);
+        if matches!((*wait).who, Who::Thread(_)) && !rt.net.is_seat_taken() {
+            // An M asleep on its futex does not know that there is somebody to look at the poller for.
+            rt.wake_one(ptr::null_mut());
+        }
+        let outcome = block(rt, &mut *wait, Reason::Io, until);
         if !matches!(outcome, Outcome::Delivered | Outcome::Closed) {
             rt.net.remove(desc, side, node);
         }
@@ -249,6 +255,20 @@ impl Runtime {
         self.net.retire(fd, &mut claimed);
         // SAFETY: claimed just now.
         unsafe { self.ready_claimed(&mut claimed) };
+    }
+
+    /// Has those who wait at `side` of `fd` try again, and those about to: what they go by has changed.
+    ///
+    /// # Safety
+    /// Host attached.
+    pub unsafe fn retry_waiters(&self, fd: i32, side: Side) {
+        let mut events = [Event::default()];
+        if let Some(event) = self.net.event(fd, side) {
+            events[0] = event;
+            let kept = self.net.note(&mut events);
+            // SAFETY: the caller's promise.
+            unsafe { self.ready_events(&events[..kept]) };
+        }
     }
 
     /// Leaves noted events to the next M at a scheduling point. Any thread.

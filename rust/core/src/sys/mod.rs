@@ -38,6 +38,8 @@ pub mod scheduling;
 #[path = "scheduling_none.rs"]
 pub mod scheduling;
 pub mod signal;
+#[cfg(all(target_os = "linux", not(model), not(miri)))]
+pub mod socket;
 pub mod thread;
 #[cfg(all(target_os = "linux", not(model)))]
 pub mod tls;

@@ -141,7 +141,7 @@ unsafe fn reach_of(object: Object) -> Reach {
 }
 
 /// Seconds since 1970 by the caller's clock.
-fn now() -> f64 {
+pub(crate) fn now() -> f64 {
     match sched::bubble_now_ns() {
         Some(ns) => ns as f64 / 1e9,
         None => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()),
