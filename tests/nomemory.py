@@ -17,6 +17,7 @@ import gc
 
 import gort
 import nomemory_library
+import nomemory_net
 import nomemory_scopes
 from nomemory_values import FAILED, LIMIT, Value, add, reported, use_up_tuples
 
@@ -405,7 +406,7 @@ OPERATIONS = {
         makes_locks, waits_for_a_condition, sleeps, times, calls_later, looks_around, cancels,
         iterates, derives_contexts, ends_contexts, waits_until_a_context_is_done,
     )
-} | nomemory_library.OPERATIONS | nomemory_scopes.OPERATIONS  # fmt: skip
+} | nomemory_library.OPERATIONS | nomemory_net.OPERATIONS | nomemory_scopes.OPERATIONS  # fmt: skip
 for receive in (
     gort.Chan.recv,
     gort.Chan.recv_ok,

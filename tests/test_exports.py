@@ -28,6 +28,7 @@ MODULES = (
     "gort.leak",
     "gort.local",
     "gort.memory",
+    "gort.net",
     "gort.pool",
     "gort.pprof",
     "gort.pubsub",

@@ -67,6 +67,16 @@ ORDER = (
     "barrier",
     "singleflight",
     "sync",
+    "net._errors",
+    "net._address",
+    "net._conn",
+    "net._dns",
+    "net._listen",
+    "net._packet",
+    "net._sockets",
+    "net._dial",
+    "net._tls",
+    "net.__init__",
     "__init__",
     "wsgi._settings",
     "wsgi._log",
@@ -178,6 +188,7 @@ def imports_of_gort(path: Path) -> set[str]:
                         found.add(alias.name.removeprefix("gort").removeprefix(".") or "__init__")
     return {f"{name}.__init__" if name in ("cli", "testing", "wsgi") else name for name in found}
     return {f"{name}.__init__" if name in ("cli", "pprof", "testing") else name for name in found}
+    return {f"{name}.__init__" if name in ("cli", "net", "testing") else name for name in found}
 
 
 def is_for_types(node: ast.stmt) -> bool:
