@@ -26,7 +26,8 @@ HERE = Path(__file__).resolve().parent
 ACTIVE = 100  # connections with a trip under way, in echo and idle
 BYTES = 1024  # of one message of echo and idle
 BODY = 120  # bytes of the body of http
-RECV = 4096
+# Bytes that a server asks for at once: the messages of `prog serve net_16k` in one piece.
+RECV = 1 << 14 if sys.argv[-1].endswith("16k") else 4096
 KEPT = 2_000  # connections of http
 SPARE_FILES = 200  # descriptors of a process beside its connections
 HTTP_SERVER = str(HERE / "load" / "http_server.py")
@@ -225,19 +226,28 @@ def _http(server: Server, load: Load, n: int) -> dict[str, float]:
 
 _KINDS: dict[str, tuple[str, int, Callable[[Server, Load, int], dict[str, float]]]] = {
     "echo": ("echo", BYTES, _echo),
+    "echo_64": ("echo", 64, _echo),
+    "echo_16k": ("echo", 16 << 10, _echo),
+    "net_64": ("echo", 64, _echo),
+    "net_16k": ("echo", 16 << 10, _echo),
     "idle": ("echo", BYTES, _idle),
+    "net_idle": ("echo", BYTES, _idle),
     "http_2000": ("http", BODY, _http),
 }
 SERVED = tuple(_KINDS)
+#: Echo servers: by plain sockets or streams, and by what an implementation has that is fastest.
+PLAIN = ("echo", "echo_64", "echo_16k", "idle")
+FASTEST = ("net_64", "net_16k", "net_idle")
 
 
 def measure(command: list[str], name: str, n: int) -> None:
     """Measure the server that `command` starts and print the line of the workload."""
     kind, size, work = _KINDS[name]
-    connections = {"idle": n + ACTIVE, "http_2000": KEPT}.get(name, ACTIVE)
+    is_idle = name.endswith("idle")
+    connections = n + ACTIVE if is_idle else {"http_2000": KEPT}.get(name, ACTIVE)
     files = more_files(connections + SPARE_FILES)
     if files < connections + SPARE_FILES:
-        if name != "idle":
+        if not is_idle:
             sys.exit(f"{connections + SPARE_FILES} open files are needed, the limit is {files}")
         n = files - SPARE_FILES - ACTIVE
         print(f"idle: {n} connections only, the limit is {files} open files", file=sys.stderr)

@@ -1,4 +1,7 @@
-"""The served workloads of workloads.toml on streams of asyncio: `asyncio_boundary.py NAME N`."""
+"""The served workloads of workloads.toml on asyncio: `asyncio_boundary.py NAME N`.
+
+By streams; those of the fastest servers (net_*) by a Protocol.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,28 @@ async def echo() -> None:
     await server.serve_forever()
 
 
+class _Echo(asyncio.Protocol):
+    """The same without streams: callbacks, and no task."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)  # type: ignore[attr-defined]
+
+
+async def protocol() -> None:
+    """No task at all."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_Echo, "127.0.0.1", 0, backlog=1024)
+    served.tell(server.sockets[0])
+    await server.serve_forever()
+
+
 def main(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
     """Do what the command line asks for on the event loop of `run`."""
-    served.main({}, {name: lambda: run(echo()) for name in ("echo", "idle")})
+    servers = dict.fromkeys(served.PLAIN, echo) | dict.fromkeys(served.FASTEST, protocol)
+    served.main({}, {name: lambda serve=serve: run(serve()) for name, serve in servers.items()})
 
 
 if __name__ == "__main__":

@@ -18,9 +18,12 @@ func listen() net.Listener {
 	return l
 }
 
+// Bytes that a server asks for at once: the messages of net_16k in one piece.
+var received = 4096
+
 func talk(conn net.Conn) {
 	defer conn.Close()
-	buffer := make([]byte, 4096)
+	buffer := make([]byte, received)
 	for {
 		n, err := conn.Read(buffer)
 		if err != nil {
@@ -59,8 +62,11 @@ func serveJSON() {
 }
 
 func serve(name string) {
+	if strings.HasSuffix(name, "16k") {
+		received = 1 << 14
+	}
 	switch name {
-	case "echo", "idle":
+	case "echo", "echo_64", "echo_16k", "net_64", "net_16k", "idle", "net_idle":
 		serveEcho()
 	case "http_2000":
 		serveHTTP()
