@@ -47,12 +47,12 @@ class Listener(_core._Listening, Closing):
     `accept` takes `timeout` and `ctx`; `set_deadline(when)` ends waits as for a Conn.
 
     Example:
-        >>> import gort, gort.net
+        >>> import gort.net
         >>> with gort.net.listen("tcp", "127.0.0.1:0") as listener:
-        ...     g = gort.go(lambda: [conn.close() for conn in listener])
-        ...     gort.net.dial("tcp", listener.local_addr()).close()
-        >>> g.join()
-        [None]
+        ...     with gort.net.dial("tcp", listener.local_addr()) as client:
+        ...         with listener.accept() as server:
+        ...             server.remote_addr() == client.local_addr()
+        True
     """
 
     __slots__ = ("_path",)

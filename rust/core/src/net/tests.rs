@@ -17,7 +17,9 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 
 fn pair() -> (Arc<Socket>, Arc<Socket>) {
     let (a, b) = UnixStream::pair().expect("a pair");
-    [&a, &b].map(|stream| stream.set_nonblocking(true).expect("non-blocking"));
+    for stream in [&a, &b] {
+        stream.set_nonblocking(true).expect("non-blocking");
+    }
     (Arc::new(Socket::new(a.into_raw_fd())), Arc::new(Socket::new(b.into_raw_fd())))
 }
 
