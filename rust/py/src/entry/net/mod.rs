@@ -2,7 +2,9 @@
 //!
 //! A call runs from the first try to its end in here: no Python frame waits, and none tries again. The GIL is kept over calls of the
 //! system, since none of them waits and none moves more than [`MOST_AT_ONCE`] bytes; only `sendfile`, which may wait for a disk, lets
-//! go of it.
+//! go of it. Over loopback (Intel Xeon, virtual machine, busy; CPython 3.11.7, shortest of 200) 64 B are received in 2.3 µs, 16 KiB in
+//! 2.6 and 1 MiB in 75, which a slice of 10 ms does not notice. To let go of the GIL and take it again is 0.04 µs while nobody wants
+//! it, and as long as everybody else likes when somebody does.
 //!
 //! Nothing is lost: what was received and cannot be given out (memory is refused, or a `read_exact` ends early) stays in the object
 //! and is what the next call reads; how much of something was sent stands on the exception that cut it short, as `sent`.
