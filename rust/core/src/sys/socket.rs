@@ -430,6 +430,8 @@ mod tests {
             assert_eq!(send(server, place.as_ptr(), 2, None), Ok(2));
             assert_eq!(receive(client, place.as_mut_ptr(), 8), Ok(2));
         }
-        [listener, client, server].map(close);
+        for fd in [listener, client, server] {
+            close(fd);
+        }
     }
 }
