@@ -11,6 +11,7 @@ import warnings
 import gort
 import gort.net
 import pytest
+from children import check
 from netting import connected, descriptors_back, open_descriptors, small_buffers
 from waiting import LIMIT, OnThread, in_thread, join_all, parked, raises_text, waiter
 
@@ -335,3 +336,34 @@ def test_threads_that_are_no_goroutines_do_all_of_it():
                 return len(reader.join())
 
     assert in_thread(body) == 1_000_000
+
+
+def test_a_forked_child_goes_on():
+    check(
+        """
+        import os, gort, gort.net
+        from netting import connected
+        a, b = connected()
+        waits = gort.go(b.read, 1)
+        while waits.status != "IO wait":
+            gort.gosched()
+        c, d = connected()
+        pid = os.fork()
+        if pid == 0:
+            d.write(b"child")
+            assert d.read_exact(2) == b"ok"
+            e, f = connected()
+            e.write(b"x")
+            assert f.read(1) == b"x"
+            os._exit(0)
+        assert c.read_exact(5) == b"child"
+        c.write(b"ok")
+        assert os.waitpid(pid, 0)[1] == 0
+        a.write(b"z")
+        assert waits.join(timeout=50) == b"z"
+        for conn in (a, b, c, d):
+            conn.close()
+        print("both")
+        """,
+        "both",
+    )
