@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -91,6 +92,7 @@ def serve_granian(app: Any) -> None:
          f"wsgi_work:{app.__name__}"],
         cwd=Path(__file__).parent,
     )  # fmt: skip
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port)).close()

@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 
+import gort
 import pytest
 from wsgi_tools import GET, HEAD, TEXT, answers, as_list, asked, one, serving
 
@@ -129,6 +130,26 @@ def test_continue_is_said_once_and_only_to_who_waits():
         assert answers(sock.recv(1000))[0].body == b"abc"
         sock.sendall(head + b"abc")
         assert answers(sock.recv(1000))[0].body == b"abc"
+
+
+def test_who_has_begun_to_send_is_not_asked_to_continue():
+    begun = gort.Chan()
+
+    def app(environ, start_response):
+        data = environ["wsgi.input"].read(1)
+        begun.close()
+        data += environ["wsgi.input"].read()
+        start_response("200 OK", [])
+        return [data]
+
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+    with serving(app) as server, server.connect() as sock:
+        sock.sendall(head + b"a")
+        begun.recv_ok()
+        sock.sendall(b"bc")
+        got = sock.recv(1000)
+    assert got.startswith(b"HTTP/1.1 200 ")
+    assert answers(got)[0].body == b"abc"
 
 
 def test_who_is_not_asked_to_continue_gets_the_answer_and_the_end():
