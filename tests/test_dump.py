@@ -43,7 +43,9 @@ def test_a_goroutine_has_its_frames_and_who_started_it():
 
 
 def test_who_asks_comes_first():
-    assert gort.dump().startswith("goroutine 1 [running")
+    lines = gort.dump().splitlines()
+    assert lines[0].startswith("goroutine 1 [running")
+    assert lines[1] == f"{__name__}.test_who_asks_comes_first(...)"  # without dump's own
     first = gort.go(gort.dump).join().splitlines()[0]
     assert re.fullmatch(r"goroutine \d+ \[running\]:", first) and not first.startswith(
         "goroutine 1 "
