@@ -1,6 +1,7 @@
 """Builds gort for every CPython found, installs the wheel into an environment and tests it there.
 
-What is tested is the wheel that `make wheel` ships. Variables: PY (which Pythons), TESTS (files for
+What is tested is the wheel that `make wheel` ships. The suite runs in two processes, one after the
+other (`APART`). Variables: PY (which Pythons), TESTS (files for
 pytest, default the whole suite), TIMES (repeat the tests), PYTEST (more options), JOBS (how many
 Pythons are tested at once; of whole suites two, where there are two CPUs).
 """
@@ -45,6 +46,10 @@ PACKAGES = (
     "httptools>=0.7",
 )
 
+#: Tests that look at all objects again and again: a process with the tests of all other files has
+#: five times as many objects as it needs, and a look takes as much longer.
+APART = ("test_gc*.py", "test_leak*.py")
+
 
 def install(python: Python, venv: Path) -> tuple[str, str]:
     """Build, install; the environment's Python and the wheel, as that Python sees them."""
@@ -69,13 +74,27 @@ def test(python: Python, prefix: str) -> None:
     files = os.environ.get("TESTS", "").split()
     if not files:
         python.run(program, "-m", "mypy.stubtest", "gort._core", cwd=python.venv(), prefix=prefix)
-    paths = [python.seen(python.work / file) for file in files or ["tests"]]
-    options = shlex.split(os.environ.get("PYTEST", ""))
+    options = (*PYTEST, *shlex.split(os.environ.get("PYTEST", "")))
+    parts = [[python.seen(python.work / file) for file in files]] if files else whole(python)
     for _ in range(int(os.environ.get("TIMES", "1"))):
-        python.run(
-            program, "-m", "pytest", *PYTEST, *options, *paths,
-            cwd=python.work, env={"WHEEL": wheel}, prefix=prefix,
-        )  # fmt: skip
+        failures = []
+        for part in parts:
+            try:
+                python.run(
+                    program, "-m", "pytest", *options, *part,
+                    cwd=python.work, env={"WHEEL": wheel}, prefix=prefix,
+                )  # fmt: skip
+            except SystemExit as failure:
+                failures.append(str(failure))
+        if failures:
+            raise SystemExit("\n".join(failures))
+
+
+def whole(python: Python) -> list[list[str]]:
+    """The whole suite, as the arguments of one pytest after another."""
+    apart = [file for pattern in APART for file in sorted(python.work.glob(f"tests/{pattern}"))]
+    others = [f"--ignore-glob=tests/{pattern}" for pattern in APART]
+    return [["tests", *others], [python.seen(file) for file in apart]]
 
 
 def jobs() -> int:
