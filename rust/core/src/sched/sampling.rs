@@ -33,7 +33,7 @@ pub struct Owed {
     pub tid: u32,
     /// Its M, or null.
     machine: *const Machine,
-    /// What that ran at the look, and who that was; null if it had never run anything.
+    /// What that ran at the look, and who that was; null if it ran nothing.
     seen: *const Goroutine,
     seen_id: u64,
     /// How many.
@@ -233,7 +233,9 @@ impl Looks {
             if let Some(m) = unsafe { clock.machine.as_ref() } {
                 // SAFETY: a field of it; what it runs may change this moment, so it is read once, and looked at again later.
                 seen = unsafe { (&raw const m.current).read_volatile() }.cast_const();
-                all_run &= !m.in_scheduler.load(Ordering::Relaxed); // a hint
+                let runs = !m.in_scheduler.load(Ordering::Relaxed); // a hint
+                all_run &= runs;
+                seen = if runs { seen } else { ptr::null() }; // it may have been parked for long
                 // SAFETY: null or a descriptor, which is never freed.
                 seen_id = unsafe { seen.as_ref() }.map_or(0, |g| g.id);
             }
