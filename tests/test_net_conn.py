@@ -341,7 +341,8 @@ def test_threads_that_are_no_goroutines_do_all_of_it():
 def test_a_forked_child_goes_on():
     check(
         """
-        import os, gort, gort.net
+        import os, warnings, gort, gort.net
+        warnings.filterwarnings("ignore", message=".*multi-threaded", category=DeprecationWarning)
         from netting import connected
         a, b = connected()
         waits = gort.go(b.read, 1)
