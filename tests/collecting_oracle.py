@@ -13,7 +13,7 @@ import gort
 import pytest
 from gort import _unreachable
 
-PAUSE = 0.002  # seconds between passes
+PAUSE = 0.008  # seconds between passes
 
 _count = {"tests": 0, "looks": 0, "ended": 0}
 _wrong: list[str] = []

@@ -9,7 +9,7 @@ import weakref
 import gort
 import pytest
 from children import check
-from collecting import Loop
+from collecting import Loop, look
 from gort import _unreachable
 from leaking import by_id, is_waiting, start, wait_parked
 from unreachable import KINDS, receiver
@@ -23,15 +23,6 @@ def collecting(monkeypatch):
     gort.gc.collect_unreachable()
     yield
     gort.gc.collect_unreachable(False)
-
-
-def look(times=1):
-    """Collect, and wait until somebody has looked for goroutines since, and all of that is over."""
-    for _ in range(times):
-        finder = gort.gc._finder
-        eventually(lambda: finder._looking is None or finder._looking.done)
-        gc.collect()
-        eventually(lambda: finder._looking is not None and finder._looking.done)
 
 
 def assert_collected(*idents):

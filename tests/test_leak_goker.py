@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import random
-import time
 
 import goker.cockroach
 import goker.cockroach_more
@@ -14,13 +12,11 @@ import goker.kubernetes
 import goker.moby  # noqa: F401 - they register themselves
 import gort
 import pytest
-from goker.tools import KERNELS
+from goker.tools import KERNELS, end_all, settle
 from gort import leak
-from waiting import eventually
 
 COPIES = 20  # of a kernel at a time: each takes another way
 ROUNDS = 30
-SETTLING = 0.5  # seconds: goroutines that do not leak may go on for ever
 
 
 def test_all_kernels_of_go_are_here():
@@ -34,28 +30,6 @@ def who(one, names):
         if reason == one.reason and f"in {function}\n" in one.stack:
             return name
     return f"{one.stack} [{one.reason}]"
-
-
-def settle(before):
-    """Let the new goroutines go on until all of them wait, or for a while."""
-    end = time.monotonic() + SETTLING
-    quiet = ("chan ", "select", "sync.")
-    while time.monotonic() < end:
-        gort.sleep(0.003)
-        new = [g for g in gort.goroutines() if g.id not in before]
-        if all(g.status.startswith(quiet) for g in new) and not gort.stats()["timers"]:
-            return
-
-
-def end_all(before):
-    """Cancel what is left."""
-    for _ in range(5):
-        for g in gort.goroutines():
-            if g.id not in before:
-                g.cancel()
-        gort.gosched()
-    eventually(lambda: all(g.id in before for g in gort.goroutines()), what="end of the kernel")
-    gc.collect()  # what they raised as they ended is told now, to nobody
 
 
 @pytest.mark.parametrize("name", sorted(KERNELS))
