@@ -6,10 +6,12 @@ the code, and stderr with the traceback of faulthandler.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import textwrap
+import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -39,6 +41,28 @@ def check(code: str, expect: str = "", **options) -> str:
     if expect:
         assert done.stdout.strip() == expect, done.stdout[-4000:]
     return done.stdout
+
+
+def tell(body, cases) -> None:
+    """In a child: do `body` with each case; a line for each: the case, and what went wrong or nothing."""
+    for case in cases:
+        wrong = ""
+        try:
+            body(case)
+        except BaseException:
+            wrong = traceback.format_exc()
+        print(json.dumps([case, wrong]), flush=True)
+
+
+def cases_of(code: str, **options):
+    """A function that says what went wrong with a case of a program that calls `tell`."""
+    try:
+        done = child(code, **options)
+        output, otherwise = done.stdout, f"ended with {done.returncode}\n{done.stderr[-4000:]}"
+    except subprocess.TimeoutExpired as late:  # the first that is not told did not end
+        output, otherwise = (late.stdout or b"").decode(), str(late)
+    told = dict(map(json.loads, output.splitlines()))
+    return lambda case: told.get(case, otherwise)
 
 
 def shared_library(file: Path, source: str) -> str:

@@ -6,9 +6,7 @@ Each look at goroutines goes through all objects, of which pytest has ten times 
 from __future__ import annotations
 
 import gc
-import json
 import random
-import traceback
 
 import goker.cockroach
 import goker.cockroach_more
@@ -17,6 +15,7 @@ import goker.hugo_istio
 import goker.kubernetes
 import goker.moby  # noqa: F401 - they register themselves
 import gort
+from children import tell
 from collecting import look
 from goker.tools import KERNELS, end_all, settle
 from gort import _unreachable, leak
@@ -27,27 +26,22 @@ COPIES = 5
 SEEDS = range(60)
 
 
-def tell(body, cases):
-    """Do `body` with each case; a line for each: the case, and what went wrong or nothing."""
-    _unreachable._SHARE = 1e9  # it looks as often as there are full passes
+def collect():
+    """It is on, and looks as often as there are full passes."""
+    _unreachable._SHARE = 1e9
     gort.gc.collect_unreachable()
-    for case in cases:
-        wrong = ""
-        try:
-            body(case)
-        except BaseException:
-            wrong = traceback.format_exc()
-        print(json.dumps([case, wrong]), flush=True)
 
 
 def kernels():
     """Every kernel of GoKer."""
     gort.excepthook = lambda args: None  # some unlock what is not locked as they end
+    collect()
     tell(end_a_kernel, sorted(KERNELS))
 
 
 def models():
     """Plans at random."""
+    collect()
     tell(compare_a_plan, SEEDS)
 
 
