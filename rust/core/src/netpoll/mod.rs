@@ -107,7 +107,7 @@ impl NetPoll {
             seat: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
             to_verify: Mutex::new(VecDeque::new()),
-            pending: Mutex::default(),
+            pending: Mutex::new(Pending::default()),
             counters: Counters::default(),
         }
     }

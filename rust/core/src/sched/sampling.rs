@@ -131,7 +131,7 @@ impl AllMachines {
             // SAFETY: new, and nobody else's until the exchange.
             unsafe { (*m).next_of_all = first };
             // Release: pairs with the Acquire in `each`.
-            match self.0.compare_exchange_weak(first, m, Ordering::Release, Ordering::Relaxed) {
+            match self.0.compare_exchange(first, m, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(other) => first = other,
             }

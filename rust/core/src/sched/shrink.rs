@@ -41,8 +41,11 @@ pub(super) struct Shrinker {
     /// The same, if so many goroutines have come meanwhile that it is worth it.
     early_ns: AtomicU64,
     early_at: AtomicU64,
-    /// The pass takes also those that have run since the last look: the system is short of memory.
+    /// A pass is to begin that takes also those that have run since the last look: the system is short of memory. Any thread
+    /// asks; who begins the pass takes this back.
     is_urgent: AtomicBool,
+    /// Such a pass is in progress.
+    takes_all: AtomicBool,
     /// How often in a row a pass was in vain, and what had been saved before this one.
     in_vain: AtomicU32,
     saves_before: AtomicU64,
@@ -68,6 +71,7 @@ impl Shrinker {
             early_ns: AtomicU64::new(0),
             early_at: AtomicU64::new(0),
             is_urgent: AtomicBool::new(false),
+            takes_all: AtomicBool::new(false),
             in_vain: AtomicU32::new(0),
             saves_before: AtomicU64::new(0),
             saved: AtomicU64::new(0),
@@ -106,7 +110,8 @@ impl Runtime {
             return false;
         }
         let (s, now) = (&self.shrinker, clock::now_ns());
-        now >= s.due_ns.load(Ordering::Relaxed)
+        s.is_urgent.load(Ordering::Relaxed)
+            || now >= s.due_ns.load(Ordering::Relaxed)
             || now >= s.early_ns.load(Ordering::Relaxed)
                 && self.registry.created() >= s.early_at.load(Ordering::Relaxed)
     }
@@ -119,10 +124,9 @@ impl Runtime {
         }
     }
 
-    /// Has a pass begin at once that takes all who are parked. Any thread.
+    /// Has a pass begin at once that takes all who are parked, in place of one in progress. Any thread.
     pub(super) fn hurry_shrinking(&self) {
-        self.shrinker.is_urgent.store(true, Ordering::Relaxed);
-        self.shrinker.due_ns.store(0, Ordering::Relaxed);
+        self.shrinker.is_urgent.store(true, Ordering::Relaxed); // no more than this: a look in progress writes all else
     }
 
     /// For an M without other work, host attached, on g0: goes on with a pass that has begun, or is due. `false`: there is none.
@@ -136,19 +140,24 @@ impl Runtime {
 
     /// Looks at the next slab. Host attached, on g0.
     pub(super) fn shrink_next(&self) {
-        let (s, slab) = (&self.shrinker, self.shrinker.next_slab.load(Ordering::Relaxed));
-        let is_urgent = s.is_urgent.load(Ordering::Relaxed);
-        let more = self.shrink_slab(slab, is_urgent);
+        let s = &self.shrinker;
+        let begins_anew = s.is_urgent.swap(false, Ordering::Relaxed);
+        if begins_anew {
+            s.takes_all.store(true, Ordering::Relaxed);
+        }
+        let takes_all = s.takes_all.load(Ordering::Relaxed);
+        let slab = if begins_anew { 0 } else { s.next_slab.load(Ordering::Relaxed) };
+        let more = self.shrink_slab(slab, takes_all);
         s.next_slab.store(if more { slab + 1 } else { 0 }, Ordering::Relaxed);
         let now = clock::now_ns();
         if more {
-            let pause_ns = if is_urgent { URGENT_NS } else { LOOK_NS };
+            let pause_ns = if takes_all { URGENT_NS } else { LOOK_NS };
             s.due_ns.store(now + pause_ns.min(self.config.shrink_ns), Ordering::Relaxed);
             return;
         }
-        if is_urgent {
+        if takes_all {
             self.release_memory();
-            s.is_urgent.store(false, Ordering::Relaxed);
+            s.takes_all.store(false, Ordering::Relaxed);
         } else {
             self.shed_bundles(false);
             self.decay_caches();

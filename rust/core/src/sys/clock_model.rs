@@ -32,6 +32,16 @@ pub fn thread_cpu_ns() -> u64 {
     now_ns()
 }
 
+/// The same again.
+pub fn process_cpu_ns() -> u64 {
+    now_ns()
+}
+
+/// The same, of every thread.
+pub fn cpu_ns_of(_tid: u32) -> Option<u64> {
+    Some(now_ns())
+}
+
 /// A sleep in progress.
 pub(in crate::sys) struct Sleep(u64);
 
