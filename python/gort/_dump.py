@@ -3,7 +3,8 @@
 `records` asks the core for a snapshot: nothing else runs while it is taken. `text` and `grouped`
 show one. What the core gives of a frame is (address, code, line, module); the address is that of
 the code object and how many bytes of it are done, which tells frames apart as a program counter
-does.
+does. Functions are made at import only: a dump is wanted where memory is refused, too, and some
+CPythons crash later on where a function was refused memory (docs/caveats.md).
 """
 
 from __future__ import annotations
@@ -103,10 +104,15 @@ class Record:
         return (*map(id, self.stack[1::4]), *self.stack[2::4])
 
 
+def _rank(record: Record) -> tuple[bool, int]:
+    """Who comes before whom."""
+    return not record.current, record.id
+
+
 def records(depth: int = DEPTH) -> list[Record]:
     """Take a snapshot of all goroutines: the caller first, then by their ids. Does not park."""
     found = [Record(*fields) for fields in _goroutine_records(depth)]
-    found.sort(key=lambda record: (not record.current, record.id))
+    found.sort(key=_rank)
     for record in found:
         while record.current and record.stack and record.stack[1].co_filename == _FILE:  # type: ignore[attr-defined]
             record.stack = record.stack[4:]  # who asks is shown without the asking
@@ -117,7 +123,7 @@ def printable(words: str) -> str:
     r"""Give a name without what would break a line: control characters as escapes (`\n`)."""
     if words.isprintable():
         return words
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
+    return "".join([c if c.isprintable() else repr(c)[1:-1] for c in words])
 
 
 def function_name(code: CodeType, module: str | None) -> str:
@@ -156,8 +162,8 @@ def _words(record: Record) -> str:
     if record.name is not None:
         words += f", name {quoted(record.name)}"
     if record.labels:
-        pairs = ", ".join(f"{quoted(k)}: {quoted(v)}" for k, v in sorted(record.labels.items()))
-        words += f" labels:{{{pairs}}}"
+        pairs = [f"{quoted(k)}: {quoted(v)}" for k, v in sorted(record.labels.items())]
+        words += f" labels:{{{', '.join(pairs)}}}"
     return words
 
 
@@ -172,7 +178,7 @@ def _stack(record: Record) -> str:
         by = f" in goroutine {record.parent}" if record.parent else ""
         lines.append(f"created by {printable(name)}{by}")
         lines.append(f"\t{printable(file)}:{line}")
-    return "".join(f"{line}\n" for line in lines)
+    return "".join([f"{line}\n" for line in lines])
 
 
 def text(found: Iterable[Record]) -> str:
@@ -200,7 +206,7 @@ def grouped(found: Iterable[Record]) -> str:
         if len(members) == 1:
             head = f"goroutine {members[0].id} [{words}]:"
         else:
-            ids = ", ".join(str(member.id) for member in members[:20])
+            ids = ", ".join([str(member.id) for member in members[:20]])
             more = f" and {len(members) - 20} more" if len(members) > 20 else ""
             head = f"{len(members)} goroutines [{words}]: {ids}{more}"
         parts.append(f"{head}\n{stack}")

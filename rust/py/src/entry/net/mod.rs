@@ -246,11 +246,15 @@ unsafe extern "C" fn get_closed(slf: Object, _: *mut c_void) -> Object {
     unsafe { boolean(socket_of(slf).is_closed()) }
 }
 
-/// Sets the exception for an errno, or for one of the numbers above, which names the addresses; returns null.
+/// Sets the exception for an errno, or for one of the numbers above, which names the addresses; returns null. For memory that
+/// was refused, by the system or to the poller's table, it is MemoryError.
 #[cold]
 unsafe fn fail(slf: Object, op: &CStr, number: i32, to: Object) -> Object {
     // SAFETY: GIL held, no exception set; `slf` is alive; `to` is null or alive.
     unsafe {
+        if number == libc::ENOMEM {
+            return ffi::PyErr_NoMemory();
+        }
         let to = if to.is_null() { ffi::Py_None() } else { to };
         let (op, number) = (ffi::PyUnicode_FromString(op.as_ptr()), ffi::PyLong_FromLong(number.into()));
         let exception = if op.is_null() || number.is_null() {
