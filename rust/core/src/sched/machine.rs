@@ -161,11 +161,7 @@ impl Machine {
             tid: AtomicU32::new(0),
             thread_locals,
         });
-        let m = made.map_or(ptr::null_mut(), Box::into_raw);
-        if !m.is_null() {
-            rt.sampler.machines.add(m);
-        }
-        m
+        made.map_or(ptr::null_mut(), Box::into_raw)
     }
 
     /// Makes `mask` its thread's.

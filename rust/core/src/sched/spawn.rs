@@ -129,6 +129,7 @@ impl Runtime {
                 return false;
             };
             (*m).home = home;
+            self.sampler.machines.add(m);
             (*m).g0 = context::init(stack.top(), main_machine);
             (*m).current_host = state;
             (*m).thread_locals.note();
@@ -171,10 +172,11 @@ impl Runtime {
         let mut m = self.reusable_machine();
         if m.is_null() {
             m = Machine::new(rt, id.max(1) as u32);
-        }
-        if m.is_null() {
-            self.machine_count.fetch_sub(1, Ordering::Relaxed);
-            return m;
+            if m.is_null() {
+                self.machine_count.fetch_sub(1, Ordering::Relaxed);
+                return m;
+            }
+            self.sampler.machines.add(m); // it is never freed
         }
         // SAFETY: the new thread owns the M; `m` is never freed.
         if unsafe { thread::spawn_raw(machine_thread, m.cast()) }.is_err() {
