@@ -70,7 +70,8 @@ def test_it_has_gos_kinds_and_covers_its_time():
     profile = taken(burns)
     assert profile.kinds == [("samples", "count"), ("cpu", "nanoseconds")]
     assert profile.period == (("cpu", "nanoseconds"), 10_000_000)
-    assert profile.duration >= USED * 1e9
+    # By the clock; what is used is told by another, which need not go at the very same rate.
+    assert profile.duration >= USED * 0.95e9
     assert all(values[1] == values[0] * 10_000_000 for _, values, _ in profile.samples)
 
 
