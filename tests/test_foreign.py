@@ -164,3 +164,35 @@ def test_main_that_is_away_from_its_thread_stays_where_foreign_frames_bind_it(tm
     gort.run(main)
     """
     check(code, "1 False 2")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_memory_where_an_unloaded_library_was_is_no_sign_of_it(tmp_path):
+    library = shared_library(tmp_path / "libgortlarge.so", '__asm__(".text; .skip 33554432");')
+    code = f"""
+    import ctypes, gort
+    from _ctypes import dlclose
+    from waiting import waiter
+
+    def waits_and_is_saved():
+        g = waiter(ch.recv)
+        saved = gort.memory.trim()
+        ch.send("value")
+        return saved, g.join()
+
+    ch = gort.Chan()
+    loaded = ctypes.CDLL({library!r})
+    lines = [line for line in open("/proc/self/maps") if {library!r} in line and " r-xp " in line]
+    low, high = (int(end, 16) for end in lines[0].split()[0].split("-"))
+    assert high - low > 32 << 20
+    assert waits_and_is_saved() == (1, "value")
+    dlclose(loaded._handle)
+    assert {library!r} not in open("/proc/self/maps").read()
+    kept = []
+    while not low <= id(ch) < high:  # a channel that lies there
+        ch = gort.Chan()
+        kept.append(ch)
+        assert len(kept) < 1_000_000
+    assert waits_and_is_saved() == (1, "value")
+    """
+    check(code)

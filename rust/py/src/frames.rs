@@ -7,6 +7,7 @@
 //! end (code made at run time has no tables) counts as foreign.
 
 use gort_core::boundary;
+use gort_core::sys::loader;
 use pyo3::ffi;
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::{Mutex, MutexGuard};
@@ -25,21 +26,16 @@ const PIECES: usize = 8;
 /// CPython's own extension modules lie in this directory.
 const STANDARD_MODULES: &[u8] = b"/lib-dynload/";
 
-/// Code of foreign libraries as address ranges, and the number of libraries loaded so far when that was seen.
+/// Code of foreign libraries as address ranges, and how many had been loaded and unloaded when that was seen.
 struct Foreign {
     loads: u64,
+    removed: u64,
     ranges: Vec<(usize, usize)>,
     /// There was memory to look: otherwise any frame may be foreign.
     is_known: bool,
 }
 
-static FOREIGN: Mutex<Foreign> = Mutex::new(Foreign { loads: 0, ranges: Vec::new(), is_known: true });
-
-unsafe extern "C" fn count_loads(info: *mut libc::dl_phdr_info, _size: usize, out: *mut c_void) -> c_int {
-    // SAFETY: called by dl_iterate_phdr with a live record; `out` is the caller's u64.
-    unsafe { *out.cast::<u64>() = (*info).dlpi_adds };
-    1 // the number is the same in every record
-}
+static FOREIGN: Mutex<Foreign> = Mutex::new(Foreign { loads: 0, removed: 0, ranges: Vec::new(), is_known: true });
 
 unsafe extern "C" fn add_object(info: *mut libc::dl_phdr_info, _size: usize, out: *mut c_void) -> c_int {
     // SAFETY: called by dl_iterate_phdr with a live record; `out` is the caller's `Foreign`.
@@ -76,20 +72,30 @@ fn is_ours(path: &[u8]) -> bool {
 }
 
 impl Foreign {
+    /// Looks at what is loaded, which is as of that many loads.
+    fn look(&mut self, loads: u64) {
+        let mut found = Self { loads, removed: loader::loads().removed, ranges: Vec::new(), is_known: true };
+        // SAFETY: the callback matches its argument.
+        unsafe { libc::dl_iterate_phdr(Some(add_object), (&raw mut found).cast()) };
+        found.ranges.sort_unstable();
+        found.loads = if found.is_known { loads } else { 0 }; // the next look tries again
+        *self = found;
+    }
+
     fn has(&self, address: usize) -> bool {
         let i = self.ranges.partition_point(|&(start, _)| start <= address);
         i != 0 && address < self.ranges[i - 1].1
     }
 }
 
-/// `Host::is_movable`. Allocates only when a library was loaded since the last call.
+/// `Host::is_movable`. Allocates only when a library was loaded or unloaded since the last call.
 ///
 /// # Safety
 /// On the goroutine's stack, of which `[sp, top)` is in use.
 pub(crate) unsafe fn is_movable(sp: usize, top: usize) -> bool {
-    let foreign = foreign_now();
     // SAFETY: the caller's promise.
-    !unsafe { looks_foreign(&foreign, sp, top) } || !walk(&foreign, top)
+    let signs = unsafe { signs_of_foreign(sp, top) };
+    signs.is_none_or(|foreign| !walk(&foreign, top))
 }
 
 /// Whether a stack whose `[sp, top)` is in use, of a goroutine that is parked, shows no sign of foreign frames.
@@ -98,26 +104,36 @@ pub(crate) unsafe fn is_movable(sp: usize, top: usize) -> bool {
 /// It is mapped, and nobody runs on it.
 pub(crate) unsafe fn is_plain(sp: usize, top: usize) -> bool {
     // SAFETY: the caller's promise.
-    !unsafe { looks_foreign(&foreign_now(), sp, top) }
+    unsafe { signs_of_foreign(sp, top) }.is_none()
 }
 
-/// What is known of foreign code, of all libraries that are loaded.
+/// What is known of foreign code, if words of the stack point into it.
+///
+/// # Safety
+/// `[sp, top)` is mapped stack.
+unsafe fn signs_of_foreign(sp: usize, top: usize) -> Option<MutexGuard<'static, Foreign>> {
+    let mut foreign = foreign_now();
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !looks_foreign(&foreign, sp, top) {
+            return None;
+        }
+        // Where an unloaded library was may be the host's memory by now, and every pointer into that a sign.
+        if foreign.removed != loader::loads().removed {
+            let loads = foreign.loads;
+            foreign.look(loads);
+            return looks_foreign(&foreign, sp, top).then_some(foreign);
+        }
+        Some(foreign)
+    }
+}
+
+/// What is known of foreign code, of all libraries that are loaded. It may be of some more that were unloaded since.
 fn foreign_now() -> MutexGuard<'static, Foreign> {
     let mut foreign = FOREIGN.lock().unwrap_or_else(|e| e.into_inner());
-    // SAFETY: the callbacks match their arguments.
-    unsafe {
-        let loads = boundary::scanned_loads().unwrap_or_else(|| {
-            let mut loads = 0u64;
-            libc::dl_iterate_phdr(Some(count_loads), (&raw mut loads).cast());
-            loads
-        });
-        if loads != foreign.loads {
-            let mut found = Foreign { loads, ranges: Vec::new(), is_known: true };
-            libc::dl_iterate_phdr(Some(add_object), (&raw mut found).cast());
-            found.ranges.sort_unstable();
-            found.loads = if found.is_known { loads } else { 0 }; // the next look tries again
-            *foreign = found;
-        }
+    let loads = boundary::scanned_loads().unwrap_or_else(|| loader::loads().added);
+    if loads != foreign.loads {
+        foreign.look(loads);
     }
     foreign
 }
