@@ -196,3 +196,36 @@ def test_memory_where_an_unloaded_library_was_is_no_sign_of_it(tmp_path):
     assert waits_and_is_saved() == (1, "value")
     """
     check(code)
+
+
+FILLS = """
+/* Leaves addresses of this library in every word of the stack below its caller, and returns. */
+void fill(void) { void *volatile room[1500]; for (int i = 0; i < 1500; i++) room[i] = (char *)fill + 8; }
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_stacks_that_foreign_code_has_used_are_saved_once_others_wait_on_them(tmp_path):
+    library = shared_library(tmp_path / "libgortfill.so", FILLS)
+    code = f"""
+    import ctypes, gort
+    from gort import sync
+    from test_memory import PAIRS, deep
+    from waiting import join_all, parked
+
+    gate, fill = sync.WaitGroup(), ctypes.CDLL({library!r}).fill
+    gate.add(1)
+    first = [gort.go(lambda: (fill(), gate.wait())) for _ in range(40)]
+    parked(*first)  # each has a stack of its own
+    gate.done()
+    join_all(first)
+
+    pairs = [(levels, *pair()) for levels in (0, 3, 40) for pair in PAIRS]
+    waiting = [gort.go(deep, levels, wait) for levels, wait, _, _ in pairs]
+    parked(*waiting)
+    assert gort.memory.trim() >= len(waiting), gort.memory.stats()
+    for _, _, wake, _ in pairs:
+        wake()
+    assert join_all(waiting) == [value for _, _, _, value in pairs]
+    """
+    check(code)

@@ -3,11 +3,11 @@
 //! The interpreter, its own extension modules, the C library and this module hold nothing of a thread over a call that can
 //! park; any other library may (counts of attachments, error queues, C++ exceptions in flight). The live part of the
 //! stack is read as words. If one points into a foreign library's code, it is either a return address or what was left of
-//! one by an earlier, deeper call: then the frames are walked by their unwind tables. A walk that does not come to the
-//! end (code made at run time has no tables) counts as foreign.
+//! one by an earlier, deeper call: then the frames are walked by their unwind tables, those of a parked goroutine on its
+//! stack. A walk that does not come to the end (code made at run time has no tables) counts as foreign.
 
-use gort_core::boundary;
 use gort_core::sys::loader;
+use gort_core::{boundary, context};
 use pyo3::ffi;
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::{Mutex, MutexGuard};
@@ -95,16 +95,24 @@ impl Foreign {
 pub(crate) unsafe fn is_movable(sp: usize, top: usize) -> bool {
     // SAFETY: the caller's promise.
     let signs = unsafe { signs_of_foreign(sp, top) };
-    signs.is_none_or(|foreign| !walk(&foreign, top))
+    signs.is_none_or(|foreign| {
+        // SAFETY: a walk, as asked for.
+        !Walk::new(&foreign, top).finds_foreign(|walk| unsafe { walk_from_here(walk) })
+    })
 }
 
-/// Whether a stack whose `[sp, top)` is in use, of a goroutine that is parked, shows no sign of foreign frames.
+/// The same of a goroutine that is parked.
 ///
 /// # Safety
-/// It is mapped, and nobody runs on it.
+/// It stays so; below `sp` there is room for the walk.
 pub(crate) unsafe fn is_plain(sp: usize, top: usize) -> bool {
-    // SAFETY: the caller's promise.
-    unsafe { signs_of_foreign(sp, top) }.is_none()
+    // SAFETY: the caller's promise: a switch saved that stack pointer.
+    unsafe {
+        let signs = signs_of_foreign(sp, top);
+        signs.is_none_or(|foreign| {
+            !Walk::new(&foreign, top).finds_foreign(|walk| context::call_on(sp, walk_from_here, walk))
+        })
+    }
 }
 
 /// What is known of foreign code, if words of the stack point into it.
@@ -152,12 +160,24 @@ unsafe fn looks_foreign(foreign: &Foreign, sp: usize, top: usize) -> bool {
     })
 }
 
-/// A walk over the caller's frames up to `top`.
+/// A walk over frames up to `top`.
 struct Walk<'a> {
     foreign: &'a Foreign,
     top: usize,
     is_complete: bool,
     found: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(foreign: &'a Foreign, top: usize) -> Self {
+        Self { foreign, top, is_complete: false, found: false }
+    }
+
+    /// Whether a frame of foreign code is found below `top`, or it cannot be told. `walk` calls `walk_from_here` with its argument.
+    fn finds_foreign(mut self, walk: impl FnOnce(*mut c_void)) -> bool {
+        walk((&raw mut self).cast());
+        self.found || !self.is_complete || !self.foreign.is_known
+    }
 }
 
 /// Above this many bytes below the top there are frames of the runtime only.
@@ -186,10 +206,9 @@ unsafe extern "C" fn see_frame(context: *mut UnwindContext, walk: *mut c_void) -
     if walk.found || walk.is_complete { STOP } else { GO_ON }
 }
 
-/// Whether a frame of foreign code is found below `top`, or it cannot be told.
-fn walk(foreign: &Foreign, top: usize) -> bool {
-    let mut walk = Walk { foreign, top, is_complete: false, found: false };
+/// # Safety
+/// `walk` is a `Walk`.
+unsafe extern "C" fn walk_from_here(walk: *mut c_void) {
     // SAFETY: the callback matches its argument, which lives through the call.
-    unsafe { _Unwind_Backtrace(see_frame, (&raw mut walk).cast()) };
-    walk.found || !walk.is_complete || !foreign.is_known
+    unsafe { _Unwind_Backtrace(see_frame, walk) };
 }

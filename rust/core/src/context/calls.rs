@@ -1,11 +1,15 @@
 //! The calls into the assembly that every CPU's file has, under the same names.
 
 use super::Context;
+use std::ffi::c_void;
 use std::sync::atomic::Ordering;
 
 unsafe extern "C-unwind" {
     fn gort_context_switch(save: *mut Context, to: *const Context, value: usize) -> usize;
     fn gort_call_to_the_end(function: *const (), a: usize, b: usize, c: usize) -> usize;
+}
+unsafe extern "C" {
+    fn gort_call_on(sp: usize, function: unsafe extern "C" fn(*mut c_void), argument: *mut c_void);
 }
 unsafe extern "C" {
     fn gort_current_set(value: *mut u8);
@@ -32,10 +36,20 @@ pub unsafe fn call_to_the_end(function: *const (), a: usize, b: usize, c: usize)
     unsafe { gort_call_to_the_end(function, a, b, c) }
 }
 
+/// Calls `function(argument)` below the frames of a suspended stack, which an unwinder that is called there goes through.
+///
+/// # Safety
+/// `sp` is the stack pointer of a context that a switch saved and nobody resumes meanwhile; below it there is room for the call. The
+/// function does not switch.
+pub unsafe fn call_on(sp: usize, function: unsafe extern "C" fn(*mut c_void), argument: *mut c_void) {
+    // SAFETY: the caller's promise.
+    unsafe { gort_call_on(sp, function, argument) }
+}
+
 unsafe extern "C" {
     /// Asks the filter for a function and goes on with it as if the caller had called it: no frame is left behind.
     #[link_name = "gort_pass_on"]
-    pub fn pass_on(argument: *mut std::ffi::c_void);
+    pub fn pass_on(argument: *mut c_void);
 }
 
 /// Sets the filter of `pass_on`, before the first call. The first filter counts.

@@ -24,7 +24,7 @@ mod tests;
 #[cfg(not(model))]
 mod calls;
 #[cfg(not(model))]
-pub use calls::{call_to_the_end, current_set, pass_on, set_filter, switch};
+pub use calls::{call_on, call_to_the_end, current_set, pass_on, set_filter, switch};
 #[cfg(model)]
 pub use machine::{call_to_the_end, current_set, switch};
 pub use machine::{current_get, init, set_stack_word, stack_word};

@@ -118,6 +118,43 @@ fn stack_pointer_of_a_new_stack_is_aligned_for_vector_stores() {
     }
 }
 
+#[inline(never)]
+unsafe fn suspended_inside(pair: *mut Pair, value: usize) -> usize {
+    // SAFETY: on the second stack of the pair.
+    unsafe { Pair::back(pair, black_box(value)) + black_box(1) }
+}
+
+unsafe extern "C-unwind" fn suspends_inside(pair: usize) -> ! {
+    let pair: *mut Pair = std::ptr::with_exposed_provenance_mut(pair);
+    let mut value = 0;
+    loop {
+        // SAFETY: as above.
+        value = unsafe { suspended_inside(pair, value) };
+    }
+}
+
+unsafe extern "C" fn show_frames(text: *mut std::ffi::c_void) {
+    // SAFETY: the test's own string.
+    unsafe { *text.cast::<String>() = std::backtrace::Backtrace::force_capture().to_string() };
+}
+
+#[test]
+fn call_on_a_suspended_stack_sees_its_frames_and_leaves_it_as_it_was() {
+    let pair = Box::into_raw(Pair::new(suspends_inside));
+    // SAFETY: one thread uses the pair; what runs on its stack does not end.
+    unsafe {
+        Pair::visit(pair, pair.expose_provenance());
+        for i in 1..=100 {
+            let mut text = String::new();
+            super::call_on((*pair).other.stack_pointer(), show_frames, (&raw mut text).cast());
+            assert!(text.contains("suspended_inside") && text.contains("suspends_inside"), "{text}");
+            assert!(!text.contains("leaves_it_as_it_was"), "{text}"); // this function's are on another stack
+            assert_eq!(Pair::visit(pair, 10 * i), 10 * i + 1);
+        }
+        drop(Box::from_raw(pair));
+    }
+}
+
 #[test]
 fn current_pointer_belongs_to_the_thread() {
     let mut word = 0u8;

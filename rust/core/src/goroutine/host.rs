@@ -81,7 +81,7 @@ pub struct Host {
     /// belongs to this one. Host attached.
     pub is_movable: unsafe fn(sp: usize, top: usize) -> bool,
     /// Whether the bytes of a parked goroutine's stack `[sp, top)` may lie elsewhere until it runs: nobody but its own frames and
-    /// `lead` knows their addresses. Host attached.
+    /// `lead` knows their addresses. Below `sp` there is room for a look at the frames. Host attached.
     pub may_move_stack: unsafe fn(thread: HostThread, sp: usize, top: usize) -> bool,
     /// Asks for each pointer that others follow from this state, of a parked goroutine, to something that may lie on its stack: where
     /// what is there, and is read up to so many bytes on, is to be found from now on. It is readable at both places. Host attached.

@@ -31,6 +31,8 @@ const LOOK_NS: u64 = 10_000_000;
 const URGENT_NS: u64 = 1_000_000;
 /// Bytes below the stack pointer that code may still count on: the red zone of x86-64, and of others.
 const RED_ZONE: usize = 256;
+/// Room that the host's look at a stack's frames needs, below the stack pointer.
+const LOOK_BYTES: usize = 16 << 10;
 
 /// What is known of passes. Under the host's lock, but for what sysmon reads.
 pub(super) struct Shrinker {
@@ -255,6 +257,7 @@ impl Runtime {
                 || stack.holds(wait.addr())
                 || !stack.holds(sp)
                 || top - sp > packed::MOST
+                || stack.room_below(sp) < LOOK_BYTES
                 || (*bundle).soft_guard.is_open.load(Ordering::Relaxed);
             if keeps || !(self.host.may_move_stack)((*bundle).host, sp, top) {
                 return false;

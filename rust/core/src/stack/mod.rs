@@ -112,6 +112,11 @@ impl Stack {
         (self.base()..self.top()).contains(&address)
     }
 
+    /// Bytes between what does not fault and `sp`, which is in the usable part.
+    pub fn room_below(&self, sp: usize) -> usize {
+        sp.saturating_sub(self.soft_end())
+    }
+
     /// End of the soft guard, `base` if there is none.
     fn soft_end(&self) -> usize {
         self.slot_start.get() + self.soft_end as usize
