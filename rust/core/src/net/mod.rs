@@ -9,6 +9,10 @@
 //! - **Closing** ends the waits at the descriptor. Its number may be anybody's from then on; so calls that use it without the host's
 //!   lock are counted, and the last of them closes it.
 //!
+//! - **Drained** is what a TCP socket is once it gave less than it was asked for: until its next event there is nothing to try, and the
+//!   next call parks at once. Not after an event that told of more than data (`PollDesc::has_ended`): the end that came
+//!   with the last of the data has no event of its own. Nor with sockets of other kinds: a Unix one stops between messages.
+//!
 //! The order in which a call looks, the descriptor's sequence number first, is why nothing is missed: who changes the rest raises
 //! that number afterwards, and a wait is refused if it was raised (`netpoll`).
 
@@ -17,8 +21,8 @@ mod tests;
 
 use crate::goroutine::ender::Until;
 use crate::goroutine::waiter::{Listens, Outcome};
-use crate::netpoll::{Error, Side};
-use crate::primitive::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use crate::netpoll::{Error, PollDesc, Side};
+use crate::primitive::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::sched::{self, Runtime, now_ns};
 use crate::sync::Mutex;
 use crate::sys::socket;
@@ -39,6 +43,13 @@ pub enum Stop {
 /// No deadline.
 const NONE: u64 = 0;
 
+/// No sequence number: it may have something to read.
+const NOT_DRAINED: u64 = u64::MAX;
+/// What is known of the socket's kind: nothing yet, it is one of TCP, it is another.
+const UNKNOWN: u8 = 0;
+const TCP: u8 = 1;
+const OTHER: u8 = 2;
+
 /// See the module's text.
 pub struct Socket {
     /// -1: it is closed, also for the system.
@@ -49,6 +60,9 @@ pub struct Socket {
     /// By side, in the time of the waiter's clock.
     deadlines_ns: [AtomicU64; 2],
     turns: [Mutex; 2],
+    /// The sequence number since which there is nothing to read. Of whose turn it is.
+    drained_at: AtomicU64,
+    kind: AtomicU8,
 }
 
 impl Socket {
@@ -60,6 +74,8 @@ impl Socket {
             users: AtomicU32::new(0),
             deadlines_ns: [AtomicU64::new(NONE), AtomicU64::new(NONE)],
             turns: [Mutex::new(), Mutex::new()],
+            drained_at: AtomicU64::new(NOT_DRAINED),
+            kind: AtomicU8::new(UNKNOWN),
         }
     }
 
@@ -177,6 +193,60 @@ impl Socket {
             }
             self.wait(rt, side, until, seen)?;
         }
+    }
+
+    /// The same for an `attempt` to read from a stream, in the caller's turn; it also says whether it got some, and less than there was
+    /// room for.
+    ///
+    /// # Errors
+    /// As for `done`.
+    #[inline]
+    pub fn done_reading<R>(
+        &self,
+        rt: &'static Runtime,
+        until: Until,
+        mut attempt: impl FnMut(i32) -> Result<(R, bool), i32>,
+    ) -> Result<R, Stop> {
+        loop {
+            let fd = self.fd();
+            let known = rt.net.registered(fd);
+            let seen = known.map(|desc| desc.seq(Side::Read));
+            self.check(Side::Read)?;
+            let is_drained = seen.is_some_and(|seq| self.drained_at.load(Ordering::Relaxed) == seq.into())
+                && !known.is_some_and(PollDesc::has_ended);
+            if !is_drained {
+                match attempt(fd) {
+                    Ok((result, is_short)) => {
+                        self.note_read(fd, seen.filter(|_| is_short));
+                        return Ok(result);
+                    }
+                    Err(socket::AGAIN) => {}
+                    Err(socket::INTERRUPTED) => continue,
+                    Err(error) => return Err(Stop::Os(error)),
+                }
+            }
+            self.note_read(fd, None); // whatever ends the wait, the next look tries
+            self.wait(rt, Side::Read, until, seen)?;
+        }
+    }
+
+    /// A read has drained the socket since the event of this number, or may have left something.
+    #[inline]
+    fn note_read(&self, fd: i32, drained_at: Option<u32>) {
+        let now = match drained_at {
+            Some(seq) if self.is_tcp(fd) => seq.into(),
+            _ => NOT_DRAINED,
+        };
+        self.drained_at.store(now, Ordering::Relaxed);
+    }
+
+    fn is_tcp(&self, fd: i32) -> bool {
+        let mut kind = self.kind.load(Ordering::Relaxed);
+        if kind == UNKNOWN {
+            kind = if socket::is_tcp(fd) { TCP } else { OTHER };
+            self.kind.store(kind, Ordering::Relaxed);
+        }
+        kind == TCP
     }
 
     /// The same for an `attempt` that lets go of the host's lock, over which others may close the socket.

@@ -194,6 +194,7 @@ impl NetPoll {
         self.grow(fd as usize / CHUNK)?;
         let desc = self.place(fd).ok_or(Error::NO_MEMORY)?;
         if !desc.is_registered() {
+            desc.begin_anew();
             poller.register(fd, desc.tag())?;
             desc.set_listener(is_listener(fd));
             desc.set_registered(true);
@@ -302,7 +303,7 @@ impl NetPoll {
     /// An event of `side`, as the poller would bring it; `None`: the descriptor is not registered.
     pub fn event(&self, fd: i32, side: Side) -> Option<Event> {
         let (readable, writable) = (side == Side::Read, side == Side::Write);
-        self.registered(fd).map(|desc| Event { tag: desc.tag(), readable, writable })
+        self.registered(fd).map(|desc| Event { tag: desc.tag(), readable, writable, ended: false })
     }
 
     /// Claims who waits for what `note` kept, and appends them for the caller to ready, in order: to `acceptors` those who
@@ -391,7 +392,7 @@ impl NetPoll {
         let tag = desc.tag();
         let there = self.poller()?.verify(desc.fd(), tag).is_ok();
         desc.set_registered(there);
-        (!there).then_some(Event { tag, readable: true, writable: true })
+        (!there).then_some(Event { tag, readable: true, writable: true, ended: true })
     }
 
     /// After an error of the poller: every registration goes and none is made again, and everybody who waits is pending.
@@ -400,7 +401,7 @@ impl NetPoll {
         self.is_abandoned.store(true, Ordering::Relaxed);
         self.each_place(|desc| {
             desc.set_registered(false);
-            desc.note(Event { tag: desc.tag(), readable: true, writable: true });
+            desc.note(Event { tag: desc.tag(), readable: true, writable: true, ended: true });
         });
         self.pending.lock().unwrap_or_else(|e| e.into_inner()).is_everything = true;
     }
@@ -457,7 +458,11 @@ impl NetPoll {
         if pending.is_everything {
             self.each_place(|desc| {
                 if desc.waiting() != 0 {
-                    self.claim(&[Event { tag: desc.tag(), readable: true, writable: true }], claimed, acceptors);
+                    self.claim(
+                        &[Event { tag: desc.tag(), readable: true, writable: true, ended: true }],
+                        claimed,
+                        acceptors,
+                    );
                 }
             });
         }

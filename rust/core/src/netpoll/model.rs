@@ -27,7 +27,7 @@ fn enqueue(net: &NetPoll, desc: &PollDesc, node: *mut Node, seen: u32) -> bool {
 
 /// What a thread does that found an event.
 fn event(net: &NetPoll, tag: u64) {
-    let mut events = [Event { tag, readable: true, writable: false }];
+    let mut events = [Event { tag, readable: true, ..Event::default() }];
     let kept = net.note(&mut events);
     net.claim(&events[..kept], &mut WaitQueue::new(), &mut WaitQueue::new());
 }

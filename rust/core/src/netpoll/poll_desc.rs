@@ -47,6 +47,8 @@ pub struct PollDesc {
     is_listener: AtomicBool,
     /// It stands in the list of those to verify.
     is_listed: AtomicBool,
+    /// An event told of something other than data to read.
+    has_ended: AtomicBool,
     halves: [Half; 2],
 }
 
@@ -58,6 +60,7 @@ impl PollDesc {
             is_registered: AtomicBool::new(false),
             is_listener: AtomicBool::new(false),
             is_listed: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
             halves: [Half::new(), Half::new()],
         }
     }
@@ -85,6 +88,18 @@ impl PollDesc {
     pub fn is_registered(&self) -> bool {
         // Acquire: pairs with the Release in `set_registered`.
         self.is_registered.load(Ordering::Acquire)
+    }
+
+    /// Whether an event among those that `seq` has counted told of the end, an error or an urgent mark: there may be something to
+    /// read that no further event tells of.
+    #[inline]
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed) // written before the number was raised, which the caller has read
+    }
+
+    /// It is about to be registered. Under the table's lock.
+    pub(super) fn begin_anew(&self) {
+        self.has_ended.store(false, Ordering::Relaxed); // no event of the file comes before, and none of another
     }
 
     /// Whether it was a listener when it was registered.
@@ -118,6 +133,9 @@ impl PollDesc {
 
     /// Notes an event; gives back what of it concerns somebody. Any thread.
     pub(super) fn note(&self, event: Event) -> Option<Event> {
+        if event.ended {
+            self.has_ended.store(true, Ordering::Relaxed); // before the number is raised, by which it is seen
+        }
         let readable = event.readable && self.raise(Side::Read);
         let writable = event.writable && self.raise(Side::Write);
         (readable || writable).then_some(Event { readable, writable, ..event })

@@ -39,7 +39,7 @@ fn tag(desc: &PollDesc) -> u64 {
 }
 
 fn happen(net: &NetPoll, tag: u64, readable: bool, writable: bool) -> usize {
-    let mut events = [Event { tag, readable, writable }];
+    let mut events = [Event { tag, readable, writable, ended: false }];
     let kept = net.note(&mut events);
     taken(net, &events[..kept])
 }
@@ -83,7 +83,7 @@ fn numbers_that_are_no_descriptors_are_errors() {
     net.close_waiters(-1, &mut WaitQueue::new());
     let file = std::fs::File::open("/proc/self/exe").expect("a file");
     assert_eq!(net.desc(file.as_raw_fd()).err(), Some(Error::NotPollable));
-    assert_eq!(net.note(&mut [Event { tag: u64::MAX, readable: true, writable: true }]), 0);
+    assert_eq!(net.note(&mut [Event { tag: u64::MAX, readable: true, writable: true, ended: true }]), 0);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn event_wakes_all_of_its_side_in_order_and_none_of_the_other() {
     let mut readers: Vec<_> = (0..3).map(|_| Waiter::queued(&net, desc, Side::Read)).collect();
     let writer = Waiter::queued(&net, desc, Side::Write);
     assert_eq!((net.waiting(), desc.waiting()), (4, 4));
-    let mut events = [Event { tag: tag(desc), readable: true, writable: false }];
+    let mut events = [Event { tag: tag(desc), readable: true, ..Event::default() }];
     assert_eq!(net.note(&mut events), 1);
     let mut claimed = WaitQueue::new();
     net.claim(&events, &mut claimed, &mut WaitQueue::new());
@@ -340,7 +340,7 @@ proptest! {
                 }
                 Step::Event { readable, writable, old } => {
                     let tag = if old { tag(desc) ^ 1 << 32 } else { tag(desc) };
-                    let mut events = [Event { tag, readable, writable }];
+                    let mut events = [Event { tag, readable, writable, ended: false }];
                     let kept = net.note(&mut events);
                     net.claim(&events[..kept], &mut claimed, &mut WaitQueue::new());
                     if !old {

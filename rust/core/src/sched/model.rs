@@ -270,7 +270,7 @@ fn parked_reader(rt: &'static Runtime, fd: i32) -> usize {
 }
 
 fn readable(rt: &'static Runtime, fd: u64) {
-    rt.net.model_poller().post(Event { tag: fd, readable: true, writable: false });
+    rt.net.model_poller().post(Event { tag: fd, readable: true, ..Event::default() });
 }
 
 #[test]

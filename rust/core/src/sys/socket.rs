@@ -275,6 +275,15 @@ pub fn connected(fd: i32) -> Result<(), i32> {
     }
 }
 
+/// Whether it is a TCP socket: one that gives all it has to who asks for more than that.
+pub fn is_tcp(fd: i32) -> bool {
+    let (mut protocol, mut size) = (0, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: a number of ours and its size.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL, (&raw mut protocol).cast(), &raw mut size) };
+    result == 0 && protocol == libc::IPPROTO_TCP
+}
+
 /// Takes a connection, with the address of the other end.
 ///
 /// # Errors

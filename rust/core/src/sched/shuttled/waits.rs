@@ -74,7 +74,7 @@ impl Pipe {
     fn write(&self, rt: &Runtime) {
         *self.bytes.lock().expect("no panic inside") += 1;
         let tag = u64::from(self.fd.cast_unsigned());
-        rt.net.model_poller().post(Event { tag, readable: true, writable: false });
+        rt.net.model_poller().post(Event { tag, readable: true, ..Event::default() });
     }
 
     fn read(&self, rt: &'static Runtime) {

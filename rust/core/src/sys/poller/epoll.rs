@@ -12,6 +12,7 @@ const BOTH_EDGES: u32 =
     (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET).cast_unsigned();
 const READABLE: u32 =
     (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLHUP | libc::EPOLLERR).cast_unsigned();
+const ENDED: u32 = READABLE & !libc::EPOLLIN.cast_unsigned();
 const WRITABLE: u32 = (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR).cast_unsigned();
 
 /// Set once the kernel has refused epoll_pwait2 (before 5.11, or a filter that does not know it).
@@ -131,7 +132,8 @@ impl Poller {
                 }
                 continue;
             }
-            out[filled] = Event { tag, readable: events & READABLE != 0, writable: events & WRITABLE != 0 };
+            let has = |bits| events & bits != 0;
+            out[filled] = Event { tag, readable: has(READABLE), writable: has(WRITABLE), ended: has(ENDED) };
             filled += 1;
         }
         Ok(filled)

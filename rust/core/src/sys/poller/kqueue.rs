@@ -118,7 +118,7 @@ impl Poller {
             let ended = event.flags & (libc::EV_EOF | libc::EV_ERROR) != 0;
             let (readable, writable) =
                 (ended || event.filter == libc::EVFILT_READ, ended || event.filter == libc::EVFILT_WRITE);
-            out[filled] = Event { tag: event.udata.addr() as u64, readable, writable };
+            out[filled] = Event { tag: event.udata.addr() as u64, readable, writable, ended };
             filled += 1;
         }
         Ok(filled)

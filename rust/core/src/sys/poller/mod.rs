@@ -34,6 +34,8 @@ pub struct Event {
     pub readable: bool,
     /// A write would not block: room, a hang-up, an error.
     pub writable: bool,
+    /// There is something other than data to read: the end of it, an error, an urgent mark.
+    pub ended: bool,
 }
 
 /// Why a call did not do what it was asked.

@@ -14,7 +14,7 @@ fn poll(poller: &Poller) -> Vec<Event> {
 }
 
 fn event(tag: u64, readable: bool, writable: bool) -> Event {
-    Event { tag, readable, writable }
+    Event { tag, readable, writable, ended: false }
 }
 
 fn pair() -> (UnixStream, UnixStream) {

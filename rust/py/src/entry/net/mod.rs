@@ -312,6 +312,20 @@ impl Call<'_> {
         }
     }
 
+    /// The same for an `attempt` to read from a stream; it also says whether it got some, and less than there was room for.
+    #[inline(always)]
+    unsafe fn done_reading<R>(&self, mut attempt: impl FnMut(i32) -> Result<(R, bool), i32>) -> Option<R> {
+        loop {
+            // SAFETY: as above.
+            match unsafe { socket_of(self.slf) }.done_reading(self.rt, self.until, &mut attempt) {
+                Ok(result) => return Some(result),
+                // SAFETY: as above.
+                Err(stop) if unsafe { again(self.rt, self.slf, self.op, stop, ptr::null_mut()) } => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// `body` when it is this call's turn; null or `None` as above.
     #[inline(always)]
     unsafe fn in_turn<R>(&self, failed: R, body: impl FnOnce() -> R) -> R {

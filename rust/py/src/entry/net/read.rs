@@ -114,6 +114,13 @@ pub(super) unsafe fn receive_by(
     }
 }
 
+/// How much was received, and whether that was some, but less than there is room for.
+unsafe fn receive(fd: i32, place: *mut u8, bytes: usize) -> Result<(usize, bool), i32> {
+    // SAFETY: the caller's: the place has the room.
+    let count = unsafe { socket::receive(fd, place, bytes) }?;
+    Ok((count, count != 0 && count < bytes))
+}
+
 /// How many bytes of before are to be read first; 0 if there are none.
 unsafe fn unread_bytes(slf: Object) -> usize {
     // SAFETY: GIL held, `slf` alive.
@@ -197,8 +204,16 @@ unsafe fn read_until(slf: Object, bytes: usize, until: Until) -> Object {
             if unread_bytes(slf) != 0 {
                 return if is_open(&call) { read_unread(slf, bytes) } else { ptr::null_mut() };
             }
-            call.done(|fd| receive_by(bytes, |place, bytes| socket::receive(fd, place, bytes)))
-                .unwrap_or(ptr::null_mut())
+            let read = |fd| {
+                let mut is_short = false;
+                let received = receive_by(bytes, |place, bytes| {
+                    let (count, short) = receive(fd, place, bytes)?;
+                    is_short = short;
+                    Ok(count)
+                })?;
+                Ok((received, is_short))
+            };
+            call.done_reading(read).unwrap_or(ptr::null_mut())
         })
     }
 }
@@ -266,7 +281,7 @@ unsafe fn fill(call: &Call<'_>, bytes: usize) -> Object {
         let mut count = take_unread(call.slf, start_of(buffer), bytes);
         while count < bytes {
             let place = start_of(buffer).add(count);
-            match call.done(|fd| socket::receive(fd, place, (bytes - count).min(MOST_AT_ONCE))) {
+            match call.done_reading(|fd| receive(fd, place, (bytes - count).min(MOST_AT_ONCE))) {
                 Some(0) => {
                     put_back(call.slf, buffer, count);
                     return fail_short(call.slf, count, bytes);
@@ -346,7 +361,7 @@ unsafe fn readinto_until(slf: Object, buffer: Object, until: Until) -> Object {
                 if unread_bytes(slf) != 0 {
                     return is_open(&call).then(|| take_unread(slf, place, bytes));
                 }
-                call.done(|fd| socket::receive(fd, place, bytes.min(MOST_AT_ONCE)))
+                call.done_reading(|fd| receive(fd, place, bytes.min(MOST_AT_ONCE)))
             })
         })
     }
