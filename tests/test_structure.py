@@ -58,6 +58,7 @@ ORDER = (
     "pprof._model",
     "pprof._heap",
     "pprof._kinds",
+    "pprof._contention",
     "pprof._cpu",
     "pprof._profiles",
     "pprof._http",

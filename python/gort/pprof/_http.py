@@ -35,11 +35,15 @@ _DELTAS = frozenset(
 _DUMP = " Use debug=2 as a query parameter to export in the same format as an unrecovered panic."
 _DESCRIPTIONS = {
     "allocs": "Memory that was allocated, by where; what tracemalloc knows of it.",
+    "block": "Stack traces that led to blocking on synchronization primitives; "
+    "gort.pprof.set_block_profile_rate begins it",
     "cmdline": "The command line invocation of the current program",
     "goroutine": f"Stack traces of all current goroutines.{_DUMP}",
     "goroutineleak": f"Stack traces of all leaked goroutines.{_DUMP}",
     "heap": "Memory of live objects, by where it was allocated. You can specify the gc GET "
     "parameter to run GC before taking the profile.",
+    "mutex": "Stack traces of holders of contended mutexes; "
+    "gort.pprof.set_mutex_profile_fraction begins it",
     "profile": "CPU profile. You can specify the duration in the seconds GET parameter. After you "
     "get the profile file, use the go tool pprof command to investigate the profile.",
     "symbol": "Maps given program counters to function names. Counters can be specified in a GET "

@@ -30,6 +30,7 @@ __all__ = [
     "goroutine",
     "goroutine_stacks",
     "goroutineleak",
+    "parked_in",
     "threadcreate",
 ]
 
@@ -62,6 +63,11 @@ _NATIVE = {
     for i, (state, name) in enumerate(sorted(_PARKED_IN.items(), key=lambda item: item[1]))
 }
 _COUNT = "count"
+
+
+def parked_in(word: str) -> Frame | None:
+    """Give the function of the runtime that one waits in, by the word for it."""
+    return _NATIVE.get(word)
 
 
 def labels_of(labels: dict[str, str] | None) -> tuple[Label, ...]:

@@ -9,7 +9,7 @@ import time
 
 from gort._core import num_goroutine
 from gort._typing import TYPE_CHECKING
-from gort.pprof import _heap, _kinds
+from gort.pprof import _contention, _heap, _kinds
 from gort.pprof._kinds import count_data, count_text
 from gort.pprof._model import Frame, Frames
 
@@ -162,6 +162,21 @@ class _Heap(Profile):
         return _heap.text()
 
 
+class _Contention(Profile):
+    """What goroutines wait for, or who holds locks that they wait for."""
+
+    __slots__ = ()
+
+    def count(self) -> int:
+        return _contention.count(self.name)
+
+    def _data(self) -> Data:
+        return _contention.data(self.name)
+
+    def _text(self, debug: int) -> str:
+        return _contention.text(self.name)
+
+
 class _Own(Profile):
     """A profile of the program's."""
 
@@ -233,6 +248,8 @@ _known: dict[str, Profile] = {
             _kinds.goroutineleak_stacks,
         ),
         _Counting("threadcreate", _threads, _kinds.threadcreate),
+        _Contention("block"),
+        _Contention("mutex"),
         _Heap("heap", ""),
         _Heap("allocs", "alloc_space"),
     )

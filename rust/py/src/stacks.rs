@@ -132,3 +132,33 @@ pub(crate) unsafe fn stack_of(state: State, depth: usize) -> Object {
         tuple
     }
 }
+
+/// A key in the making.
+struct Addresses<'a> {
+    key: &'a mut Vec<u64>,
+    left: usize,
+    is_refused: bool,
+}
+
+unsafe extern "C" fn see_address(arg: *mut c_void, code: Object, offset: c_int, _globals: Object) -> c_int {
+    // SAFETY: the walk below.
+    let addresses = unsafe { &mut *arg.cast::<Addresses<'_>>() };
+    if addresses.key.try_reserve(1).is_err() {
+        addresses.is_refused = true;
+        return 0;
+    }
+    addresses.key.push(code.addr() as u64 + offset as u64);
+    addresses.left -= 1;
+    c_int::from(addresses.left != 0)
+}
+
+/// Adds the addresses of the newest frames, at least one, as `stack_of` has them, to `key`. `false`: memory is refused. Makes no objects.
+///
+/// # Safety
+/// As for `stack_of`; the collector does not matter.
+pub(crate) unsafe fn key_of(state: State, depth: usize, key: &mut Vec<u64>) -> bool {
+    let mut addresses = Addresses { key, left: depth.max(1), is_refused: false };
+    // SAFETY: the caller's promise.
+    unsafe { gort_walk_stack(state, see_address, (&raw mut addresses).cast()) };
+    !addresses.is_refused
+}

@@ -186,7 +186,7 @@ pub struct Wait {
     /// First field: a fired timer is cast back to its wait.
     pub timer: Timer,
     outcome: AtomicU32,
-    /// A plain thread's futex word.
+    /// A plain thread's futex word; of a goroutine's wait, when it was readied, where that is looked at (`sched::contention`).
     pub word: AtomicU32,
     /// Who to ready.
     pub who: Who,
@@ -243,7 +243,7 @@ pub struct Node {
     prev: *mut Node,
     /// The epoch in which it was linked; 0: it is not.
     linked: u32,
-    /// Which case of a select; in netpoll, which file of the descriptor.
+    /// Which case of a select; in netpoll, which file of the descriptor; of a lock's waiter, when it came, where that is looked at.
     pub case: usize,
     /// Where the value is, to take from or give to; the queue's owner knows its type.
     pub slot: *mut u8,

@@ -108,6 +108,7 @@ impl Runtime {
             self.foreign_waits.store(0, Ordering::Relaxed);
             self.sysmon_started.store(false, Ordering::Relaxed);
             self.sampler.forget();
+            self.contention.forget();
             self.machine_count.store(usize::from(!m.is_null()), Ordering::Relaxed);
             if self.config.seed == 0 {
                 self.random.store(clock::now_ns() | 1, Ordering::Relaxed);

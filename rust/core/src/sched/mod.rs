@@ -27,6 +27,7 @@ pub mod bubble;
 mod bubble_tests;
 mod bundles;
 pub mod config;
+pub mod contention;
 pub mod find_work;
 pub mod fork;
 pub mod idle;

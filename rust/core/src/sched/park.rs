@@ -2,6 +2,7 @@
 
 use super::machine::{Action, leave};
 use super::processor::Processor;
+use super::runtime::{REQUEST_STOP, REQUEST_WAITS};
 use super::{Runtime, current_machine};
 use crate::goroutine::Goroutine;
 use crate::goroutine::ender::{Ender, EnderPlace, Until};
@@ -95,7 +96,8 @@ pub unsafe fn block(rt: &'static Runtime, wait: &mut Wait, reason: Reason, until
                 (*g).wait.store(wait, Ordering::Release); // pairs with the Acquire in `end_wait`
                 // In the caller's own frame, since what lies below it while it waits is kept for long.
                 let is_simple = matches!(until, Until::Never)
-                    && !rt.stopping.load(Ordering::Acquire) // pairs with the Release in `stop`
+                    // Acquire: pairs with the AcqRel in `stop`.
+                    && rt.requests.load(Ordering::Acquire) & (REQUEST_STOP | REQUEST_WAITS) == 0
                     && (*g).cancel_requested.load(Ordering::Relaxed) == 0
                     && (*g).bubble.id == 0;
                 if is_simple {
@@ -106,7 +108,7 @@ pub unsafe fn block(rt: &'static Runtime, wait: &mut Wait, reason: Reason, until
                     block_goroutine(rt, g, wait, reason, until);
                 }
             }
-            Who::Thread(_) => block_thread(rt, wait, until),
+            Who::Thread(_) => block_thread(rt, wait, reason, until),
         }
     }
     wait.outcome()
@@ -130,6 +132,7 @@ unsafe fn block_goroutine(rt: &'static Runtime, g: *mut Goroutine, wait: &mut Wa
             rt.cancel_at_park(g, wait);
         }
         enter(place, wait);
+        let begun_ns = rt.begin_wait(reason);
         let bubble = (*g).bubble.id;
         let until_ns = if bubble == 0 { 0 } else { enter_in_bubble(rt, g, wait, reason, &mut deadline_ns, place) };
         let mut heap: *const Processor = ptr::null();
@@ -154,6 +157,9 @@ unsafe fn block_goroutine(rt: &'static Runtime, g: *mut Goroutine, wait: &mut Wa
         }
         (*g).wait.store(ptr::null_mut(), Ordering::Release);
         (*g).reason.store(0, Ordering::Relaxed);
+        if begun_ns != 0 {
+            rt.end_wait_begun(begun_ns, reason, wait);
+        }
     }
 }
 
@@ -223,14 +229,18 @@ pub(super) fn forget_threads() {
 }
 
 #[cold]
-unsafe fn block_thread(rt: &'static Runtime, wait: &mut Wait, until: Until) {
+unsafe fn block_thread(rt: &'static Runtime, wait: &mut Wait, reason: Reason, until: Until) {
     let (deadline_ns, place) = until.parts();
     // SAFETY: a plain thread with the host attached, before and after it sleeps.
     unsafe {
         enter(place, wait);
+        let begun_ns = rt.begin_wait(reason);
         sleep_on_futex(rt, wait, deadline_ns);
         if !place.is_null() {
             EnderPlace::leave(place);
+        }
+        if begun_ns != 0 {
+            rt.end_wait_begun(begun_ns, reason, wait);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::bubble::Bubbles;
 use super::config::Config;
+use super::contention::Contention;
 use super::idle::IdleLists;
 use super::inject_queue::InjectQueue;
 use super::limit::Limit;
@@ -49,10 +50,12 @@ pub const REQUEST_PROCESSORS: u32 = 64;
 pub const REQUEST_POLICY: u32 = 128;
 /// A look at parked goroutines is due: see `sched::shrink`.
 pub const REQUEST_SHRINK: u32 = 256;
+/// Waits are looked at: see `sched::contention`. Stays until they are not any more.
+pub const REQUEST_WAITS: u32 = 512;
 /// Those that are no work for an M that has none.
-pub(super) const QUIET_REQUESTS: u32 = REQUEST_SHUFFLE | REQUEST_PROCESSORS | REQUEST_POLICY;
+pub(super) const QUIET_REQUESTS: u32 = REQUEST_SHUFFLE | REQUEST_PROCESSORS | REQUEST_POLICY | REQUEST_WAITS;
 /// Those that stay, and ask for nothing.
-pub(super) const LASTING_REQUESTS: u32 = REQUEST_STOP | REQUEST_SHUFFLE | REQUEST_POLICY;
+pub(super) const LASTING_REQUESTS: u32 = REQUEST_STOP | REQUEST_SHUFFLE | REQUEST_POLICY | REQUEST_WAITS;
 
 /// There is room for so many of them from the start.
 const ERRANDS: usize = 256;
@@ -104,6 +107,8 @@ pub struct Runtime {
     pub(super) memory: Memory,
     /// What dumps and profiles of the CPU go by.
     pub sampler: Sampler,
+    /// What block and mutex profiles go by.
+    pub contention: Contention,
     /// Who gives memory back while he is parked.
     pub(super) shrinker: Shrinker,
     /// What tells of the system's lack of memory, or null; sysmon's.
@@ -204,13 +209,13 @@ impl Runtime {
         stacks.free(stacks.allocate()?);
         let (idle, errands) = empty_lists(count).ok_or(io::ErrorKind::OutOfMemory)?;
         let random = if config.seed == 0 { crate::sys::clock::now_ns() | 1 } else { mixed(config.seed) };
-        let memory = Memory::new()?;
         let processors = Processors::new(count).ok_or(io::ErrorKind::OutOfMemory)?;
         let rt = try_box(Runtime {
             host,
             registry: Registry::new(),
-            memory,
+            memory: Memory::new()?,
             sampler: Sampler::default(),
+            contention: Contention::default(),
             shrinker: Shrinker::new(host.header_bytes.1),
             pressure: AtomicPtr::new(ptr::null_mut()),
             limit: Limit::new(),
@@ -339,12 +344,20 @@ impl Runtime {
         p.queue.push_back(g, |batch| self.inject.push_batch(batch));
     }
 
-    /// `g` was woken: tells the policies, if any is in use.
+    /// `g` was woken: tells the policies, if any is in use, and the profiles.
     #[inline]
     pub(super) unsafe fn note_if_watched(&self, g: *mut Goroutine) {
-        if self.requests.load(Ordering::Relaxed) & REQUEST_POLICY != 0 && is_exclusive() {
+        let requests = self.requests.load(Ordering::Relaxed);
+        if requests & (REQUEST_POLICY | REQUEST_WAITS) != 0 {
             // SAFETY: the caller owns `g`, and under an exclusive host has that one's lock.
-            unsafe { self.note_woken(g) };
+            unsafe {
+                if requests & REQUEST_WAITS != 0 {
+                    self.note_readied(g);
+                }
+                if requests & REQUEST_POLICY != 0 && is_exclusive() {
+                    self.note_woken(g);
+                }
+            }
         }
     }
 

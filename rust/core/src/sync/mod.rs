@@ -27,6 +27,7 @@ pub use wait_group::WaitGroup;
 use crate::goroutine::ender::Until;
 use crate::goroutine::waiter::{Node, Outcome, Reason, Wait, WaitQueue};
 use crate::primitive::exclusive::ShortLock;
+use crate::sched::contention::LetGo;
 use crate::sched::{self, Runtime};
 use std::ptr;
 
@@ -49,9 +50,13 @@ fn wait_in<S>(
     sched::with_place(|place: *mut Standing| unsafe {
         let (wait, node) = Standing::begin(place, amount);
         sched::announce(&mut *wait);
+        if is_lock(reason) {
+            rt.enter_lock(address_of(lock), &mut *node);
+        }
         let mut state = lock.lock();
         if enter(&mut state, &mut *wait) {
             drop(state);
+            rt.leave_lock(address_of(lock), &mut *node);
             sched::retract(&*wait);
             return Outcome::Delivered;
         }
@@ -60,9 +65,20 @@ fn wait_in<S>(
         let outcome = sched::block(rt, &mut *wait, reason, until);
         if outcome != Outcome::Delivered {
             queue(&mut lock.lock()).remove(node);
+            rt.leave_lock(address_of(lock), &mut *node);
         }
         outcome
     })
+}
+
+/// Whether it is for a lock that somebody holds, whom a mutex profile tells.
+fn is_lock(reason: Reason) -> bool {
+    matches!(reason, Reason::RwMutexRead | Reason::RwMutexWrite)
+}
+
+/// What a mutex profile knows a lock by.
+fn address_of<S>(lock: &ShortLock<S>) -> usize {
+    ptr::from_ref(lock).addr()
 }
 
 /// A wait in one queue.
@@ -110,12 +126,31 @@ impl Claimed {
     }
 
     /// Readies them, in order.
-    fn ready(mut self) {
+    fn ready(self) {
+        self.ready_each(|_| {});
+    }
+
+    /// The same for those who waited for a lock, which the caller has unlocked.
+    ///
+    /// # Safety
+    /// Host attached; no lock is held.
+    unsafe fn ready_at_lock<S>(self, lock: &ShortLock<S>, reason: Reason) {
+        let mut let_go = LetGo::default();
+        // SAFETY: claimed, and not readied before; the caller's promise.
+        unsafe {
+            self.ready_each(|node| let_go.add(node));
+            let_go.charge(address_of(lock), reason);
+        }
+    }
+
+    #[inline]
+    fn ready_each(mut self, mut see: impl FnMut(*mut Node)) {
         while !self.0.is_empty() {
             let node = self.0.front();
             // SAFETY: claimed by `take_from`, readied here once; the node is not touched after its owner may run.
             unsafe {
                 self.0.remove(node);
+                see(node);
                 sched::ready_wait(&*(*node).wait);
             }
         }

@@ -14,10 +14,11 @@
 //! With waiters in starvation mode it is always locked, so that `try_lock` fails then. `woken` is of an epoch, as wait
 //! queues are: in a forked child nobody is on its way.
 
-use super::{Misuse, Standing};
+use super::{Misuse, Standing, address_of};
 use crate::goroutine::ender::Until;
 use crate::goroutine::waiter::{Node, Outcome, Reason, WaitQueue, epoch};
 use crate::primitive::exclusive::ShortLock;
+use crate::sched::contention::LetGo;
 use crate::sched::{self, Runtime};
 use crate::sys::clock;
 
@@ -94,9 +95,11 @@ impl Mutex {
         sched::with_place(|place: *mut Standing| unsafe {
             let (wait, node) = Standing::begin(place, WOKEN);
             sched::announce(&mut *wait);
+            rt.enter_lock(address_of(&self.state), &mut *node);
             let mut state = self.state.lock();
             if state.enter(since_ns, was_woken) {
                 drop(state);
+                rt.leave_lock(address_of(&self.state), &mut *node);
                 sched::retract(&*wait);
                 return (Outcome::Delivered, HANDED);
             }
@@ -109,6 +112,7 @@ impl Mutex {
             let outcome = sched::block(rt, &mut *wait, Reason::Mutex, until);
             if outcome != Outcome::Delivered {
                 self.state.lock().waiters.remove(node);
+                rt.leave_lock(address_of(&self.state), &mut *node);
             } else if (*node).amount == HANDED_STARVING {
                 let mut state = self.state.lock();
                 if state.waiters.is_empty() || clock::now_ns() - *since_ns < STARVES_AFTER_NS {
@@ -132,8 +136,13 @@ impl Mutex {
             state.pass_on()
         };
         if !node.is_null() {
-            // SAFETY: claimed above; alive until readied.
-            unsafe { sched::ready_wait(&*(*node).wait) };
+            // SAFETY: claimed above; alive until readied. The caller has the host attached, and the lock is free again.
+            unsafe {
+                let mut let_go = LetGo::default();
+                let_go.add(node);
+                sched::ready_wait(&*(*node).wait);
+                let_go.charge(address_of(&self.state), Reason::Mutex);
+            }
         }
         Ok(())
     }
@@ -150,7 +159,7 @@ impl Mutex {
 
     /// How many wait.
     #[cfg(all(test, not(model)))]
-    pub(super) fn waiter_count(&self) -> usize {
+    pub(crate) fn waiter_count(&self) -> usize {
         self.state.lock().waiters.len()
     }
 }

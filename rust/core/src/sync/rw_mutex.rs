@@ -90,7 +90,8 @@ impl RwMutex {
             state.let_readers_in(&mut claimed);
             state.let_writer_in(&mut claimed);
         }
-        claimed.ready();
+        // SAFETY: the caller has the host attached, as for every call here, and the lock is free again.
+        unsafe { claimed.ready_at_lock(&self.state, Reason::RwMutexWrite) };
         Ok(())
     }
 
@@ -108,7 +109,8 @@ impl RwMutex {
             state.readers -= 1;
             state.let_writer_in(&mut claimed);
         }
-        claimed.ready();
+        // SAFETY: as in `unlock`.
+        unsafe { claimed.ready_at_lock(&self.state, Reason::RwMutexRead) };
         Ok(())
     }
 
@@ -134,7 +136,8 @@ impl RwMutex {
                 state.let_readers_in(&mut claimed);
             }
         }
-        claimed.ready();
+        // SAFETY: as in `unlock`. It is the caller who kept them out, by waiting in front of them.
+        unsafe { claimed.ready_at_lock(&self.state, Reason::RwMutexWrite) };
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod cache;
 pub(crate) mod chan;
 pub(crate) mod clock;
 pub(crate) mod cond;
+pub(crate) mod contention;
 pub(crate) mod context;
 pub(crate) mod cpu;
 mod duration;
