@@ -7,7 +7,8 @@
     'hello'
 
 Importing gort starts no thread and patches nothing, except that GORT_THREADS=1 makes threads
-goroutines from the import on, and GORT_MALLOC=1 serves Python's memory. The names here are the
+goroutines from the import on, GORT_MALLOC=1 serves Python's memory, and GORT_SIGQUIT has SIGQUIT
+write a dump. The names here are the
 compiled objects themselves wherever that matters for speed; gort.sync and gort.time hold the rest
 of Go's sync and time packages, whose names are importable from here as well.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from gort._supported import complaint as _complaint
 from gort._supported import malloc_wanted as _malloc_wanted
+from gort._supported import sigquit_wanted as _sigquit_wanted
 from gort._supported import threads_wanted as _threads_wanted
 
 if _problem := _complaint():
@@ -70,7 +72,7 @@ from gort._core import (
 from gort._core import (
     __version__ as __version__,
 )
-from gort._dump import dump
+from gort._dump import dump, dump_on
 from gort._exceptions import (
     Cancelled,
     ChanClosed,
@@ -141,6 +143,7 @@ __all__ = [
     "current",
     "current_context",
     "dump",
+    "dump_on",
     "errgroup",
     "excepthook",
     "from_future",
@@ -187,3 +190,5 @@ if _malloc_wanted():
     memory.install()
 if _threads_wanted():
     threads.enable()
+if _sigquit_wanted():
+    dump_on(3, exits=_sigquit_wanted() == "exit")  # SIGQUIT, without the import of signal

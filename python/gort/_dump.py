@@ -9,7 +9,7 @@ CPythons crash later on where a function was refused memory (docs/caveats.md).
 
 from __future__ import annotations
 
-from gort._core import _goroutine_records
+from gort._core import _dump_on, _goroutine_records
 from gort._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ __all__ = [
     "MOST_BYTES",
     "Record",
     "dump",
+    "dump_on",
     "function_name",
     "header",
     "printable",
@@ -234,3 +235,30 @@ def dump(*, group: bool = False) -> str:
     """
     found = records()
     return grouped(found) if group else text(found)
+
+
+def dump_on(signum: int, *, exits: bool = False) -> None:
+    """Have a signal write a dump of every goroutine to stderr from now on. Does not park.
+
+    As Go does on SIGQUIT, and faulthandler for threads. The signal wakes a thread of gort's, which
+    has whoever computes stop for a moment at its next safe point. While a call of C code keeps the
+    interpreter's lock for more than a second, the dump says so, and has ids, states and times
+    without frames. GORT_SIGQUIT=dump, or exit, does the same for SIGQUIT when gort is imported.
+    `signal.signal` with another handler ends it.
+
+    Args:
+        signum: the signal, signal.SIGQUIT as a rule: Ctrl-backslash on a terminal.
+        exits: end the process then, with status 2 and without cleaning up, as a Go program ends.
+
+    Raises:
+        TypeError: `signum` is no int.
+        ValueError: there is no such signal, or it is one that tells of a fault.
+        OSError: the system refuses it.
+        RuntimeError: the system refuses a thread.
+
+    Example:
+        >>> import gort, signal
+        >>> gort.dump_on(signal.SIGUSR1)
+        >>> before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    """
+    _dump_on(signum, exits)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["ENVIRONMENT", "complaint", "malloc_wanted", "threads_wanted"]
+__all__ = ["ENVIRONMENT", "complaint", "malloc_wanted", "sigquit_wanted", "threads_wanted"]
 
 ENVIRONMENT = (
     "GORT_BOUNDARY",
@@ -23,6 +23,7 @@ ENVIRONMENT = (
     "GORT_SCHEDTRACE",
     "GORT_SEED",
     "GORT_SHRINK",
+    "GORT_SIGQUIT",
     "GORT_SLICE",
     "GORT_STACK",
     "GORT_THREADS",
@@ -58,6 +59,8 @@ def complaint() -> str:
         return "GORT_MALLOC must be 1 (gort serves Python's memory) or 0 (the default)"
     if os.environ.get("GORT_PANIC", "") not in ("", "report", "exit"):
         return "GORT_PANIC must be report (the default) or exit"
+    if os.environ.get("GORT_SIGQUIT", "") not in ("", "dump", "exit"):
+        return "GORT_SIGQUIT must be dump (SIGQUIT writes all goroutines) or exit (and ends then)"
     return ""
 
 
@@ -69,3 +72,8 @@ def threads_wanted() -> bool:
 def malloc_wanted() -> bool:
     """Tell whether GORT_MALLOC asks for gort's allocator under Python's objects."""
     return os.environ.get("GORT_MALLOC") == "1"
+
+
+def sigquit_wanted() -> str:
+    """Tell what GORT_SIGQUIT has SIGQUIT do: dump, exit or nothing of gort's."""
+    return os.environ.get("GORT_SIGQUIT", "")

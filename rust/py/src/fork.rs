@@ -1,9 +1,9 @@
 //! What the host does when the process forks. CPython's part (`PyOS_AfterFork_Child`: a new GIL, the other thread states
 //! deleted, `threading` told) comes after all of this; nothing here runs Python code.
 
-use crate::entry::{boundary, go, set_adopted};
+use crate::entry::{boundary, go, quit, set_adopted};
 use crate::host::OUR_STATES;
-use crate::task::GoObject;
+use crate::task::{self, GoObject};
 use gort_core::goroutine::Goroutine;
 use gort_core::goroutine::host::HostThread;
 use gort_core::goroutine::waiter;
@@ -25,6 +25,11 @@ pub(crate) unsafe fn holds_lock() -> bool {
 
 /// `Host::forked`. A child that no goroutine forked makes its first use of gort as every main thread does.
 pub(crate) unsafe fn forked(survivor: *mut Goroutine) -> bool {
+    let rt = task::runtime_or_null();
+    // SAFETY: null or a runtime, which is never freed.
+    if let Some(rt) = unsafe { rt.as_ref() } {
+        quit::forked(rt);
+    }
     OUR_STATES.store(0, Ordering::Relaxed); // the main goroutine's, whatever it was made for, does not count
     set_adopted(!survivor.is_null());
     // SAFETY: GIL held; the survivor runs, and its object with it. The main goroutine of the parent has none, nor has a

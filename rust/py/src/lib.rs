@@ -57,6 +57,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             && entry::boundary::register(module)
             && entry::leak::register(module)
             && entry::profile::register(module)
+            && entry::quit::register(module)
             && entry::contention::register(module)
             && entry::cpu::register(module)
             && entry::net::register(module)

@@ -56,7 +56,7 @@ pub struct Machine {
     pub retake: AtomicPtr<Processor>,
     /// Another M, without a P, whose goroutine it is asked to interrupt.
     pub interrupts: AtomicPtr<Machine>,
-    /// It is asked to note samples (`sampling`).
+    /// It is asked to go for the host's lock at once (`sampling`).
     pub(super) samples: AtomicBool,
     /// The next of all Ms.
     pub(super) next_of_all: *const Machine,

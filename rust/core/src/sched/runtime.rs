@@ -403,7 +403,7 @@ impl Runtime {
     }
 
     #[cold]
-    fn run_errands(&'static self) {
+    pub(super) fn run_errands(&'static self) {
         let next = || self.errands.lock().unwrap_or_else(|e| e.into_inner()).pop_front();
         let count = self.errands.lock().unwrap_or_else(|e| e.into_inner()).len();
         for errand in std::iter::from_fn(next).take(count) {

@@ -8,7 +8,7 @@
 
 use super::idle;
 use super::machine::Machine;
-use super::runtime::Runtime;
+use super::runtime::{REQUEST_ERRANDS, Runtime};
 use crate::goroutine::{Goroutine, status};
 use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::primitive::boxes::try_box;
@@ -336,6 +336,24 @@ impl Runtime {
     }
 }
 
+impl Runtime {
+    /// As `call_attached`, but an M goes for the host's lock at once: whoever computes gives it up at its next safe point.
+    ///
+    /// # Safety
+    /// As for `call_attached`.
+    pub unsafe fn call_at_once(&'static self, call: unsafe fn(&'static Runtime, usize), argument: usize) {
+        // SAFETY: the caller's promise; an M of `sleeper_or_new` is this caller's until it is notified, which publishes the flag.
+        unsafe {
+            self.call_attached(call, argument);
+            let m = idle::sleeper_or_new(self);
+            if !m.is_null() {
+                (*m).samples.store(true, Ordering::Relaxed);
+                idle::notify(m);
+            }
+        }
+    }
+}
+
 impl Machine {
     /// Has those give up the host's lock who may have it. This M attaches next.
     pub(super) fn hurry_all(&self) {
@@ -347,7 +365,7 @@ impl Machine {
         }
     }
 
-    /// Notes the samples that it was sent for.
+    /// Notes the samples that it was sent for, and does what was left to be done with the host's lock.
     ///
     /// # Safety
     /// On g0, host attached.
@@ -356,6 +374,9 @@ impl Machine {
         if let (Some(note), Some(list), true) = (s.note.get(), s.take(), s.active() != 0) {
             // SAFETY: the caller's promise.
             unsafe { note(self.rt, &list.0) };
+        }
+        if self.rt.requests.load(Ordering::Relaxed) & REQUEST_ERRANDS != 0 {
+            self.rt.run_errands(); // of `call_at_once`
         }
     }
 }

@@ -197,7 +197,7 @@ impl Runtime {
     }
 
     /// Whether the goroutine on `m` is in a call that may wait.
-    pub(super) fn is_out(&self, m: &Machine) -> bool {
+    pub fn is_out(&self, m: &Machine) -> bool {
         !self.host_out(m).is_null()
     }
 

@@ -2,11 +2,13 @@
 //!
 //! What it cannot repair goes to whoever had the signal before, faulthandler or the system's default. Linux.
 
+use crate::primitive::atomic::AtomicU32 as Word;
 use std::cell::UnsafeCell;
+use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::Once;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Once, OnceLock};
 
 /// A set of signals: bit n - 1 is signal n, as Linux has it.
 pub type Mask = u64;
@@ -146,6 +148,83 @@ pub fn drop_alternate_stack() {
         }
     }
 }
+
+/// Signals that have come and that somebody watches for, as a mask; and the word that he sleeps on.
+static CAME: AtomicU64 = AtomicU64::new(0);
+static WATCHERS_WORD: OnceLock<&'static Word> = OnceLock::new();
+
+/// Has signal `signal` wake who sleeps on `word`, and do nothing else from now on. One word for all signals: the first counts.
+///
+/// # Errors
+/// What sigaction says.
+pub fn watch(signal: i32, word: &'static Word) -> io::Result<()> {
+    let _ = WATCHERS_WORD.set(word);
+    // SAFETY: the record is fully initialised; the handler's type is the one that goes without SA_SIGINFO.
+    let result = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_watched as *const () as usize;
+        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        libc::sigaction(signal, &raw const action, ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes the watched signals that have come since the last call.
+pub fn take_watched() -> Mask {
+    CAME.swap(0, Ordering::Acquire) // pairs with the Release in `on_watched`
+}
+
+/// Sets a bit and wakes a thread: no lock, no memory, and errno stays.
+extern "C" fn on_watched(signal: libc::c_int) {
+    // SAFETY: errno is this thread's and put back.
+    unsafe {
+        let errno = *libc::__errno_location();
+        CAME.fetch_or(bit(signal), Ordering::Release); // pairs with the Acquire in `take_watched`
+        if let Some(word) = WATCHERS_WORD.get() {
+            word.fetch_add(1, Ordering::Release); // who is about to sleep does not
+            super::futex::wake_one(&raw const **word);
+        }
+        *libc::__errno_location() = errno;
+    }
+}
+
+/// What a signal that is watched is called in a dump.
+pub fn title(signal: i32) -> &'static str {
+    match signal {
+        libc::SIGQUIT => "SIGQUIT: quit",
+        libc::SIGUSR1 => "SIGUSR1: user-defined signal 1",
+        libc::SIGUSR2 => "SIGUSR2: user-defined signal 2",
+        libc::SIGHUP => "SIGHUP: hangup",
+        libc::SIGINT => "SIGINT: interrupt",
+        libc::SIGTERM => "SIGTERM: terminated",
+        libc::SIGALRM => "SIGALRM: alarm clock",
+        _ => "signal",
+    }
+}
+
+/// Writes all of it to stderr, as far as that takes it.
+pub fn write_all_stderr(mut text: &[u8]) {
+    while !text.is_empty() {
+        // SAFETY: the slice is readable; the record is initialised.
+        unsafe {
+            let count = libc::write(2, text.as_ptr().cast(), text.len());
+            if count >= 0 {
+                text = &text[count as usize..];
+                continue;
+            }
+            let error = *libc::__errno_location();
+            let mut room = libc::pollfd { fd: 2, events: libc::POLLOUT, revents: 0 };
+            let goes_on = error == libc::EINTR || error == libc::EAGAIN && libc::poll(&raw mut room, 1, FULL_MS) != 0;
+            if !goes_on {
+                return;
+            }
+        }
+    }
+}
+
+/// How long it may stay full before what is to be written is given up, ms.
+const FULL_MS: libc::c_int = 5_000;
 
 /// Writes to stderr with one system call per piece. Fit for a signal handler.
 pub fn write_stderr(pieces: &[&[u8]]) {

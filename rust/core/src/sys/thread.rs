@@ -84,6 +84,12 @@ pub fn at_thread_end(end: fn()) -> bool {
     key.is_some_and(|key| unsafe { libc::pthread_setspecific(key, end as *const libc::c_void) } == 0)
 }
 
+/// Ends the process at once.
+pub fn end_process(code: i32) -> ! {
+    // SAFETY: nothing of the process runs any more.
+    unsafe { libc::_exit(code) }
+}
+
 /// Ends the process as the end of its last thread does: with code 0.
 pub fn exit_process() -> ! {
     // SAFETY: what C code left for the end runs, as it does then.

@@ -24,6 +24,7 @@ pub(crate) mod memory;
 pub(crate) mod net;
 pub(crate) mod policy;
 pub(crate) mod profile;
+pub(crate) mod quit;
 pub(crate) mod select;
 mod shown;
 mod start;

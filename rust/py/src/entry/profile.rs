@@ -44,7 +44,7 @@ unsafe fn number(n: u64) -> Object {
 }
 
 /// Every live goroutine; `None`: memory is refused.
-fn all(rt: &Runtime) -> Option<Vec<*const Goroutine>> {
+pub(super) fn all(rt: &Runtime) -> Option<Vec<*const Goroutine>> {
     let mut list = Vec::new();
     let mut is_whole = true;
     // Only noted: the registry's lock is held meanwhile, and what makes objects may want to start a goroutine.
@@ -53,7 +53,10 @@ fn all(rt: &Runtime) -> Option<Vec<*const Goroutine>> {
 }
 
 /// The word for what it does. One whose M has lost its P in a call that lasts is in that call.
-unsafe fn state_of(g: &Goroutine) -> &'static str {
+///
+/// # Safety
+/// GIL held; `g` is alive.
+pub(super) unsafe fn state_of(g: &Goroutine) -> &'static str {
     let is_running = g.status.load(Ordering::Relaxed) == status::RUNNING;
     let m = g.owner().cast::<sched::machine::Machine>();
     let is_here = ptr::eq(g, sched::current_goroutine());
