@@ -23,6 +23,8 @@ const SEARCH: u32 = 10;
 /// How long a look waits, at most, for a thread that is owed samples to run something, and in what steps, ns.
 const PATIENCE_NS: u64 = 10_000_000;
 const STEP_NS: u64 = 250_000;
+/// How long who begins or ends a profile waits for its thread, at most, ns.
+const LOOK_NS: u64 = 1_000_000_000;
 /// A process that used less since the last look has nothing to be looked at, ns.
 const IDLE_NS: u64 = 20_000;
 
@@ -38,6 +40,8 @@ pub struct Owed {
     seen_id: u64,
     /// How many.
     pub count: u64,
+    /// It is noted by who ends the profile: what the M ran at the look tells more than what it runs then.
+    is_last: bool,
 }
 // SAFETY: Ms are never freed, and descriptors neither.
 unsafe impl Send for Owed {}
@@ -53,19 +57,25 @@ impl Owed {
         // SAFETY: null or an M. The host's lock is held, so one outside g0 stays there, with its goroutine.
         unsafe {
             let Some(m) = self.machine.as_ref() else { return ptr::null() };
-            if !m.in_scheduler.load(Ordering::Acquire) {
-                return m.current; // pairs with the Release in `execute`
+            let is_outside = !m.in_scheduler.load(Ordering::Acquire); // pairs with the Release in `execute`
+            if is_outside && !self.is_last {
+                return m.current;
             }
             let is_alive = self.seen.as_ref().is_some_and(|g| {
                 let s = g.status.load(Ordering::Acquire); // pairs with the Release stores of the status protocol
                 g.id == self.seen_id && s != status::FREE && s != status::DEAD
             });
-            if is_alive { self.seen } else { ptr::null() }
+            match is_alive {
+                true => self.seen,
+                false if is_outside => m.current,
+                false => ptr::null(),
+            }
         }
     }
 }
 
-/// What a host notes of samples that are owed. Called on an M's g0, host attached; neither parks nor runs code of the host.
+/// What a host notes of samples that are owed. Host attached, on an M's g0 or by who ends the profile; neither parks nor runs code of
+/// the host.
 pub type Note = unsafe fn(&'static Runtime, &[Owed]);
 
 /// Samples that are noted together.
@@ -82,6 +92,10 @@ pub struct Sampler {
     period_ns: AtomicU64,
     /// What an M was sent for and has not noted yet: a box, or null.
     owed: AtomicPtr<Batch>,
+    /// What was owed when the profile ended: a box, or null.
+    last: AtomicPtr<Batch>,
+    /// Twice the number of the last profile whose thread has had its first look, and one more once it has had its last.
+    stage: AtomicU32,
     /// All Ms.
     pub(super) machines: AllMachines,
     /// Seconds of the clock as of sysmon's last look.
@@ -99,7 +113,8 @@ impl Sampler {
     /// In a forked child, where the thread is not.
     pub(super) fn forget(&self) {
         self.active.store(0, Ordering::Relaxed);
-        drop(self.take());
+        drop(Self::take(&self.owed));
+        drop(Self::take(&self.last));
     }
 
     /// Seconds of the clock, some milliseconds late: what a park costs is less than a look at the clock itself.
@@ -112,8 +127,21 @@ impl Sampler {
         self.clock_s.store((now_ns / 1_000_000_000) as u32, Ordering::Relaxed); // as above
     }
 
-    fn take(&self) -> Option<Box<Batch>> {
-        let owed = self.owed.swap(ptr::null_mut(), Ordering::AcqRel); // pairs with the store of `send`
+    /// Waits, with the host's lock, for the thread to get so far: that needs nothing but a moment of a CPU.
+    fn wait_for(&self, stage: u32) {
+        let until_ns = clock::now_ns() + LOOK_NS;
+        loop {
+            let now = self.stage.load(Ordering::Acquire); // pairs with the Release of `reach`
+            let left_ns = until_ns.saturating_sub(clock::now_ns());
+            if now == stage || left_ns == 0 {
+                return;
+            }
+            let _ = futex::wait(&self.stage, now, Some(left_ns));
+        }
+    }
+
+    fn take(place: &AtomicPtr<Batch>) -> Option<Box<Batch>> {
+        let owed = place.swap(ptr::null_mut(), Ordering::AcqRel); // pairs with the stores of `send` and `leave_last`
         // SAFETY: boxes that were let go of there, each taken out once.
         (!owed.is_null()).then(|| unsafe { Box::from_raw(owed) })
     }
@@ -239,7 +267,7 @@ impl Looks {
                 // SAFETY: null or a descriptor, which is never freed.
                 seen_id = unsafe { seen.as_ref() }.map_or(0, |g| g.id);
             }
-            let _ = try_push(list, Owed { tid, machine: clock.machine, seen, seen_id, count });
+            let _ = try_push(list, Owed { tid, machine: clock.machine, seen, seen_id, count, is_last: false });
         }
         all_run
     }
@@ -262,6 +290,25 @@ impl Looks {
         unsafe {
             (*m).samples.store(true, Ordering::Relaxed);
             idle::notify(m);
+        }
+    }
+
+    /// Lets whoever begins or ends the profile go on.
+    fn reach(&self, stage: u32) {
+        let s = &self.rt.sampler;
+        s.stage.store(self.number.wrapping_mul(2) | stage, Ordering::Release); // pairs with the Acquire in `wait_for`
+        futex::wake_one(&raw const s.stage);
+    }
+
+    /// Leaves all that is owed at the end to who ends the profile.
+    fn leave_last(&mut self) {
+        self.look = self.look.next_multiple_of(SEARCH); // threads that have begun meanwhile are looked for
+        self.read_all();
+        let mut list = Vec::new();
+        self.owed(&mut list);
+        if let Some(list) = try_box(Batch(list)) {
+            // Release: pairs with the swap of `take`.
+            self.rt.sampler.last.store(Box::into_raw(list), Ordering::Release);
         }
     }
 
@@ -304,10 +351,16 @@ unsafe extern "C-unwind" fn sampler_thread(argument: *mut u8) {
     if number == 0 {
         return; // stopped already
     }
+    looks.look();
+    looks.reach(0);
     while looks.is_wanted() {
-        looks.look();
         looks.pause(period_ns);
+        looks.look();
     }
+    if !rt.stopping.load(Ordering::Acquire) {
+        looks.leave_last(); // else nobody takes it
+    }
+    looks.reach(1);
 }
 
 impl Runtime {
@@ -317,22 +370,36 @@ impl Runtime {
         if s.active() != 0 {
             return false;
         }
-        drop(s.take());
+        drop(Sampler::take(&s.owed));
+        drop(Sampler::take(&s.last));
         s.period_ns.store(period_ns.max(1), Ordering::Relaxed); // published by `active`
         let number = s.begun.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
         s.active.store(number, Ordering::Release); // pairs with the Acquire in `active`
         // SAFETY: runtimes are never freed.
         let started = unsafe { thread::spawn_raw(sampler_thread, ptr::from_ref(self).cast_mut().cast()) };
-        if started.is_err() {
-            s.active.store(0, Ordering::Release);
+        match started {
+            Ok(()) => s.wait_for(number.wrapping_mul(2)), // what is used from here on is counted
+            Err(_) => s.active.store(0, Ordering::Release),
         }
         started.is_ok()
     }
 
-    /// Ends that. From here on nothing is noted. Host attached.
-    pub fn stop_sampling(&self) {
-        self.sampler.active.store(0, Ordering::Release); // pairs with the Acquire in `active`
-        futex::wake_one(&raw const self.sampler.active);
+    /// Ends that: what is owed is noted now, and nothing from here on. Waits for the thread's last look. Host attached.
+    pub fn stop_sampling(&'static self) {
+        let s = &self.sampler;
+        let number = s.active.swap(0, Ordering::AcqRel); // pairs with the Acquire in `active`
+        if number == 0 {
+            return;
+        }
+        futex::wake_one(&raw const s.active);
+        s.wait_for(number.wrapping_mul(2) | 1);
+        for mut batch in [Sampler::take(&s.owed), Sampler::take(&s.last)].into_iter().flatten() {
+            batch.0.iter_mut().for_each(|owed| owed.is_last = true);
+            if let Some(note) = s.note.get() {
+                // SAFETY: the host is attached, which is all that a note needs of an M.
+                unsafe { note(self, &batch.0) };
+            }
+        }
     }
 }
 
@@ -371,7 +438,7 @@ impl Machine {
     /// On g0, host attached.
     pub(super) unsafe fn note_samples(&self) {
         let s = &self.rt.sampler;
-        if let (Some(note), Some(list), true) = (s.note.get(), s.take(), s.active() != 0) {
+        if let (Some(note), Some(list), true) = (s.note.get(), Sampler::take(&s.owed), s.active() != 0) {
             // SAFETY: the caller's promise.
             unsafe { note(self.rt, &list.0) };
         }
@@ -416,9 +483,14 @@ mod tests {
         while noted(tid) < 50 {
             assert!(clock::thread_cpu_ns() - begun_ns < 20_000_000_000, "no samples");
         }
+        let owed_ns = clock::thread_cpu_ns() - begun_ns;
         rt.stop_sampling();
         let (count, used_ns) = (noted(tid), clock::thread_cpu_ns() - begun_ns);
         assert!(count <= used_ns / PERIOD_NS + 1, "{count} samples for {used_ns} ns");
+        // However late the looks were: what was owed at the end is noted, too.
+        assert!(count >= owed_ns / PERIOD_NS, "{count} samples for {owed_ns} ns");
+        rt.stop_sampling();
+        assert_eq!(noted(tid), count, "nothing more");
         assert!(NOTED.lock().unwrap().iter().filter(|noted| noted.0 == tid).all(|noted| !noted.2));
     }
 
