@@ -9,11 +9,7 @@ import gort.labels
 import pytest
 from children import child
 from gort.testing import synctest
-from waiting import parked, waiter
-
-
-def waits_here(ch):
-    ch.recv()
+from waiting import HERE, ended, parked, waiter, waits_here
 
 
 def part(g):
@@ -22,21 +18,13 @@ def part(g):
     return found.rstrip("\n").split("\n")
 
 
-def ended(*gs):
-    for g in gs:
-        g.cancel()
-    for g in gs:
-        with pytest.raises(gort.Cancelled):
-            g.join()
-
-
 def test_a_goroutine_has_its_frames_and_who_started_it():
     g = waiter(waits_here, gort.Chan())
     head, function, place, created, by = part(g)
     assert head == f"goroutine {g.id} [chan receive]:"
-    assert function == f"{__name__}.waits_here(...)"
-    line = waits_here.__code__.co_firstlineno + 1
-    assert re.fullmatch(rf"\t{re.escape(__file__)}:{line} \+0x[0-9a-f]+", place)
+    assert function == "waiting.waits_here(...)"
+    file, line = HERE
+    assert re.fullmatch(rf"\t{re.escape(file)}:{line} \+0x[0-9a-f]+", place)
     assert created == "created by waiter in goroutine 1"
     assert re.fullmatch(r"\t.*/waiting\.py:\d+", by)
     ended(g)
@@ -127,7 +115,7 @@ def test_those_that_do_the_same_are_grouped():
     gs = [waiter(waits_here, ch) for _ in range(3)]
     text = gort.dump(group=True)
     ids = ", ".join(str(g.id) for g in gs)
-    assert f"3 goroutines [chan receive]: {ids}\n{__name__}.waits_here(...)\n" in text
+    assert f"3 goroutines [chan receive]: {ids}\nwaiting.waits_here(...)\n" in text
     assert "\ngoroutine 1 [running" in text
     ended(*gs)
 

@@ -116,7 +116,9 @@ def test_while_one_spins_in_python(who):
         {who}
         """
     )
-    assert re.search(rf"goroutine \d+ \[(running|syscall)\]:\n{READY}__main__\.spins\(\.\.\.\)\n", err), err
+    assert re.search(
+        rf"goroutine \d+ \[(running|syscall)\]:\n{READY}__main__\.spins\(\.\.\.\)\n", err
+    ), err
     assert WAITERS.search(err), err
 
 

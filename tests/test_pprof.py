@@ -13,11 +13,7 @@ import gort.pprof
 import pytest
 from leaking import start
 from pprofs import pprof, read, written
-from waiting import waiter
-
-
-def waits_here(ch):
-    ch.recv()
+from waiting import HERE, ended, waiter, waits_here
 
 
 @pytest.fixture
@@ -28,11 +24,7 @@ def crowd():
     with gort.labels.do(user='a "7"', kind="x"):
         gs += [waiter(waits_here, ch) for _ in range(2)]
     yield gs
-    for g in gs:
-        g.cancel()
-    for g in gs:
-        with pytest.raises(gort.Cancelled):
-            g.join()
+    ended(*gs)
 
 
 def goroutine():
@@ -52,9 +44,8 @@ def test_goroutine_profile_counts_who_does_the_same_under_the_same_labels(crowd)
     labelled = found[("kind", "x"), ("user", 'a "7"')]
     assert labelled[0] == [2] and found[()][0] == [1]
     assert labelled[1][0] == "gort.Chan.recv"
-    assert labelled[1][1] == f"{__name__}.waits_here"
-    [(file, line)] = profile.lines[f"{__name__}.waits_here"]
-    assert (file, line) == (__file__, waits_here.__code__.co_firstlineno + 1)
+    assert labelled[1][1] == "waiting.waits_here"
+    assert profile.lines["waiting.waits_here"] == {HERE}
 
 
 def test_every_goroutine_is_in_it_the_main_one_too(crowd):
@@ -71,10 +62,9 @@ def test_text_of_goroutines_is_gos(crowd):
     head, labels, first = blocks[0].splitlines()[-3:]
     assert re.fullmatch(r"2 @( 0x[0-9a-f]+)+", head)
     assert labels == '# labels: {"kind":"x", "user":"a \\"7\\""}'
-    line = waits_here.__code__.co_firstlineno + 1
+    file, line = HERE
     assert re.fullmatch(
-        rf"#\t0x[0-9a-f]+\t+{re.escape(__name__)}\.waits_here\+0x[0-9a-f]+\t+{re.escape(__file__)}:{line}",
-        first,
+        rf"#\t0x[0-9a-f]+\t+waiting\.waits_here\+0x[0-9a-f]+\t+{re.escape(file)}:{line}", first
     )
     assert re.fullmatch(r"1 @( 0x[0-9a-f]+)+", blocks[1].splitlines()[-2])
 
@@ -96,10 +86,7 @@ def test_text_columns_are_aligned_with_tabs():
 def test_dump_of_goroutines_begins_with_who_asks(crowd):
     text = written(goroutine(), debug=2).decode()
     assert text.startswith("goroutine 1 [running")
-    assert (
-        f"goroutine {crowd[0].id} [chan receive]:\n{__name__}.waits_here(...)\n\t{__file__}:"
-        in text
-    )
+    assert f"goroutine {crowd[0].id} [chan receive]:\nwaiting.waits_here(...)\n\t{HERE[0]}:" in text
 
 
 def test_profiles_of_leaks_show_those_alone():
@@ -231,7 +218,7 @@ def test_go_tool_pprof_reads_all_of_them(crowd, tmp_path):
         raw = pprof("-raw", file, tmp_path=tmp_path)
         assert "Samples:" in raw and "Mappings" in raw
     file = tmp_path / "goroutine"
-    assert f"{__name__}.waits_here" in pprof("-top", "-cum", file, tmp_path=tmp_path)
+    assert "waiting.waits_here" in pprof("-top", "-cum", file, tmp_path=tmp_path)
     assert "gort.Chan.recv" in pprof("-traces", file, tmp_path=tmp_path)
     assert 'a "7"' in pprof("-tags", file, tmp_path=tmp_path).replace("\\", "")
     assert "waits_here" in pprof("-peek", "waits_here", file, tmp_path=tmp_path)
