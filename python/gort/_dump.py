@@ -242,7 +242,7 @@ def dump_on(signum: int, *, exits: bool = False) -> None:
 
     As Go does on SIGQUIT, and faulthandler for threads. The signal wakes a thread of gort's, which
     has whoever computes stop for a moment at its next safe point. While a call of C code keeps the
-    interpreter's lock for more than a second, the dump says so, and has ids, states and times
+    interpreter's lock for more than two seconds, the dump says so, and has ids, states and times
     without frames. GORT_SIGQUIT=dump, or exit, does the same for SIGQUIT when gort is imported.
     `signal.signal` with another handler ends it.
 

@@ -43,7 +43,7 @@ const GIVEN_UP: u32 = 3;
 static TEXT: Mutex<Option<Text>> = Mutex::new(None);
 
 /// Who keeps the GIL for so long is in a call that does not let go of it, ns.
-const PATIENCE_NS: u64 = 1_000_000_000;
+const PATIENCE_NS: u64 = 2_000_000_000;
 /// Bytes of a dump; Go stops there, too.
 const MOST_BYTES: usize = 64 << 20;
 /// Frames of a goroutine that are shown, the newest.
