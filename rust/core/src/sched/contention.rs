@@ -127,6 +127,8 @@ impl Contention {
     }
 
     /// One gave up: what it has waited stays with the lock, as long as others wait.
+    #[cold]
+    #[inline(never)]
     fn give_up(&self, lock: usize) {
         self.with_locks(|locks| {
             let Some(waiters) = locks.get_mut(&lock) else { return };
@@ -203,6 +205,7 @@ impl Runtime {
     /// # Safety
     /// By who waited, host attached; no lock is held.
     #[cold]
+    #[inline(never)]
     pub(super) unsafe fn end_wait_begun(&self, begun_ns: u64, reason: Reason, wait: &Wait) {
         let now_ns = clock::now_ns();
         // A thread's word says something else, and is not asked: it goes on at once.
@@ -225,6 +228,7 @@ impl Runtime {
     /// # Safety
     /// The caller owns `g`.
     #[cold]
+    #[inline(never)]
     pub(super) unsafe fn note_readied(&self, g: *mut Goroutine) {
         // SAFETY: the caller's promise; the wait is alive while the pointer is set, and `g` clears it when it runs.
         unsafe {
@@ -244,7 +248,15 @@ impl Runtime {
     /// Whoever stands at `node` is about to wait for the lock at `lock`; `leave_lock` follows, or an unlock that finds it.
     #[inline]
     pub(crate) fn enter_lock(&'static self, lock: usize, node: &mut Node) {
-        if self.looks_at_waits() && self.contention.rates().1 != 0 {
+        if self.looks_at_waits() {
+            self.enter_lock_seen(lock, node);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_lock_seen(&'static self, lock: usize, node: &mut Node) {
+        if self.contention.rates().1 != 0 {
             node.case = self.contention.enter(lock) as usize;
             node.slot = ptr::from_ref(self).cast_mut().cast();
         }
@@ -297,6 +309,7 @@ impl LetGo {
 }
 
 #[cold]
+#[inline(never)]
 unsafe fn charge(rt: &'static Runtime, lock: usize, count: u64, reason: Reason) {
     let ns = rt.contention.leave(lock, count);
     let rate = rt.contention.rates().1;

@@ -136,15 +136,32 @@ impl Mutex {
             state.pass_on()
         };
         if !node.is_null() {
-            // SAFETY: claimed above; alive until readied. The caller has the host attached, and the lock is free again.
+            // SAFETY: claimed above; alive until readied.
             unsafe {
-                let mut let_go = LetGo::default();
-                let_go.add(node);
-                sched::ready_wait(&*(*node).wait);
-                let_go.charge(address_of(&self.state), Reason::Mutex);
+                if (*node).case == 0 {
+                    sched::ready_wait(&*(*node).wait);
+                } else {
+                    self.ready_and_charge(node);
+                }
             }
         }
         Ok(())
+    }
+
+    /// For a mutex profile. Out of line: an unlock for nobody would have its frame.
+    ///
+    /// # Safety
+    /// The caller has claimed the node's wait, and readies it by this; the lock of the state is free.
+    #[cold]
+    #[inline(never)]
+    unsafe fn ready_and_charge(&self, node: *mut Node) {
+        // SAFETY: the caller's promise; it has the host attached, as everybody who calls anything here.
+        unsafe {
+            let mut let_go = LetGo::default();
+            let_go.add(node);
+            sched::ready_wait(&*(*node).wait);
+            let_go.charge(address_of(&self.state), Reason::Mutex);
+        }
     }
 
     /// Whether somebody has it.
