@@ -53,6 +53,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             && entry::cache::register(module)
             && entry::clock::register(module)
             && entry::memory::register(module)
+            && entry::metrics::register(module)
             && entry::gc::register(module)
             && entry::boundary::register(module)
             && entry::leak::register(module)

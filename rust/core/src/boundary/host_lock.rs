@@ -9,6 +9,9 @@ use super::clocks;
 use super::hooks::original;
 use super::sleep::{ns_of, timespec_of};
 use crate::primitive::atomic::Ordering;
+use crate::sched::current_machine;
+use crate::sched::machine::Machine;
+use crate::sys::clock;
 use libc::{c_int, pthread_cond_t, pthread_mutex_t, timespec};
 use std::ptr;
 
@@ -27,6 +30,15 @@ unsafe fn worlds_time(until: *const timespec) -> Option<timespec> {
     (rc == 0).then_some(timespec_of(ns_of(&now)? + left_ns))
 }
 
+/// One wait of the calling thread, whose M is `m`, with a note of how long it was.
+fn timed(m: *mut Machine, wait: impl FnOnce() -> c_int) -> c_int {
+    let began_ns = clock::now_ns();
+    let result = wait();
+    // SAFETY: this thread's M.
+    unsafe { (*m).note_lock_wait(began_ns, result == libc::ETIMEDOUT) };
+    result
+}
+
 /// Passes on, and lets sysmon know meanwhile.
 pub(super) unsafe extern "C" fn pthread_cond_timedwait(
     condition: *mut pthread_cond_t,
@@ -42,12 +54,13 @@ pub(super) unsafe extern "C" fn pthread_cond_timedwait(
         unsafe { original::pthread_cond_timedwait::call(condition, mutex, until) }
     };
     if m.is_null() {
-        return wait();
+        let m = current_machine(); // on g0
+        return if m.is_null() { wait() } else { timed(m, wait) };
     }
     // SAFETY: this thread's M, before and after: who waits on an OS thread stays on it. Relaxed: a hint for sysmon.
     unsafe {
         let before = (*m).in_hook.swap(true, Ordering::Relaxed);
-        let result = wait();
+        let result = timed(m, wait);
         (*m).in_hook.store(before, Ordering::Relaxed);
         result
     }

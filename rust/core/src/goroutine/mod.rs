@@ -199,8 +199,6 @@ pub enum Blocked {
 pub struct InBubble {
     /// The bubble's number; 0: in none. The goroutine's own, and before it is queued for the first time its maker's.
     pub id: u32,
-    /// Touched under the bubbles' lock.
-    pub blocked: Blocked,
 }
 
 /// A goroutine descriptor: one cache line.
@@ -215,8 +213,12 @@ pub struct Goroutine {
     pub cancel_requested: AtomicU8,
     /// Virtual bytes of the stack it asked for, as a power of two; 0 takes the runtime's. A thread has its stack from the start.
     pub stack_shift: u8,
+    /// How it is blocked, for its bubble; touched under the bubbles' lock.
+    pub blocked: Blocked,
     /// The bubble it is in.
     pub bubble: InBubble,
+    /// Since when it is ready, in the steps of `sched::latency`; 0: it is not timed. Whose the goroutine is may touch it.
+    pub ready_at: u32,
     /// Unique for the life of the process; 1 is the main goroutine.
     pub id: u64,
     /// Null until the first run and after the end.

@@ -81,6 +81,7 @@ impl Registry {
             (*g).bundle = ptr::null_mut();
             (*g).home = ptr::null_mut();
             (*g).stack_shift = 0;
+            (*g).ready_at = 0;
             (*g).cancel_requested.store(0, Ordering::Relaxed);
             (*g).status.store(status::RUNNABLE, Ordering::Relaxed);
             add_u64(&self.live, 1);

@@ -3,7 +3,7 @@
 //! A descriptor is written when it is first taken, so that the memory of those that never were is not touched. Whoever still knows one
 //! that nobody has may look at it: it is [`status::FREE`], which is 0, also where the system has taken the pages.
 
-use super::{Goroutine, InBubble, SchedEntity, status};
+use super::{Blocked, Goroutine, InBubble, SchedEntity, status};
 use crate::primitive::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use crate::sys::memory;
 use std::ptr;
@@ -166,7 +166,9 @@ impl Slab {
                 reason: AtomicU8::new(0),
                 cancel_requested: AtomicU8::new(0),
                 stack_shift: 0,
+                blocked: Blocked::No,
                 bubble: InBubble::default(),
+                ready_at: 0,
                 id: 0,
                 bundle: ptr::null_mut(),
                 task: ptr::null_mut(),

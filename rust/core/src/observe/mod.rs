@@ -1,5 +1,6 @@
 //! Layer 10: what others may see of the runtime. Reads only.
 
+pub mod metrics;
 pub mod pprof_proto;
 
 use crate::goroutine::{Blocked, Bundle, Goroutine, status};
@@ -117,7 +118,7 @@ fn dump_some(rt: &Runtime, is_listed: impl Fn(&Goroutine) -> bool) -> Option<Str
         }
         let _ = write!(text, "goroutine {} [{}", g.id, g.word());
         if g.bubble.id != 0 {
-            let durable = if g.bubble.blocked == Blocked::Durably { " (durable)" } else { "" };
+            let durable = if g.blocked == Blocked::Durably { " (durable)" } else { "" };
             let _ = write!(text, "{durable}, synctest bubble {}", g.bubble.id);
         }
         // SAFETY: null, or alive as long as the goroutine is; a moment's view.

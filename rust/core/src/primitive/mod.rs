@@ -10,6 +10,7 @@ pub mod boxes;
 #[cfg(shuttle)]
 pub(crate) mod delayed;
 pub mod exclusive;
+pub mod histogram;
 #[cfg(all(test, loom))]
 mod model;
 #[cfg(model)]

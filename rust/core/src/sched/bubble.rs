@@ -66,7 +66,7 @@ impl All {
         // SAFETY: the caller's promise.
         unsafe {
             if !survivor.is_null() {
-                (*survivor).bubble = InBubble::default();
+                ((*survivor).bubble, (*survivor).blocked) = (InBubble::default(), Blocked::No);
             }
             for mut bubble in self.live.drain(..) {
                 bubble.timers.forget();
@@ -150,8 +150,8 @@ impl Bubble {
         Step::Park
     }
 
-    fn uncount(&mut self, place: &mut InBubble) {
-        let before = std::mem::replace(&mut place.blocked, Blocked::No);
+    fn uncount(&mut self, blocked: &mut Blocked) {
+        let before = std::mem::replace(blocked, Blocked::No);
         self.blocked -= usize::from(before != Blocked::No);
         self.loose -= usize::from(before == Blocked::Loosely);
     }
@@ -226,7 +226,7 @@ impl Bubbles {
             if bubble.main == 0 {
                 bubble.main = (*g).id;
             }
-            (*g).bubble = InBubble { id, blocked: Blocked::No };
+            ((*g).bubble, (*g).blocked) = (InBubble { id }, Blocked::No);
         });
     }
 
@@ -264,8 +264,8 @@ impl Bubbles {
     ) -> u64 {
         // SAFETY: the caller's promise; the timer stays in place until `leave_wait`.
         unsafe {
-            let place = &mut (*g).bubble;
-            let entered = self.with(place.id, |bubble| {
+            let place = &mut (*g).blocked;
+            let entered = self.with((*g).bubble.id, |bubble| {
                 let mut until_ns = 0;
                 if is_timed_outside(reason) {
                     until_ns = deadline_ns.map_or(0, |at| bubble.now_ns + at.saturating_sub(clock::now_ns()));
@@ -275,9 +275,9 @@ impl Bubbles {
                 }
                 // Whoever claimed it already will find nobody to uncount.
                 if wait.outcome() == Outcome::Pending {
-                    place.blocked = if ends_from_outside { Blocked::No } else { blocked_by(reason, wait) };
-                    bubble.blocked += usize::from(place.blocked != Blocked::No);
-                    bubble.loose += usize::from(place.blocked == Blocked::Loosely);
+                    *place = if ends_from_outside { Blocked::No } else { blocked_by(reason, wait) };
+                    bubble.blocked += usize::from(*place != Blocked::No);
+                    bubble.loose += usize::from(*place == Blocked::Loosely);
                 }
                 (until_ns, bubble.claim_driver())
             });
@@ -311,7 +311,7 @@ impl Bubbles {
     #[cold]
     pub(super) unsafe fn note_woken(&self, g: *mut Goroutine) {
         // SAFETY: the caller's promise; the place is touched under the lock.
-        unsafe { self.with((*g).bubble.id, |bubble| bubble.uncount(&mut (*g).bubble)) };
+        unsafe { self.with((*g).bubble.id, |bubble| bubble.uncount(&mut (*g).blocked)) };
     }
 
     /// Whether there is memory for the timer of a wait of one more goroutine that is of the starter's bubble, if that is in one.

@@ -1,5 +1,6 @@
 //! M: an OS thread that runs goroutines, and the loop it runs.
 
+use super::latency::LockWait;
 use super::moving::ThreadLocals;
 use super::pin::unlock_at_end;
 use super::policy::{self, Meter};
@@ -90,6 +91,8 @@ pub struct Machine {
     pub(super) slice_ns: AtomicU64,
     /// What its goroutine is charged with.
     pub(super) meter: Meter,
+    /// What it waits for the host's lock, as far as that is known.
+    pub(super) lock_wait: LockWait,
     /// One bundle kept at hand.
     pub spare: *mut Bundle,
     /// Found work without a queue; see the wake rule.
@@ -154,6 +157,7 @@ impl Machine {
             action: Action::None,
             slice_ns: AtomicU64::new(0),
             meter: Meter::default(),
+            lock_wait: LockWait::default(),
             spare: ptr::null_mut(),
             spinning: false,
             signal_depth: AtomicU32::new(0),
@@ -316,6 +320,9 @@ impl Machine {
             }
             (*g).status.store(status::RUNNING, Ordering::Relaxed);
             self.current = g;
+            if (*g).ready_at != 0 {
+                self.note_runs(g);
+            }
             let p = self.p();
             if !p.is_null() {
                 let ticks = (*p).ticks.load(Ordering::Relaxed);

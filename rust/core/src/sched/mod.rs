@@ -32,6 +32,7 @@ pub mod find_work;
 pub mod fork;
 pub mod idle;
 pub mod inject_queue;
+pub mod latency;
 pub mod limit;
 pub mod local_queue;
 pub mod machine;

@@ -232,6 +232,9 @@ impl Runtime {
                 if status::wake(&*g) == Wake::LeftToParker {
                     continue;
                 }
+                if !p.is_null() {
+                    (*p).latency.note_ready(g);
+                }
                 if p.is_null() || !self.inject.is_empty() {
                     self.inject.push(g);
                 } else {

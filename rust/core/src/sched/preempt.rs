@@ -107,6 +107,7 @@ impl Machine {
         unsafe {
             let owner = (*g).owner().cast::<Machine>();
             if let Some(p) = self.p().as_ref() {
+                p.latency.note_ready(g);
                 let (mut begun, mut count) = ([ptr::null_mut(); CAPACITY], 0);
                 while let Some((other, _)) = p.queue.pop() {
                     if (*other).bundle.is_null() {

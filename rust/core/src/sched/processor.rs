@@ -1,5 +1,6 @@
 //! P: the right to run goroutines, and what goes with it.
 
+use super::latency;
 use super::local_queue::LocalQueue;
 use super::machine::Machine;
 use super::memory::CacheCell;
@@ -63,6 +64,8 @@ pub struct Processor {
     pub local_pops: AtomicU64,
     /// Goroutines in a row that came by the next slot and inherited the time slice.
     pub(super) inherited: AtomicU32,
+    /// How long things took here.
+    pub(super) latency: latency::OfProcessor,
     /// Timers of goroutines that parked here, and those set here.
     timers: ShortLock<TimerHeap>,
     /// Memory that whoever has this P takes and gives without a lock.
@@ -85,6 +88,7 @@ impl Processor {
             ticks: AtomicU32::new(0),
             local_pops: AtomicU64::new(0),
             inherited: AtomicU32::new(0),
+            latency: latency::OfProcessor::default(),
             timers: ShortLock::new(TimerHeap::new()),
             cache: CacheCell::default(),
             next_when: AtomicU64::new(NEVER),

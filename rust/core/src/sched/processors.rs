@@ -106,6 +106,7 @@ impl Runtime {
                 return all.in_use();
             }
             let before = all.in_use.swap(count, Ordering::Relaxed); // under the idle lock
+            self.counters.latencies.note_processors(before);
             // SAFETY: Ps are never freed.
             let is_beyond = |p: &mut *const Processor| unsafe { (**p).id >= count };
             gone.extend(idle.processors.extract_if(.., is_beyond));

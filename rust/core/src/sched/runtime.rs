@@ -5,6 +5,7 @@ use super::config::Config;
 use super::contention::Contention;
 use super::idle::IdleLists;
 use super::inject_queue::InjectQueue;
+use super::latency::Latencies;
 use super::limit::Limit;
 use super::machine::Machine;
 use super::memory::Memory;
@@ -81,6 +82,8 @@ pub struct Counters {
     pub pressures: AtomicU64,
     /// Goroutines that let others run at a safe point, because their slice was over.
     pub preemptions: AtomicU64,
+    /// How long things took that no P has a part in.
+    pub(super) latencies: Latencies,
 }
 
 /// Bundles that wait for a goroutine; the last is taken first.
@@ -293,6 +296,7 @@ impl Runtime {
                 return;
             }
             self.note_if_watched(g);
+            (*p).latency.note_ready(g);
             if let Some(kicked) = (*p).queue.push_next(g) {
                 self.push_back(&*p, kicked);
             }
@@ -313,6 +317,7 @@ impl Runtime {
                 return;
             }
             self.note_if_watched(g);
+            (*p).latency.note_ready(g);
             self.push_back(&*p, g);
         }
         self.wake_for_queued();
@@ -376,8 +381,11 @@ impl Runtime {
     /// # Safety
     /// As for `enqueue`.
     pub unsafe fn inject_goroutine(&self, g: *mut Goroutine) {
-        // SAFETY: the caller owns `g` until it is pushed.
-        let owner = unsafe { (*g).owner().cast::<Machine>() };
+        // SAFETY: the caller owns `g` until it is pushed. Whose turn of the first P's it is matters to nobody.
+        let owner = unsafe {
+            self.processors[0].latency.note_ready(g);
+            (*g).owner().cast::<Machine>()
+        };
         self.inject.push(g);
         self.wake_one(owner);
     }

@@ -109,7 +109,9 @@ impl Mutex {
                 state.waiters.push_back(node);
             }
             drop(state);
+            let began_ns = rt.begin_lock_wait();
             let outcome = sched::block(rt, &mut *wait, Reason::Mutex, until);
+            rt.end_lock_wait(began_ns);
             if outcome != Outcome::Delivered {
                 self.state.lock().waiters.remove(node);
                 rt.leave_lock(address_of(&self.state), &mut *node);

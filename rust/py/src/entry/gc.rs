@@ -34,10 +34,13 @@ struct Passes {
     /// Goroutines that ended because nothing could wake them.
     unreachable: u64,
     total_ns: u64,
+    /// CPU time of the process in passes.
+    cpu_ns: u64,
     last_ns: u64,
     longest_ns: u64,
     /// When the pass in progress began; 0: none is.
     began_ns: u64,
+    began_cpu_ns: u64,
     /// Who collects, and its number: descriptors are used again. Null: a plain thread, or nobody.
     collector: (*mut Goroutine, u64),
     /// The collector was asked to end, and CPython swallows what is raised in a pass: it is asked again afterwards.
@@ -57,9 +60,11 @@ static PASSES: Shared = Shared(UnsafeCell::new(Passes {
     uncollectable: 0,
     unreachable: 0,
     total_ns: 0,
+    cpu_ns: 0,
     last_ns: 0,
     longest_ns: 0,
     began_ns: 0,
+    began_cpu_ns: 0,
     collector: (ptr::null_mut(), 0),
     is_to_end: false,
     per_second: [0; WINDOW_S],
@@ -118,6 +123,7 @@ impl Passes {
             self.is_to_end = !g.is_null() && host::gort_is_raised_soon(error::goroutine_exit(), 1) != 0;
         }
         self.began_ns = clock::now_ns();
+        self.began_cpu_ns = clock::process_cpu_ns();
         self.advance(self.began_ns);
         self.per_second[(self.second % WINDOW_S as u64) as usize] += 1;
     }
@@ -143,6 +149,7 @@ impl Passes {
         self.collected += collected;
         self.uncollectable += uncollectable;
         self.total_ns += ns;
+        self.cpu_ns += clock::process_cpu_ns().saturating_sub(self.began_cpu_ns);
         self.last_ns = ns;
         self.longest_ns = self.longest_ns.max(ns);
         ns
@@ -258,6 +265,9 @@ unsafe extern "C-unwind" fn gc_ends(_m: Object, args: *const Object, nargs: ffi:
         }
         ffi::PyErr_Clear(); // another collector's dict has other numbers
         let ns = (*passes).end(numbers);
+        if let Some(rt) = task::runtime_or_null().as_ref() {
+            rt.note_pass(ns);
+        }
         if numbers[0] >= 2 {
             select::forget_cases();
             host::gort_forget_chunks();
@@ -323,6 +333,7 @@ unsafe extern "C-unwind" fn gc_stats(_m: Object, _: Object) -> Object {
         (c"uncollectable", passes.uncollectable),
         (c"unreachable", passes.unreachable),
         (c"total_ns", passes.total_ns),
+        (c"cpu_ns", passes.cpu_ns),
         (c"last_ns", passes.last_ns),
         (c"longest_ns", passes.longest_ns),
         (c"running_ns", running_ns),

@@ -1,5 +1,6 @@
 //! What `gort.leak` is made of. Nothing here parks.
 
+use super::metrics::Stopped;
 use super::{arguments, boolean, fast, methods, none, plain, runtime, sync};
 use crate::error;
 use crate::leak::ages;
@@ -94,6 +95,7 @@ unsafe extern "C-unwind" fn leaks(_m: Object, args: *const Object, nargs: ffi::P
             _ => Handles::All,
         };
         ffi::PyErr_Clear();
+        let _stopped = Stopped::begin(rt);
         let mut kinds = Kinds::new();
         if kinds.add_report(report_type).is_none() {
             return ffi::PyErr_NoMemory();

@@ -114,6 +114,8 @@ unsafe extern "C-unwind" fn stats(_m: Object, _: Object) -> Object {
         (c"cache_refills", heap.cache_refills),
         (c"lock_operations", heap.lock_ops),
         (c"python_allocs_objects", of_python(|heap| heap.allocs_objects)),
+        (c"python_allocs_bytes", of_python(|heap| heap.allocs_bytes)),
+        (c"python_frees_bytes", of_python(|heap| heap.frees_bytes)),
         (c"python_frees_objects", of_python(|heap| heap.frees_objects)),
         (c"python_objects_bytes", of_python(|heap| heap.objects_bytes)),
         (c"python_unused_bytes", of_python(|heap| heap.unused_bytes)),

@@ -21,6 +21,7 @@ pub(crate) mod labels;
 pub(crate) mod leak;
 pub(crate) mod map;
 pub(crate) mod memory;
+pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod policy;
 pub(crate) mod profile;

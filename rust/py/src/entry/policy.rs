@@ -73,6 +73,21 @@ pub(super) unsafe fn place(wanted: Object, group: Object) -> Option<Place> {
     Some(place)
 }
 
+/// `object`, if it is a group. `None`: TypeError is set.
+///
+/// # Safety
+/// GIL held; a live object.
+pub(super) unsafe fn checked_group(object: Object) -> Option<Object> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if ffi::PyObject_TypeCheck(object, GROUP_TYPE.load(Ordering::Relaxed)) == 0 {
+            error::set(ffi::PyExc_TypeError, "a gort.Group is needed");
+            return None;
+        }
+    }
+    Some(object)
+}
+
 /// # Safety
 /// A live object of the Group type.
 pub(crate) unsafe fn core_group(group: Object) -> *const Group {

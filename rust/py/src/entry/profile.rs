@@ -1,6 +1,7 @@
 //! What `gort.pprof` is made of: what every goroutine does, with its Python frames, and the bytes of a profile. Nothing here parks.
 
 use super::chan::tuple;
+use super::metrics::Stopped;
 use super::{arguments, boolean, fast, labels, methods, none, runtime};
 use crate::error;
 use crate::stacks::{Stacks, stack_of};
@@ -97,7 +98,7 @@ unsafe fn record(rt: &Runtime, g: &Goroutine, stacks: &Stacks, depth: usize) -> 
             boolean(bundle.is_some_and(|b| b.locks != 0)),
             number(kept_ms),
             number(g.bubble.id.into()),
-            boolean(g.bubble.blocked == Blocked::Durably),
+            boolean(g.blocked == Blocked::Durably),
             optional(tags),
             optional(origin),
             number(parent),
@@ -119,6 +120,7 @@ unsafe extern "C-unwind" fn records(_m: Object, args: *const Object, nargs: ffi:
             return ptr::null_mut();
         }
         let Some(rt) = runtime() else { return ptr::null_mut() };
+        let _stopped = Stopped::begin(rt);
         let was_on = PyGC_Disable() != 0;
         let stacks = Stacks::default();
         let list = match all(rt) {

@@ -9,6 +9,7 @@ use super::fair::{Tree, WEIGHT};
 use super::nodes::List;
 use crate::primitive::atomic::{AtomicUsize, Ordering, fence};
 use crate::primitive::boxes::try_box;
+use crate::primitive::histogram::TimeHistogram;
 use crate::sched::Runtime;
 use crate::sys::clock;
 use crate::timer::{Event, EventTimer};
@@ -36,6 +37,8 @@ pub(super) struct State {
     pub(super) virtual_ns: u64,
     pub(super) is_in_root: bool,
     pub(super) account: GroupAccount,
+    /// How long its goroutines were ready before they ran.
+    pub(super) waits: TimeHistogram,
 }
 
 /// What was measured of a group.
@@ -152,6 +155,7 @@ impl Group {
                 virtual_ns: 0,
                 is_in_root: false,
                 account: GroupAccount::default(),
+                waits: TimeHistogram::new(),
             }),
         })?;
         // SAFETY: the count it begins with.

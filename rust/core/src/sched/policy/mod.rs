@@ -16,6 +16,7 @@ mod nodes;
 #[cfg(all(test, not(model)))]
 mod tests;
 mod turn;
+mod waits;
 
 pub use group::{Group, GroupAccount, GroupRef, PERIOD_NS};
 pub(super) use meter::Meter;
@@ -31,6 +32,7 @@ use fair::{Fair, WEIGHT};
 use mlfq::Mlfq;
 use nodes::{List, Nodes};
 use std::ptr;
+use waits::Waits;
 
 /// Priorities are from this to its opposite.
 pub const LEAST_PRIORITY: i8 = -20;
@@ -62,6 +64,7 @@ struct State {
     reservations: usize,
     is_measured: bool,
     slice_ns: u64,
+    waits: Waits,
 }
 
 // SAFETY: the goroutines in the lists are the state's, under the lock it is in; groups are alive while they are listed.
@@ -101,6 +104,7 @@ impl State {
             reservations: 0,
             is_measured: false,
             slice_ns,
+            waits: Waits::new(),
         }
     }
 

@@ -50,7 +50,7 @@ impl Machine {
     #[cold]
     pub(in crate::sched) unsafe fn begin_account(&mut self, g: *mut Goroutine) {
         let now = clock::now_ns();
-        let state = self.rt.policies.lock();
+        let mut state = self.rt.policies.lock();
         // SAFETY: the caller's promise; goroutines have a count of their groups.
         unsafe {
             let entity = &mut *Goroutine::entity(g);
@@ -58,6 +58,12 @@ impl Machine {
             let slice_ns = group_of(entity).map_or(slice_ns, |group| group.state().allowance_ns(slice_ns, now));
             let since = std::mem::take(&mut entity.ready_since_ns);
             let waited = if since == 0 { 0 } else { now.saturating_sub(since) };
+            if since != 0 {
+                state.waits.record(entity.priority, waited);
+                if let Some(group) = group_of(entity) {
+                    group.state().waits.record(waited as i64);
+                }
+            }
             if let Some(account) = entity.measure() {
                 account.wait_ns += waited;
                 account.longest_wait_ns = account.longest_wait_ns.max(waited);

@@ -1,0 +1,222 @@
+//! How long it took: from being ready to running, for the host's lock, in passes of the host's collector, stopped by us.
+//!
+//! Of those that become ready one in `EVERY` is timed, Go's way (it takes one in eight; runtime/proc.go, casgstatus): two looks
+//! at the clock for each would be as much as a switch costs. The descriptor keeps since when, in steps of 64 ns, the least that
+//! the histogram tells apart: who waits for more than four and a half minutes is counted with what is over.
+//! Each P has histograms of its own, which are added up when somebody asks.
+
+use super::machine::Machine;
+use super::processor::Processor;
+use super::runtime::Runtime;
+use crate::goroutine::Goroutine;
+use crate::primitive::histogram::{TimeHistogram, Times};
+use crate::sys::clock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering}; // counts that order nothing: no model need step through them
+
+/// A prime: it does not fall in step with a program's rounds.
+const EVERY: u32 = 53;
+/// Of the waits for a lock of `gort.sync` so many count for one that is timed.
+const LOCKS_EVERY: u32 = 8;
+/// `Goroutine::ready_at` is in steps of so many ns, as a power of two.
+const STEP_BIT: u32 = 6;
+/// Who waits for the host's lock asks again at once when its time is up: what comes later is another wait.
+const SAME_WAIT_NS: u64 = 100_000;
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latency {
+    /// From being ready to running: woken, new, or after others had their turn.
+    Ready,
+    /// The same of those only that were woken.
+    WakeUp,
+    /// A thread of the runtime's for the host's lock, where somebody else had it.
+    HostLock,
+    /// A pass of the host's collector.
+    Collector,
+    /// Everything stopped for something else than the collector.
+    Stopped,
+}
+
+/// A P's part.
+#[derive(Default)]
+pub(super) struct OfProcessor {
+    /// How many that become ready here are not timed before the next that is.
+    turn: AtomicU32,
+    ready: TimeHistogram,
+    wake_up: TimeHistogram,
+    host_lock: TimeHistogram,
+}
+
+/// A wait for the host's lock, in parts.
+#[derive(Clone, Copy, Default)]
+pub(super) struct LockWait {
+    /// 0: there is none.
+    began_ns: u64,
+    last_ns: u64,
+}
+
+/// The rest.
+pub struct Latencies {
+    collector: TimeHistogram,
+    stopped: TimeHistogram,
+    lock_turn: AtomicU32,
+    locks_ns: AtomicU64,
+    began_cpu_ns: u64,
+    /// Since when there are as many Ps as now, and what all had until then, ns. Written under the lock of who changes that.
+    changed_ns: AtomicU64,
+    available_ns: AtomicU64,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self {
+            collector: TimeHistogram::new(),
+            stopped: TimeHistogram::new(),
+            lock_turn: AtomicU32::new(0),
+            locks_ns: AtomicU64::new(0),
+            began_cpu_ns: clock::process_cpu_ns(),
+            changed_ns: AtomicU64::new(clock::now_ns()),
+            available_ns: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Latencies {
+    /// There were `count` Ps until now.
+    pub(super) fn note_processors(&self, count: usize) {
+        let now = clock::now_ns();
+        // Relaxed: one writer; a reader in between is wrong by what it just missed.
+        let since = self.changed_ns.swap(now, Ordering::Relaxed);
+        self.available_ns.fetch_add(now.saturating_sub(since) * count as u64, Ordering::Relaxed);
+    }
+}
+
+fn steps(ns: u64) -> u32 {
+    (ns >> STEP_BIT) as u32
+}
+
+impl OfProcessor {
+    /// `g` is about to be queued, on this P or by who has it: times it if it is its turn.
+    ///
+    /// # Safety
+    /// `g` is the caller's, and so is the P or, under an exclusive host, its lock.
+    #[inline(always)]
+    pub(super) unsafe fn note_ready(&self, g: *mut Goroutine) {
+        let turn = self.turn.load(Ordering::Relaxed); // one owner; where there are more they time a few more or less
+        if turn == 0 {
+            // SAFETY: the caller's promise.
+            unsafe { self.stamp(g) }
+        } else {
+            self.turn.store(turn - 1, Ordering::Relaxed);
+        }
+    }
+
+    #[cold]
+    unsafe fn stamp(&self, g: *mut Goroutine) {
+        self.turn.store(EVERY - 1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe {
+            if (*g).ready_at == 0 {
+                (*g).ready_at = steps(clock::now_ns()).max(1);
+            }
+        }
+    }
+}
+
+impl Machine {
+    /// `g`, which is timed, runs.
+    ///
+    /// # Safety
+    /// It is this M's.
+    #[cold]
+    pub(super) unsafe fn note_runs(&self, g: *mut Goroutine) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let since = std::mem::take(&mut (*g).ready_at);
+            let ns = i64::from(steps(clock::now_ns()).wrapping_sub(since)) << STEP_BIT;
+            let all = &self.processor_or_first().latency;
+            all.ready.record(ns);
+            // One that parked finds its wait where it left it, and takes it away when it runs.
+            if !(*g).wait.load(crate::primitive::atomic::Ordering::Relaxed).is_null() {
+                all.wake_up.record(ns);
+            }
+        }
+    }
+
+    fn processor_or_first(&self) -> &Processor {
+        // SAFETY: Ps are never freed.
+        unsafe { self.p().as_ref() }.unwrap_or(&self.rt.processors[0])
+    }
+
+    /// Its thread has waited for the host's lock, since `began_ns`; it goes on to wait if its time was up.
+    pub(crate) fn note_lock_wait(&mut self, began_ns: u64, is_time_up: bool) {
+        let now = clock::now_ns();
+        let before = std::mem::take(&mut self.lock_wait);
+        let is_same = before.began_ns != 0 && began_ns.saturating_sub(before.last_ns) < SAME_WAIT_NS;
+        let all = &self.processor_or_first().latency.host_lock;
+        if before.began_ns != 0 && !is_same {
+            all.record((before.last_ns - before.began_ns) as i64); // the lock was free when its time was up
+        }
+        let since = if is_same { before.began_ns } else { began_ns };
+        if is_time_up {
+            self.lock_wait = LockWait { began_ns: since, last_ns: now };
+        } else {
+            all.record(now.saturating_sub(since) as i64);
+        }
+    }
+}
+
+impl Runtime {
+    /// All times of a kind so far, added to `sum`. Any thread.
+    pub fn add_latencies(&self, kind: Latency, sum: &mut Times) {
+        let of_all = |part: fn(&OfProcessor) -> &TimeHistogram, sum: &mut Times| {
+            self.processors.iter().for_each(|p| part(&p.latency).add_to(sum));
+        };
+        match kind {
+            Latency::Ready => of_all(|p| &p.ready, sum),
+            Latency::WakeUp => of_all(|p| &p.wake_up, sum),
+            Latency::HostLock => of_all(|p| &p.host_lock, sum),
+            Latency::Collector => self.counters.latencies.collector.add_to(sum),
+            Latency::Stopped => self.counters.latencies.stopped.add_to(sum),
+        }
+    }
+
+    /// A pass of the host's collector is over.
+    pub fn note_pass(&self, ns: u64) {
+        self.counters.latencies.collector.record(ns as i64);
+    }
+
+    /// Everything was stopped since `began_ns`.
+    pub fn note_stopped(&self, began_ns: u64) {
+        self.counters.latencies.stopped.record(clock::now_ns().saturating_sub(began_ns) as i64);
+    }
+
+    /// The caller begins to wait for a lock: what `end_lock_wait` is to be given.
+    pub(crate) fn begin_lock_wait(&self) -> u64 {
+        // Relaxed: two at a time take the same turn, which does no harm.
+        let turn = self.counters.latencies.lock_turn.load(Ordering::Relaxed);
+        self.counters.latencies.lock_turn.store(turn.wrapping_add(1), Ordering::Relaxed);
+        if turn.is_multiple_of(LOCKS_EVERY) { clock::now_ns() } else { 0 }
+    }
+
+    /// The wait is over.
+    pub(crate) fn end_lock_wait(&self, began_ns: u64) {
+        if began_ns != 0 {
+            let ns = clock::now_ns().saturating_sub(began_ns) * u64::from(LOCKS_EVERY);
+            self.counters.latencies.locks_ns.fetch_add(ns, Ordering::Relaxed);
+        }
+    }
+
+    /// How long goroutines and threads have waited for locks, as estimated from some of these waits, ns.
+    pub fn lock_wait_ns(&self) -> u64 {
+        self.counters.latencies.locks_ns.load(Ordering::Relaxed)
+    }
+
+    /// CPU time since the runtime began: what Ps could have had, and what the process used, ns.
+    pub fn cpu_ns(&self) -> (u64, u64) {
+        let all = &self.counters.latencies;
+        let since = clock::now_ns().saturating_sub(all.changed_ns.load(Ordering::Relaxed));
+        let available = all.available_ns.load(Ordering::Relaxed) + since * self.processors.in_use() as u64;
+        (available, clock::process_cpu_ns().saturating_sub(all.began_cpu_ns))
+    }
+}
