@@ -28,6 +28,7 @@ MODULES = (
     "gort.leak",
     "gort.local",
     "gort.memory",
+    "gort.metrics",
     "gort.net",
     "gort.pool",
     "gort.pprof",
@@ -56,7 +57,10 @@ SURFACE = {
     },
     "gort.local": {"Local"},
     "gort.time": {"Ticker", "Timer", "after", "after_func", "sleep", "tick"},
-    "gort": {"Cancelled", "DeadlockError", "GoroutineExit", "RuntimeStopped", "from_future", "wait"},
+    "gort": {
+        "Cancelled", "DeadlockError", "GoroutineExit", "Health", "HealthLimits", "HealthMonitor", "RuntimeStopped",
+        "from_future", "health", "wait",
+    },
 }  # fmt: skip
 
 METHODS = {

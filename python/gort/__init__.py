@@ -82,6 +82,7 @@ from gort._exceptions import (
     GoroutineExit,
     RuntimeStopped,
 )
+from gort._health import Health, HealthLimits, HealthMonitor, health
 from gort.barrier import Barrier, BrokenBarrierError, CountDownLatch
 from gort.chan import RecvChan, SendChan
 from gort.local import Local
@@ -120,6 +121,9 @@ __all__ = [
     "Goroutine",
     "GoroutineExit",
     "Group",
+    "Health",
+    "HealthLimits",
+    "HealthMonitor",
     "Local",
     "Map",
     "Mutex",
@@ -155,6 +159,7 @@ __all__ = [
     "goroutines",
     "gosched",
     "gosched_when",
+    "health",
     "labels",
     "lock_os_thread",
     "locked_os_thread",

@@ -23,6 +23,7 @@ from gort._typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Literal
+    from weakref import WeakSet
 
     from gort._core import Goroutine
     from gort._typing import T
@@ -128,6 +129,19 @@ def _checked(weight: int, quota: float | None) -> tuple[int, int]:
     return weight, round(quota * _PERIOD_NS)
 
 
+_known: WeakSet[Group] | None = None
+
+
+def _groups() -> WeakSet[Group]:
+    """The groups there are, for gort.metrics."""
+    global _known
+    if _known is None:
+        from weakref import WeakSet  # none that `import gort` should wait for
+
+        _known = WeakSet()
+    return _known
+
+
 class Group(_Group):
     """Goroutines that share a weight and a quota of CPU time, as a control group has them.
 
@@ -165,6 +179,7 @@ class Group(_Group):
             raise TypeError(f"a group's name is a str, not {type(name).__name__}")
         self = super().__new__(cls, *_checked(weight, quota))
         self.name, self._weight, self._quota = name, weight, quota
+        _groups().add(self)
         return self
 
     @property
