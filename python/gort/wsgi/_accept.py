@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 
 import gort
 from gort._typing import TYPE_CHECKING
+from gort.net import Listener
+from gort.wsgi._conn import Conn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,46 +66,47 @@ class Acceptor:
     """Takes the connections of one listener, in the goroutine of `run`.
 
     Args:
-        listener: a listening socket.
+        sock: a listening socket.
         settings: of the server.
         slots: one is taken before a connection is, so that others wait in the kernel's queue.
-        take: called with a connection and its peer; the slot is its to give back.
+        take: called with a connection; the slot is its to give back.
         is_shared: whether other processes accept from the listener, too.
     """
 
     def __init__(
         self,
-        listener: socket.socket,
+        sock: socket.socket,
         settings: Settings,
         slots: gort.Semaphore,
-        take: Callable[[socket.socket, Any], None],
+        take: Callable[[Conn], None],
         is_shared: bool = False,
     ) -> None:
         """Do not accept yet."""
-        listener.settimeout(0)
-        self.listener = listener
+        self.sock = sock
+        is_unix = sock.family == socket.AF_UNIX
+        if not is_unix:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+        # With a descriptor of its own: whoever gave the socket may still ask it for its address.
+        number = os.dup(sock.fileno())
+        try:
+            self._listener = Listener(number, "unix" if is_unix else "tcp", Conn)
+        except BaseException:
+            os.close(number)
+            raise
         self._settings = settings
         self._slots = slots
         self._take = take
         self._is_shared = is_shared
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._poll = select.poll()
-        self._poll.register(listener, select.POLLIN)
-        self._poll.register(self._bell, select.POLLIN)
         self._context, self._cancel = gort.context.with_cancel(gort.context.background())
 
     def stop(self) -> None:
         """Let `run` end, once it has taken what is in the kernel's queue. Never parks."""
         self._cancel()
-        if self._bell >= 0:
-            os.eventfd_write(self._bell, 1)
 
     def close(self) -> None:
         """Close the listener, where `run` was not called."""
-        self.listener.close()
-        bell, self._bell = self._bell, -1
-        if bell >= 0:
-            os.close(bell)
+        self._listener.close()
+        self.sock.close()
 
     def run(self) -> None:
         """Take connections until `stop`, and close the listener. Parks."""
@@ -117,7 +119,7 @@ class Acceptor:
                 if accepted is None:
                     self._slots.release()
                     break
-                self._take(*accepted)
+                self._take(accepted)
         finally:
             self._cancel()
             self.close()
@@ -132,17 +134,16 @@ class Acceptor:
             return self._slots.try_acquire()
         return True
 
-    def _accept(self) -> tuple[socket.socket, Any] | None:
+    def _accept(self) -> Conn | None:
         """Park until there is a connection; None: stopped, and none is left."""
         pause = 0.0
         while True:
             try:
-                return self.listener.accept()
-            except BlockingIOError:
-                if self._context.err() is not None:
-                    return None
-                self._poll.poll()
-                pause = 0.0
+                return self._next()
+            except gort.ContextCanceled:
+                continue
+            except TimeoutError:
+                return None
             except OSError as error:
                 if error.errno in GONE:
                     continue
@@ -153,6 +154,22 @@ class Acceptor:
                 pause = min(pause * 2, PAUSE_MOST) or PAUSE
                 if not self._rest(pause, self._context):
                     return None
+
+    def _next(self) -> Conn:
+        """Park until there is a connection.
+
+        Raises:
+            ContextCanceled: the wait ended by `stop`.
+            TimeoutError: it was stopped before, and none is there.
+            OSError: of the system.
+        """
+        if self._context.err() is None:
+            conn = self._listener.accept(None, self._context)
+        else:
+            conn = self._listener.accept(0)
+        assert isinstance(conn, Conn)  # noqa: S101 - what the listener was told to make
+        conn.write_timeout = self._settings.write_timeout
+        return conn
 
     @staticmethod
     def _rest(seconds: float, ctx: Context) -> bool:

@@ -15,7 +15,7 @@ from gort.wsgi._settings import RequestError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gort.wsgi._conn import Conn
+    from gort.wsgi._conn import Conn, TlsConn
     from gort.wsgi._settings import Settings
 
 __all__ = ["Body", "Reader"]
@@ -39,7 +39,7 @@ class Reader:
 
     __slots__ = ("conn", "data")
 
-    def __init__(self, conn: Conn) -> None:
+    def __init__(self, conn: Conn | TlsConn) -> None:
         """Begin with none."""
         self.conn = conn
         self.data = b""

@@ -5,6 +5,9 @@ NUL, white space before a colon, a folded line, an odd version are refused, not 
 wrong is looked for only when something is. The verdict depends on the bytes alone, not on how they
 were cut into segments: of two faults the one that ends first counts, as it would have been seen
 first (docs/design/010-http-parsing.md).
+
+Heads without anything unusual are read by `_core._http_request` before they come here; what that
+takes has to be taken here, with the same environ.
 """
 
 from __future__ import annotations
@@ -20,8 +23,15 @@ if TYPE_CHECKING:
 
     from gort.wsgi._settings import Settings
 
-__all__ = ["CHUNKED", "Head", "fault_of_part", "parse"]
+__all__ = [
+    "CHUNKED", "EXPECTS", "HAS_BODY", "IS_ASTERISK", "IS_HTTP11", "KEEPS", "SHIFT", "fault_of_part",
+    "length_of", "parse",
+]  # fmt: skip
 
+#: What a server has to know of a request, but for what the environ says: bits of a number, which
+#: from bit SHIFT on is how many bytes the head has. The compiled part knows the first three.
+IS_HTTP11, KEEPS, HAS_BODY, EXPECTS, IS_ASTERISK = 1, 2, 4, 8, 16
+SHIFT = 5
 #: The length of a body that says itself where it ends.
 CHUNKED = -1
 #: More digits than any length a machine can hold.
@@ -41,20 +51,6 @@ BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # so their keys are made once; a client that makes names up fills it to KEYS_MOST and no further.
 KEYS_MOST = 500
 KEYS: dict[str, str] = {}
-
-
-class Head:
-    """What a server has to know of a request; the rest is in the environ."""
-
-    __slots__ = ("expects_continue", "is_http11", "keep_alive", "length", "method", "target")
-
-    method: str
-    target: str
-    is_http11: bool
-    keep_alive: bool
-    expects_continue: bool
-    #: of the body, in bytes; CHUNKED
-    length: int
 
 
 def fault_of_part(data: bytes, settings: Settings, known: int = 0) -> RequestError | None:
@@ -77,8 +73,11 @@ def fault_of_part(data: bytes, settings: Settings, known: int = 0) -> RequestErr
     return RequestError(*min(faults)[1:]) if faults else None
 
 
-def parse(data: bytes, end: int, environ: dict[str, Any], settings: Settings) -> Head:
+def parse(data: bytes, end: int, environ: dict[str, Any], settings: Settings) -> int:
     """Read the head `data[:end]`, which ends with the empty line, into `environ`. Never parks.
+
+    Returns:
+        IS_HTTP11, KEEPS and so on, and `end`.
 
     Raises:
         RequestError: it is not what RFC 9112 and the limits allow.
@@ -92,19 +91,18 @@ def parse(data: bytes, end: int, environ: dict[str, Any], settings: Settings) ->
         or not FIELDS.fullmatch(text, line.end())
     ):
         raise fault_of_part(data[:end], settings) or _fault(text, line)
-    head = Head()
-    head.method, head.target, major, minor = line.groups()
+    method, target, major, minor = line.groups()
     if major != "1":
         raise RequestError(505, f"HTTP/{major}.{minor}")
-    head.is_http11 = minor != "0"
+    is_http11 = minor != "0"
     if line.end() + 2 < end:
         _fields(text[line.end() : -4].split("\r\n"), environ, settings.max_header_count)
-    environ["REQUEST_METHOD"] = head.method
-    environ["SERVER_PROTOCOL"] = "HTTP/1.1" if head.is_http11 else "HTTP/1.0"
-    _target(head, environ)
-    head.length = _length(head, environ, settings.max_body)
-    _connection(head, environ)
-    return head
+    environ["REQUEST_METHOD"] = method
+    environ["SERVER_PROTOCOL"] = "HTTP/1.1" if is_http11 else "HTTP/1.0"
+    _target(method, target, is_http11, environ)
+    found = end << SHIFT | IS_HTTP11 * is_http11 | IS_ASTERISK * (target == "*")
+    found |= HAS_BODY * _has_body(is_http11, environ, settings.max_body)
+    return found | _connection(is_http11, found & HAS_BODY != 0, environ)
 
 
 def _fault(text: str, line: re.Match[str] | None) -> RequestError:
@@ -154,22 +152,21 @@ def _key(name: str) -> str:
     return key
 
 
-def _target(head: Head, environ: dict[str, Any]) -> None:
+def _target(method: str, target: str, is_http11: bool, environ: dict[str, Any]) -> None:
     """Take the target apart, and look at Host."""
     host = environ.get("HTTP_HOST")
     if host is None:
-        if head.is_http11:
+        if is_http11:
             raise RequestError(400, "no Host")
     elif not HOST.fullmatch(host):
         raise RequestError(400, f"Host {host[:80]!r}")
-    target = head.target
-    if head.method == "CONNECT":
+    if method == "CONNECT":
         raise RequestError(501, "CONNECT")
     if target[0] == "/":
         path, _, query = target.partition("?")
     elif target == "*":
-        if head.method != "OPTIONS":
-            raise RequestError(400, f"{head.method} *")
+        if method != "OPTIONS":
+            raise RequestError(400, f"{method} *")
         path = query = ""
     else:
         absolute = ABSOLUTE.fullmatch(target)
@@ -186,38 +183,49 @@ def _target(head: Head, environ: dict[str, Any]) -> None:
     environ["REQUEST_URI"] = environ["RAW_URI"] = target
 
 
-def _length(head: Head, environ: dict[str, Any], most: int | None) -> int:
-    """Tell where the body ends: RFC 9112, 6.3, and what it lets a server refuse is refused."""
+def length_of(environ: dict[str, Any]) -> int:
+    """Give the length of a body in bytes, or CHUNKED, of a head that is in order."""
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        return CHUNKED
+    return int(environ.get("CONTENT_LENGTH", 0))
+
+
+def _has_body(is_http11: bool, environ: dict[str, Any], most: int | None) -> bool:
+    """Tell whether `length_of` says where a body ends, and whether it may.
+
+    RFC 9112, 6.3; what it lets a server refuse is refused.
+    """
     codings = environ.get("HTTP_TRANSFER_ENCODING")
     length = environ.get("CONTENT_LENGTH")
     if codings is not None:
         if length is not None:
             raise RequestError(400, "Transfer-Encoding and Content-Length")
-        if not head.is_http11:
+        if not is_http11:
             raise RequestError(400, "Transfer-Encoding in HTTP/1.0")
         names = [name.strip(" \t").lower() for name in codings.split(",")]
         if names == ["chunked"]:
-            return CHUNKED
+            return True
         if names[-1] != "chunked" or "chunked" in names[:-1]:
             raise RequestError(400, f"Transfer-Encoding {codings[:80]!r}")
         raise RequestError(501, f"Transfer-Encoding {codings[:80]!r}")
     if length is None:
-        return 0
+        return False
     if not (length.isascii() and length.isdigit()):
         raise RequestError(400, f"Content-Length {length[:80]!r}")
     if len(length) > LENGTH_DIGITS or (most is not None and int(length) > most):
         raise RequestError(413, f"Content-Length {length[:80]}")
-    return int(length)
+    return True
 
 
-def _connection(head: Head, environ: dict[str, Any]) -> None:
-    """Read what the client wants of the connection."""
-    head.keep_alive = head.is_http11
+def _connection(is_http11: bool, has_body: bool, environ: dict[str, Any]) -> int:
+    """Read what the client wants of the connection: KEEPS, EXPECTS."""
+    keeps = is_http11
     if (options := environ.get("HTTP_CONNECTION")) is not None:
         names = {name.strip(" \t") for name in options.lower().split(",")}
-        head.keep_alive = "close" not in names and (head.is_http11 or "keep-alive" in names)
-    head.expects_continue = False
-    if head.is_http11 and (expected := environ.get("HTTP_EXPECT")) is not None:
+        keeps = "close" not in names and (is_http11 or "keep-alive" in names)
+    expects = False
+    if is_http11 and (expected := environ.get("HTTP_EXPECT")) is not None:
         if expected.lower() != "100-continue":
             raise RequestError(417, f"Expect {expected[:80]!r}")
-        head.expects_continue = head.length != 0
+        expects = has_body and length_of(environ) != 0
+    return KEEPS * keeps | EXPECTS * expects

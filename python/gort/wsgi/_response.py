@@ -12,6 +12,7 @@ import re
 import stat
 import time
 
+from gort import _core
 from gort._typing import TYPE_CHECKING
 from gort.wsgi._head import TOKEN
 from gort.wsgi._log import http_date
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gort.wsgi._body import Body
-    from gort.wsgi._conn import Conn
+    from gort.wsgi._conn import Conn, TlsConn
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
-__all__ = ["FileWrapper", "Response"]
+__all__ = ["FileWrapper", "Response", "Shared"]
 
 STATUS = re.compile(r"[2-9][0-9][0-9] [\t\x20-\x7e\x80-\xff]*+")
 NAME = re.compile(rf"{TOKEN}++")
@@ -39,9 +40,11 @@ HOP_BY_HOP = frozenset(
 #: What of the server's own a header replaces; and Content-Length, whose line is made later.
 HAS_DATE, HAS_SERVER, IS_LENGTH = 1, 2, 4
 FLAGS = {"date": HAS_DATE, "server": HAS_SERVER}
-#: Headers that were looked at, as lines: the first ones, which are those that come again and again.
-LINES: dict[tuple[str, str], tuple[str, int]] = {}
+#: Status lines that were looked at: the first ones, which are those that come again and again.
+LINES: dict[str, bytes] = {}
 LINES_MOST = 500
+#: A body of so many bytes is copied behind the head, which takes less than a part of its own.
+COPIED = 16384
 
 #: How the end of the body is told.
 NONE, LENGTH, CHUNKS, CLOSE = range(4)
@@ -79,80 +82,73 @@ class FileWrapper:
         return number, at, max(about.st_size - at, 0)
 
 
-class Clock:
-    """The Date header and the Server header, made once a second."""
+class Shared:
+    """What the responses of a server share: whether they are the last ones, and the headers that
+    are the server's own, made once a second.
+    """
 
-    __slots__ = ("_at", "_head", "_server")
+    __slots__ = ("_at", "_own", "_server", "is_draining")
 
     def __init__(self, server_name: str) -> None:
         """Begin with no second."""
-        self._at = -1
-        self._head = ""
-        self._server = server_name
+        self._at = 0.0
+        self._own = b""
+        self._server = f"Server: {server_name}\r\n" if server_name else ""
+        #: whether connections end after what is under way
+        self.is_draining = False
 
-    def head(self, flags: int) -> str:
+    def own(self, flags: int) -> bytes:
         """Give the header lines that the application left out, by HAS_DATE and HAS_SERVER."""
-        now = int(time.time())
-        if flags or now != self._at:
-            without = flags & HAS_SERVER or not self._server
-            server = "" if without else f"Server: {self._server}\r\n"
-            head = server if flags & HAS_DATE else f"{server}Date: {http_date(now)}\r\n"
+        now = time.time()
+        if flags or not 0 <= now - self._at < 1:
+            server = "" if flags & HAS_SERVER else self._server
+            date = "" if flags & HAS_DATE else f"Date: {http_date(now)}\r\n"
+            own = (server + date).encode()
             if flags:
-                return head
-            self._head, self._at = head, now
-        return self._head
+                return own
+            self._own, self._at = own, float(int(now))
+        return self._own
 
 
 class Response:
     """What becomes of one request."""
 
-    __slots__ = (
-        "_clock", "_closing", "_conn", "_flags", "_framing", "_headers", "_is_head", "_is_http11",
-        "_is_length_given", "_left", "_length", "_lines", "_status", "body", "is_broken",
-        "is_started", "keep_alive", "sent",
-    )  # fmt: skip
+    # Most of them end as they began: what follows is the class's, and costs a response nothing.
+    _status: str | None = None
+    _line = b""
+    _headers: list[tuple[str, str]] | None = None
+    _lines = b""
+    _flags = 0
+    _is_length_given = False
+    _length: int | None = None
+    _framing = NONE
+    _left = 0
+    #: of the request: what is unread of it may end the connection, too
+    body: Body | None = None
+    #: whether the head is on its way
+    is_started = False
+    #: whether the client was gone, or too slow, when something was to be sent
+    is_broken = False
+    #: bytes of the body
+    sent = 0
 
     def __init__(
-        self,
-        conn: Conn,
-        clock: Clock,
-        method: str,
-        is_http11: bool,
-        keep_alive: bool,
-        closing: Callable[[], bool],
+        self, conn: Conn | TlsConn, shared: Shared, method: str, is_http11: bool, keep_alive: bool
     ) -> None:
         """Nothing is sent yet.
 
         Args:
             conn: where it goes.
-            clock: of the server.
+            shared: of the server.
             method: of the request.
             is_http11: or of HTTP/1.0.
             keep_alive: whether the connection may go on afterwards.
-            closing: asked when the head is sent, whether it has to end all the same.
         """
         self._conn = conn
-        self._clock = clock
+        self._shared = shared
         self._is_head = method == "HEAD"
         self._is_http11 = is_http11
-        self._closing = closing
-        self._status: str | None = None
-        self._headers: list[tuple[str, str]] = []
-        self._lines = ""
-        self._flags = 0
-        self._is_length_given = False
-        self._length: int | None = None
-        self._framing = NONE
-        self._left = 0
         self.keep_alive = keep_alive
-        #: of the request: what is unread of it may end the connection, too
-        self.body: Body | None = None
-        #: whether the head is on its way
-        self.is_started = False
-        #: whether the client was gone, or too slow, when something was to be sent
-        self.is_broken = False
-        #: bytes of the body
-        self.sent = 0
 
     @property
     def status(self) -> str:
@@ -167,7 +163,7 @@ class Response:
     @property
     def headers(self) -> list[tuple[str, str]]:
         """What the application gave."""
-        return self._headers
+        return self._headers or []
 
     def start(
         self,
@@ -194,11 +190,11 @@ class Response:
             raise RuntimeError("start_response was called twice without exc_info")
         if type(status) is not str:
             raise TypeError(f"status must be a str, not {type(status).__name__}")
-        if not STATUS.fullmatch(status):
-            raise ValueError(f"status must be a code, 200 or more, and words: {status[:80]!r}")
-        self._lines, self._length, self._flags = _looked_at(headers)
-        self._is_length_given = self._length is not None
-        self._status, self._headers = status, list(headers)
+        self._line = LINES.get(status) or _status_line(status)
+        found = _core._http_lines(headers) or _looked_at(headers)
+        self._lines, self._length, self._flags = found
+        self._is_length_given = found[1] is not None
+        self._status, self._headers = status, headers.copy()
         return self.write
 
     def write(self, data: bytes, /) -> None:
@@ -232,7 +228,7 @@ class Response:
         if (kind is list or kind is tuple) and not self.is_started:
             self._send_all(result)  # type: ignore[arg-type]
             return
-        if isinstance(result, FileWrapper) and self._conn.has_sendfile:
+        if isinstance(result, FileWrapper):
             region = result.region()
             if region is not None:
                 self._send_file(*region)
@@ -249,11 +245,17 @@ class Response:
             if not isinstance(part, bytes):
                 raise TypeError(f"a body is made of bytes, not {type(part).__name__}")
         data = parts[0] if len(parts) == 1 else b"".join(parts)
-        if self._length is None and (data or not self._is_head):
-            self._length = len(data)
-        if data:
-            self._send(data)
-        self._end()
+        count = len(data)
+        if self._length is None and (count or not self._is_head):
+            self._length = count
+        head = self._head()
+        if self._framing == LENGTH and self._left == count:
+            self._left = 0
+            self._put([head + data] if count <= COPIED else [head, data])
+            self.sent = count
+        else:
+            self._send(data, head)
+            self._end()
 
     def _put(self, parts: list[bytes]) -> None:
         if self.is_broken:  # an application went on: the client has half of something
@@ -268,9 +270,10 @@ class Response:
         self.is_broken = True
         self.keep_alive = False
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, head: bytes = b"") -> None:
         """Send some of the body, after the head if that is not sent."""
-        head = b"" if self.is_started else self._head()
+        if not self.is_started:
+            head = self._head()
         framing = self._framing
         parts = [head] if head else []
         surplus = False
@@ -333,34 +336,50 @@ class Response:
         if status is None:
             raise RuntimeError("the application did not call start_response")
         length = self._length
-        framing = "" if length is None else f"Content-Length: {length}\r\n"
-        code = status[:3]
-        if code == "204" or code == "304":
+        framing = b"" if length is None else b"Content-Length: %d\r\n" % length
+        if status.startswith(("204", "304")):
             self._framing = NONE
-            if code == "204" or not self._is_length_given:
-                framing = ""
+            if status[0] == "2" or not self._is_length_given:
+                framing = b""
         elif self._is_head:
             self._framing = NONE
         elif length is not None:
             self._framing, self._left = LENGTH, length
         elif self._is_http11:
-            self._framing, framing = CHUNKS, "Transfer-Encoding: chunked\r\n"
+            self._framing, framing = CHUNKS, b"Transfer-Encoding: chunked\r\n"
         else:
             self._framing, self.keep_alive = CLOSE, False
-        body = self.body
-        if self.keep_alive and (self._closing() or (body is not None and body.is_lost)):
+        body, shared = self.body, self._shared
+        if self.keep_alive and (shared.is_draining or (body is not None and body.is_lost)):
             self.keep_alive = False
         if not self.keep_alive:
-            framing += "Connection: close\r\n"
+            framing += b"Connection: close\r\n"
         elif not self._is_http11:
-            framing += "Connection: keep-alive\r\n"
-        own = self._clock.head(self._flags)
+            framing += b"Connection: keep-alive\r\n"
+        own = shared.own(self._flags)
+        head = b"".join((self._line, own, self._lines, framing, b"\r\n"))
         self.is_started = True
-        return f"HTTP/1.1 {status}\r\n{own}{self._lines}{framing}\r\n".encode("latin-1")
+        return head
 
 
-def _looked_at(headers: list[tuple[str, str]]) -> tuple[str, int | None, int]:
+def _status_line(status: str) -> bytes:
+    """Look at a status, give the line, and remember it.
+
+    Raises:
+        ValueError: it is none, or not an application's.
+    """
+    if not STATUS.fullmatch(status):
+        raise ValueError(f"status must be a code, 200 or more, and words: {status[:80]!r}")
+    line = f"HTTP/1.1 {status}\r\n".encode("latin-1")
+    if len(LINES) < LINES_MOST and len(line) < 100:
+        LINES[status] = line
+    return line
+
+
+def _looked_at(headers: list[tuple[str, str]]) -> tuple[bytes, int | None, int]:
     """Give an application's headers as lines, but for Content-Length, which is given as a number.
+
+    Those without faults are what `_core._http_lines` gives, unless they are not of ASCII.
 
     Returns:
         The lines, the length, and which of HAS_DATE and HAS_SERVER are among them.
@@ -376,7 +395,7 @@ def _looked_at(headers: list[tuple[str, str]]) -> tuple[str, int | None, int]:
     for header in headers:
         if type(header) is not tuple or len(header) != 2:
             raise TypeError(f"a header is a tuple of two str: {header!r}")
-        line, flag = LINES.get(header) or _line(*header)
+        line, flag = _line(*header)
         if flag == IS_LENGTH:
             if length is not None:
                 raise ValueError("two headers Content-Length")
@@ -384,11 +403,11 @@ def _looked_at(headers: list[tuple[str, str]]) -> tuple[str, int | None, int]:
         else:
             lines += line
             flags |= flag
-    return lines, length, flags
+    return lines.encode("latin-1"), length, flags
 
 
 def _line(name: str, value: str) -> tuple[str, int]:
-    """Look at a header; give its line and what it is, or the length, and remember a line."""
+    """Look at a header; give its line and what it is, or the length."""
     if type(name) is not str or type(value) is not str:
         raise TypeError(f"a header is a tuple of two str: {name!r}, {value!r}")
     if not NAME.fullmatch(name):
@@ -402,7 +421,4 @@ def _line(name: str, value: str) -> tuple[str, int]:
         if not (value.isascii() and value.isdigit()) or len(value) > 18:
             raise ValueError(f"Content-Length: {value[:80]!r}")
         return value, IS_LENGTH
-    line = f"{name}: {value}\r\n", FLAGS.get(known, 0)
-    if len(LINES) < LINES_MOST and len(line[0]) < 100:
-        LINES[name, value] = line
-    return line
+    return f"{name}: {value}\r\n", FLAGS.get(known, 0)

@@ -9,7 +9,7 @@ import gort
 from gort import _deadline
 from gort._typing import TYPE_CHECKING
 from gort.wsgi._accept import Acceptor, listen
-from gort.wsgi._conn import make_conn
+from gort.wsgi._conn import TlsConn
 from gort.wsgi._serving import GRACE, Connection, Service, base_environ
 from gort.wsgi._settings import Settings
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from gort.context import Context
+    from gort.wsgi._conn import Conn
     from gort.wsgi._settings import Options
 
 __all__ = ["Server", "serve"]
@@ -74,7 +75,7 @@ class Server:
     @property
     def addresses(self) -> list[Any]:
         """Where it listens: (host, port) and further parts for IPv6, or a path."""
-        return [a.listener.getsockname() for a in self._acceptors if a.listener.fileno() >= 0]
+        return [a.sock.getsockname() for a in self._acceptors if a.sock.fileno() >= 0]
 
     @property
     def num_connections(self) -> int:
@@ -213,36 +214,40 @@ class Server:
         finally:
             self._under_way.done()
 
-    def _take_from(self, listener: socket.socket) -> Callable[[socket.socket, Any], None]:
+    def _take_from(self, listener: socket.socket) -> Callable[[Conn], None]:
         """Give what takes over the connections of a listener."""
         is_unix = listener.family == socket.AF_UNIX
         server = ("localhost", 80) if is_unix else listener.getsockname()[:2]
 
-        def take(sock: socket.socket, peer: Any) -> None:
+        def take(conn: Conn) -> None:
             self._under_way.add(1)
             try:
-                gort.go(self._serve, sock, peer, server)
+                gort.go(self._serve, conn, server)
             except BaseException:
                 self._under_way.done()
                 self._slots.release()
-                sock.close()
+                conn.close()
                 raise
 
         return take
 
-    def _serve(self, sock: socket.socket, peer: Any, server: tuple[str, int]) -> None:
+    def _serve(self, conn: Conn, server: tuple[str, int]) -> None:
         """Be the goroutine of a connection."""
         settings = self.settings
         connection = None
         try:
-            conn = make_conn(sock, settings.write_timeout, settings.ssl_context)
-            scheme = "http" if settings.ssl_context is None else "https"
-            environ = base_environ(scheme, server, peer, settings)
-            connection = Connection(self._service, conn, environ)
+            peer = conn.remote_addr()
+            if settings.ssl_context is None:
+                environ = base_environ("http", server, peer, settings)
+                connection = Connection(self._service, conn, environ)
+            else:
+                environ = base_environ("https", server, peer, settings)
+                tls = TlsConn(conn, settings.ssl_context)
+                connection = Connection(self._service, tls, environ)
             self._connections.add(connection)
             connection.run()
         except OSError:
-            sock.close()  # the client was gone before the first byte
+            conn.close()  # the client was gone before the first byte
         finally:
             self._connections.discard(connection)
             self._slots.release()

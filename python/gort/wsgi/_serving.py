@@ -10,11 +10,22 @@ import sys
 import time
 
 import gort
+from gort import _core
 from gort._typing import TYPE_CHECKING
 from gort.wsgi._body import Body, Reader
-from gort.wsgi._head import fault_of_part, parse
+from gort.wsgi._head import (
+    EXPECTS,
+    HAS_BODY,
+    IS_ASTERISK,
+    IS_HTTP11,
+    KEEPS,
+    SHIFT,
+    fault_of_part,
+    length_of,
+    parse,
+)
 from gort.wsgi._log import Access, access_logger, log_error
-from gort.wsgi._response import Clock, FileWrapper, Response
+from gort.wsgi._response import FileWrapper, Response, Shared
 from gort.wsgi._settings import RequestError
 
 if TYPE_CHECKING:
@@ -23,8 +34,7 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import WSGIApplication
 
-    from gort.wsgi._conn import Conn
-    from gort.wsgi._head import Head
+    from gort.wsgi._conn import Conn, TlsConn
     from gort.wsgi._settings import Settings
 
 __all__ = ["GRACE", "Connection", "Service", "base_environ"]
@@ -36,7 +46,7 @@ GRACE = 1.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Service:
+class Service(Shared):
     """What all connections of a server share.
 
     Args:
@@ -44,38 +54,42 @@ class Service:
         settings: of the server.
     """
 
-    __slots__ = ("app", "clock", "is_draining", "log_access", "settings")
+    __slots__ = ("app", "keeps", "limits", "log_access", "max_body", "settings")
 
     def __init__(self, app: WSGIApplication, settings: Settings) -> None:
         """Begin to serve."""
+        super().__init__(settings.server_name)
         self.app = app
         self.settings = settings
-        self.clock = Clock(settings.server_name)
         self.log_access: Callable[[Access], object] | None = access_logger(settings)
-        self.is_draining = False
-
-    def drains(self) -> bool:
-        """Tell whether connections end after what is under way."""
-        return self.is_draining
+        #: of heads, as `_core._http_request` takes them
+        self.limits = (
+            settings.max_request_line, settings.max_header_bytes, settings.max_header_count,
+        )  # fmt: skip
+        self.max_body = settings.max_body
+        self.keeps = settings.idle_timeout > 0
 
 
 class Connection:
     """A client's connection, served by one goroutine in `run`."""
 
-    __slots__ = ("_base", "_conn", "_is_clean", "_reader", "_service", "is_idle")
+    __slots__ = ("_base", "_conn", "_is_clean", "_nothing", "_reader", "_service", "is_idle")
 
-    def __init__(self, service: Service, conn: Conn, base: dict[str, Any]) -> None:
+    def __init__(self, service: Service, conn: Conn | TlsConn, base: dict[str, Any]) -> None:
         """Nothing is read yet.
 
         Args:
             service: whose connection it is.
             conn: the accepted connection.
-            base: of the environ, what all requests of the connection share.
+            base: of the environ, what all requests of the connection share, and None for what
+                each has of its own.
         """
         self._service = service
         self._conn = conn
         self._reader = Reader(conn)
         self._base = base
+        # The body of all requests that have none: to read it changes nothing.
+        self._nothing = Body(self._reader, 0, service.settings, None)
         #: whether nothing of a request has come
         self.is_idle = True
         # Whether the client has all it is to have, and nothing of its is left unread.
@@ -112,21 +126,33 @@ class Connection:
     def _next(self, timeout: float) -> bool:
         """Serve one request; whether another may follow."""
         self.is_idle = True
-        data = self._reader.data or self._first(timeout)
+        data = self._reader.data
         if not data:
-            return False
+            try:
+                data = self._conn.recv(HEAD_BYTES, timeout)
+            except TimeoutError:
+                return False
+            if not data:
+                return False
         self.is_idle = False
         environ = self._base.copy()
+        found = _core._http_request(data, environ, *self._service.limits)
+        if found is not None and not (found & HAS_BODY and self._is_too_long(environ)):
+            self._reader.data = data[found >> SHIFT :]
+            return self._serve(found, environ)
+        environ = {key: value for key, value in self._base.items() if value is not None}
         try:
-            head = self._head(environ, data)
+            found = self._head(environ, data)
         except RequestError as error:
             self._refuse(environ, error)
             return False
-        if head is None:
-            return False
-        return self._serve(head, environ)
+        return found is not None and self._serve(found, environ)
 
-    def _head(self, environ: dict[str, Any], data: bytes) -> Head | None:
+    def _is_too_long(self, environ: dict[str, Any]) -> bool:
+        most = self._service.max_body
+        return most is not None and length_of(environ) > most
+
+    def _head(self, environ: dict[str, Any], data: bytes) -> int | None:
         """Park until a head that begins with `data` is there, and take it; None: it is none."""
         reader, settings = self._reader, self._service.settings
         until = 0.0
@@ -138,9 +164,9 @@ class Connection:
                 data, skipped, known = data[2:], True, 0
             reader.data = data
             if (end := data.find(b"\r\n\r\n", max(known - 3, 0))) >= 0:
-                head = parse(data, end + 4, environ, settings)
+                found = parse(data, end + 4, environ, settings)
                 reader.data = data[end + 4 :]
-                return head
+                return found
             if (fault := fault_of_part(data, settings, known)) is not None:
                 raise fault
             known = len(data)
@@ -154,12 +180,6 @@ class Connection:
                     raise RequestError(400, "the client left in the middle of the head")
                 return None
             data += more
-
-    def _first(self, timeout: float) -> bytes:
-        try:
-            return self._conn.recv(HEAD_BYTES, timeout)
-        except TimeoutError:
-            return b""
 
     @staticmethod
     def _left(until: float) -> float:
@@ -177,9 +197,7 @@ class Connection:
         """Answer what is no request, or cannot be served; the connection ends."""
         began = time.monotonic()
         method = environ.get("REQUEST_METHOD", "GET")
-        response = Response(
-            self._conn, self._service.clock, method, True, False, self._service.drains
-        )
+        response = Response(self._conn, self._service, method, True, False)
         self._service.settings.logger.info("%s %s", environ.get("REMOTE_ADDR"), error)
         self._is_clean = False
         try:
@@ -196,25 +214,41 @@ class Connection:
                 )
             )
 
-    def _serve(self, head: Head, environ: dict[str, Any]) -> bool:
-        """Call the application for a request and send its response; whether another may follow."""
+    def _serve(self, found: int, environ: dict[str, Any]) -> bool:
+        """Call the application for a request and send its response; whether another may follow.
+
+        Args:
+            found: what `parse` gives.
+            environ: with the head in it.
+        """
         service = self._service
-        began = time.monotonic() if service.log_access is not None else 0.0
-        keep_alive = head.keep_alive and service.settings.idle_timeout > 0
+        log_access = service.log_access
+        began = time.monotonic() if log_access is not None else 0.0
         response = Response(
-            self._conn, service.clock, head.method, head.is_http11, keep_alive, service.drains
+            self._conn,
+            service,
+            environ["REQUEST_METHOD"],
+            found & IS_HTTP11 != 0,
+            found & KEEPS != 0 and service.keeps,
         )
-        ask = self._asker(response) if head.expects_continue else None
-        body = Body(self._reader, head.length, service.settings, ask)
-        response.body = environ["wsgi.input"] = body
-        if head.target == "*":
+        body = self._nothing
+        if found & HAS_BODY:
+            ask = self._asker(response) if found & EXPECTS else None
+            body = Body(self._reader, length_of(environ), service.settings, ask)
+            response.body = body
+        environ["wsgi.input"] = body
+        if found & IS_ASTERISK:
             response.start("200 OK", [])
             response.answer([])
         else:
             self._call(environ, response)
-        if service.log_access is not None:
+        if log_access is not None:
             self._log(environ, response, began)
-        if not body.is_whole and not (response.keep_alive and body.discard()):
+        if (
+            body is not self._nothing
+            and not body.is_whole
+            and not (response.keep_alive and body.discard())
+        ):
             self._is_clean = response.keep_alive = False
         return response.keep_alive
 
@@ -265,7 +299,9 @@ class Connection:
 def base_environ(
     scheme: str, server: tuple[str, int], peer: Any, settings: Settings
 ) -> dict[str, Any]:
-    """Give of the environ what all requests of a connection share.
+    """Give of the environ what all requests of a connection share, and None for what each has.
+
+    With those a copy has room for a request: it need not grow.
 
     Args:
         scheme: http or https.
@@ -287,6 +323,13 @@ def base_environ(
         "SERVER_NAME": server[0],
         "SERVER_PORT": str(server[1]),
         "SCRIPT_NAME": "",
-        "REMOTE_ADDR": peer[0] if is_inet else "",
+        "REMOTE_ADDR": peer[0].partition("%")[0] if is_inet else "",
         "REMOTE_PORT": str(peer[1]) if is_inet else "",
+        "REQUEST_METHOD": None,
+        "SERVER_PROTOCOL": None,
+        "PATH_INFO": None,
+        "QUERY_STRING": None,
+        "REQUEST_URI": None,
+        "RAW_URI": None,
+        "wsgi.input": None,
     }

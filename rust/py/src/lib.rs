@@ -62,6 +62,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             && entry::contention::register(module)
             && entry::cpu::register(module)
             && entry::net::register(module)
+            && entry::http::register(module)
     };
     if ok { Ok(()) } else { Err(PyErr::fetch(py)) }
 }

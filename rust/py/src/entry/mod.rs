@@ -17,6 +17,7 @@ mod duration;
 mod environment;
 pub(crate) mod gc;
 pub(crate) mod go;
+pub(crate) mod http;
 pub(crate) mod labels;
 pub(crate) mod leak;
 pub(crate) mod map;
