@@ -251,7 +251,11 @@ class Response:
         head = self._head()
         if self._framing == LENGTH and self._left == count:
             self._left = 0
-            self._put([head + data] if count <= COPIED else [head, data])
+            try:
+                self._conn.send([head + data] if count <= COPIED else [head, data])
+            except OSError:
+                self._break()
+                raise
             self.sent = count
         else:
             self._send(data, head)
