@@ -21,7 +21,21 @@ VENVS = HERE / ".venv-bench"
 PIP_PEERS = ("gevent", "greenlet", "uvloop", "trio", "runloom")
 IMPLEMENTATIONS = (
     "gort", "go1", "go", "runloom", "greenlet", "gevent", "uvloop", "asyncio", "trio", "threads",
+    "granian", "gunicorn_gthread", "gunicorn_gort", "aiohttp", "uvicorn",
 )  # fmt: skip
+# The servers of group http, of which HTTP_ONLY are in no other, and what is installed for those.
+HTTP = (
+    "gort", "go1", "gevent", "threads", "granian", "gunicorn_gthread", "gunicorn_gort", "aiohttp",
+    "uvicorn",
+)  # fmt: skip
+HTTP_ONLY = HTTP[4:]
+HTTP_PEERS = {
+    "granian": ["granian"],
+    "gunicorn_gthread": ["gunicorn"],
+    "gunicorn_gort": ["gunicorn"],
+    "aiohttp": ["aiohttp"],
+    "uvicorn": ["uvicorn", "httptools", "uvloop"],
+}
 TIMEOUT_SECONDS = 300  # per program; a run that takes longer counts as failed
 LIST_SECONDS = 60
 
@@ -89,8 +103,11 @@ class Machine:
     def _programs(self, python: str, folder: str, name: str) -> dict[str, list[str]]:
         """The program of an implementation for each group that it has one for."""
         files = {"core": f"{name}_bench.py", "boundary": f"{name}_boundary.py"}
-        paths = {group: HERE / folder / files[group] for group in self.groups}
-        return {group: [python, str(path)] for group, path in paths.items() if path.exists()}
+        paths = {g: HERE / folder / files[g] for g in self.groups if g in files}
+        found = {group: [python, str(path)] for group, path in paths.items() if path.exists()}
+        if "http" in self.groups and name in HTTP:
+            found["http"] = [python, str(HERE / "http_work.py"), name]
+        return found
 
     @staticmethod
     def _output(command: list[str]) -> str:
@@ -111,7 +128,9 @@ class Machine:
                 "core": [program],
                 "boundary": [self.python, str(HERE / "peers" / "go_boundary.py"), program],
             }
-            self.commands[name] = {group: programs[group] for group in self.groups}
+            if name in HTTP:  # one CPU each: GOMAXPROCS=1 is all there is
+                programs["http"] = [self.python, str(HERE / "http_work.py"), f"go:{program}"]
+            self.commands[name] = {g: programs[g] for g in self.groups if g in programs}
             self.environments[name] = plain | ({"GOMAXPROCS": "1"} if name == "go1" else {})
 
     def _peers(self, names: list[str]) -> None:
@@ -124,35 +143,36 @@ class Machine:
             (VENVS / ".gitignore").write_text("*\n")
             subprocess.run([self.python, "-m", "venv", str(venv)], check=True)
         reasons = json.loads(refused.read_text()) if refused.exists() else {}
-        probe = "import importlib.metadata as m,sys;print(m.version(sys.argv[1]))"
         for name in names:
-            if name in PIP_PEERS and name not in reasons:
-                found = subprocess.run(
-                    [str(python), "-c", probe, name], capture_output=True, text=True, check=False
-                )
-                if found.returncode:
-                    say(f"installing {name}")
-                    pip = subprocess.run(
-                        [str(python), "-m", "pip", "install", "-q", name],
-                        capture_output=True, text=True, check=False,
-                    )  # fmt: skip
-                    if pip.returncode:
-                        reasons[name] = f"pip install {name} fails on Python {self.tag}"
-                        refused.write_text(json.dumps(reasons))
-                    found = subprocess.run(
-                        [str(python), "-c", probe, name],
-                        capture_output=True,
-                        text=True,
-                        check=False,
-                    )
-                if found.returncode == 0:
-                    self.versions[name] = found.stdout.strip()
-            if name in reasons:
-                self.missing[name] = reasons[name]
+            packages = HTTP_PEERS.get(name, [name] if name in PIP_PEERS else [])
+            for package in packages:
+                if package not in reasons and not self._install(str(python), package):
+                    reasons[package] = f"pip install {package} fails on Python {self.tag}"
+                    refused.write_text(json.dumps(reasons))
+            missing = [reasons[package] for package in packages if package in reasons]
+            if missing:
+                self.missing[name] = missing[0]
                 continue
-            self.commands[name] = self._programs(str(python), "peers", name)
             plain = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
             self.environments[name] = plain  # PYTHONPATH may name gort's own tree
+            self.commands[name] = self._programs(str(python), "peers", name)
+            if name == "gunicorn_gort":  # it needs gort's Python, and what was installed here
+                self.commands[name] = self._programs(self.python, "peers", name)
+                where = "import sysconfig;print(sysconfig.get_path('purelib'))"
+                plain["PYTHONPATH"] = self._output([str(python), "-c", where])
+
+    def _install(self, python: str, package: str) -> bool:
+        """Install a package unless it is there, and note its version; whether it is there."""
+        probe = [python, "-c", "import importlib.metadata as m,sys;print(m.version(sys.argv[1]))"]
+        found = subprocess.run([*probe, package], capture_output=True, text=True, check=False)
+        if found.returncode:
+            say(f"installing {package}")
+            pip = [python, "-m", "pip", "install", "-q", package]
+            subprocess.run(pip, capture_output=True, check=False)
+            found = subprocess.run([*probe, package], capture_output=True, text=True, check=False)
+        if found.returncode == 0:
+            self.versions[package] = found.stdout.strip()
+        return found.returncode == 0
 
     def _workloads(self, name: str) -> set[str]:
         known: set[str] = set()

@@ -20,7 +20,7 @@ import sys
 import tomllib
 from typing import Any
 
-from machine import HERE, IMPLEMENTATIONS, Machine, say
+from machine import HERE, HTTP, HTTP_ONLY, IMPLEMENTATIONS, Machine, say
 from plot import plot
 
 # Figures to reach that are gort's own: name in workloads.toml -> (what it is, key of the results,
@@ -38,7 +38,7 @@ OWN = {
 # Others that no figure is measured against run fewer rounds, so that a whole run stays short.
 FEWER_ROUNDS = 3
 COMPARED = ("gort", "go1", "go", "gevent", "runloom")
-GROUPS = ("core", "boundary")
+GROUPS = ("core", "boundary", "http")
 # What the JSON line of a program says beside further figures.
 FRAME = ("workload", "n", "ns_per_op")
 
@@ -150,6 +150,7 @@ def report(
     header: dict[str, Any], found: dict[str, Any], rows: list[dict[str, Any]], names: list[str]
 ) -> str:
     """Write the table that is printed."""
+    width = max(12, *(len(name) + 2 for name in names))
     lines = [
         (f"{header['cpu']}, {header['cores']} cores, {header['kernel']}, "
         f"load {header['load_before']}"),
@@ -159,11 +160,11 @@ def report(
         *(f"n/a: {name}: {why}" for name, why in header["missing"].items()),
         "",
         "ns per operation, medians; spread is (highest - lowest) / median of gort (of go1 without)",
-        f"{'workload':<15}" + "".join(f"{n:>12}" for n in names)
+        f"{'workload':<15}" + "".join(f"{n:>{width}}" for n in names)
         + f"{'spread':>8}{'/go1':>7}{'/gevent':>9}{'/threads':>10}",
     ]  # fmt: skip
     for name, entries in found.items():
-        cells = "".join(f"{number(entries.get(n, {}).get('median')):>12}" for n in names)
+        cells = "".join(f"{number(entries.get(n, {}).get('median')):>{width}}" for n in names)
         base = next((entries[k] for k in ("gort", "go1") if entries.get(k, {}).get("median")), None)
         spread = f"{(base['max'] - base['min']) / base['median']:.0%}" if base else "n/a"
         against = (
@@ -173,7 +174,7 @@ def report(
         lines.append(f"{name:<15}{cells}{spread:>8}{columns}")
         keys = {k.removesuffix("_runs") for e in entries.values() for k in e if k.endswith("_runs")}
         for key in sorted(keys):
-            cells = "".join(f"{further(entries.get(n, {}).get(key)):>12}" for n in names)
+            cells = "".join(f"{further(entries.get(n, {}).get(key)):>{width}}" for n in names)
             lines.append(f"  {key:<13}{cells}".rstrip())
     lines += ["", "figures to reach (gort's median over the other's, or gort's own)"]
     for row in rows:
@@ -245,6 +246,9 @@ def main() -> int:
         return 2
 
     groups = [g for g in GROUPS if any(w["group"] == g for w in works)]
+    if not options.impl:  # nothing is installed that no workload asks for
+        dropped = HTTP_ONLY if "http" not in groups else set(wanted) - set(HTTP)
+        wanted = [n for n in wanted if n not in dropped or ("http" in groups and len(groups) > 1)]
     machine = Machine(options.python, wanted, groups, options.go_program)
     header = machine.header() | {"rounds": rounds, "quick": options.quick}
     found = run_all(machine, works, rounds, options.quick)

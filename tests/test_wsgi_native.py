@@ -129,7 +129,9 @@ def test_limits_are_those_of_python():
     assert not agree(b"GET / HTTP/1.0\r\n" + b"n" * 65 + b": x\r\n\r\n")
 
 
-LINE = st.sampled_from([b"GET / HTTP/1.1\r\n", b"POST /a?b HTTP/1.0\r\n", b"GET /%4a%zz HTTP/1.1\r\n"])
+LINE = st.sampled_from(
+    [b"GET / HTTP/1.1\r\n", b"POST /a?b HTTP/1.0\r\n", b"GET /%4a%zz HTTP/1.1\r\n"]
+)
 NAMES = st.sampled_from(
     [b"Host", b"HOST", b"Content-Length", b"Transfer-Encoding", b"Connection", b"Expect", b"Cookie",
      b"X-A", b"x_a", b"Proxy", b"Upgrade", b"Accept", b"Content-Type", b""]

@@ -9,8 +9,10 @@
  *     open K       open K more connections, with one trip on each; few at once, for short backlogs
  *     trips N A    N trips, always one under way on each of the first A connections
  *     check        one trip on every connection
+ *     churn N A    http and json: N connections, A at a time, each with one request that says close, and read to its end
  *
- * Anything wrong (other bytes, a connection that ends, no answer for 30 s) ends it with code 1 and a line on stderr.
+ * Anything wrong (other bytes, a connection that ends, no answer for 30 s) ends it with code 1 and a line on stderr; in trips and
+ * churn over http, a connection that ends too early or is refused is counted, and another takes its place.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -27,7 +29,9 @@
 #include <unistd.h>
 
 enum { OPENING = 4, EVENTS = 256, HEAD = 4096, SILENCE_MS = 30000 };
+enum { ERRORS_MOST = 1000 };
 static const char REQUEST[] = "GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n";
+static const char LAST_REQUEST[] = "GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 struct connection {
     int fd;
@@ -39,6 +43,8 @@ struct connection {
 
 static struct connection *connections;
 static int count, room, poller, http;
+static int churning;          /* connections end with their answer */
+static unsigned long errors; /* of the trips measured */
 static size_t bytes;
 static struct sockaddr_in server;
 static char *pattern; /* what is sent (echo) or the body (http) */
@@ -70,13 +76,18 @@ static void begin(struct connection *c) {
     const char *text = REQUEST;
     size_t length = sizeof REQUEST - 1;
     c->got = c->want = 0;
+    if (churning) {
+        text = LAST_REQUEST;
+        length = sizeof LAST_REQUEST - 1;
+    }
     if (!http) {
         mark(c);
         text = pattern;
         length = c->want = bytes;
     }
-    c->begun = now();
+    if (!churning) c->begun = now();
     ssize_t sent = send(c->fd, text, length, MSG_NOSIGNAL);
+    if (sent < 0 && latency && http) return; /* the event that follows counts it */
     if (sent != (ssize_t)length) fail("connection %ld: sent %zd of %zu bytes: %s", (long)(c - connections), sent, length, strerror(errno));
 }
 
@@ -94,15 +105,20 @@ static void read_head(struct connection *c) {
     c->want = (size_t)(end + 4 - c->answer) + body;
 }
 
-/* Reads what there is; 1 when the answer is complete and right. */
+/* Reads what there is; 1 when the answer is complete and right, -1 when the connection has ended without it. */
 static int advance(struct connection *c) {
     size_t most = HEAD + bytes - c->got;
     ssize_t n = recv(c->fd, c->answer + c->got, most, 0);
     if (n < 0 && errno == EAGAIN) return 0;
+    if (n == 0 && churning && c->want && c->got == c->want) {
+        if (memcmp(c->answer + c->want - bytes, pattern, bytes)) fail("other bytes");
+        return 1;
+    }
+    if (n <= 0 && latency && http) return -1;
     if (n <= 0) fail("connection %ld ended in trip %llu: %s", (long)(c - connections), (unsigned long long)c->trips, n ? strerror(errno) : "end of file");
     c->got += (size_t)n;
     if (!c->want) read_head(c);
-    if (!c->want || c->got < c->want) return 0;
+    if (!c->want || c->got < c->want || (churning && c->got == c->want)) return 0;
     if (c->got > c->want) fail("connection %ld: %zu bytes too many", (long)(c - connections), c->got - c->want);
     if (!http) mark(c);
     if (memcmp(c->answer + c->want - bytes, pattern, bytes)) fail("connection %ld: other bytes in trip %llu", (long)(c - connections), (unsigned long long)c->trips);
@@ -110,20 +126,33 @@ static int advance(struct connection *c) {
     return 1;
 }
 
-static void connect_next(void) {
-    struct connection *c = &connections[count];
+/* Connects the socket of `c`, and begins; over the loopback that does not wait unless the server's queue is full. */
+static void connect_to(struct connection *c) {
     int on = 1;
-    memset(c, 0, sizeof *c);
-    c->answer = malloc(HEAD + bytes + 1);
+    c->begun = now();
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (c->fd < 0 || !c->answer) fail("socket %d: %s", count, strerror(errno));
-    if (connect(c->fd, (struct sockaddr *)&server, sizeof server)) fail("connect %d: %s", count, strerror(errno));
+    if (c->fd < 0) fail("socket %ld: %s", (long)(c - connections), strerror(errno));
+    while (connect(c->fd, (struct sockaddr *)&server, sizeof server)) {
+        if (!latency || ++errors > ERRORS_MOST) fail("connect %ld: %s", (long)(c - connections), strerror(errno));
+    }
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     fcntl(c->fd, F_SETFL, O_NONBLOCK);
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)count};
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)(c - connections)};
     if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event)) fail("epoll_ctl: %s", strerror(errno));
-    count++;
     begin(c);
+}
+
+static void connect_next(void) {
+    struct connection *c = &connections[count++];
+    memset(c, 0, sizeof *c);
+    c->answer = malloc(HEAD + bytes + 1);
+    if (!c->answer) fail("no memory");
+    connect_to(c);
+}
+
+static void connect_again(struct connection *c) {
+    close(c->fd); /* which the poller hears of */
+    connect_to(c);
 }
 
 /* Runs until `wanted` trips are done; `again` gives each connection that is done its next one. */
@@ -135,7 +164,13 @@ static void turn(void (*again)(struct connection *)) {
         if (n <= 0) fail("no answer for %d s: %llu of %llu trips done", SILENCE_MS / 1000, (unsigned long long)done, (unsigned long long)wanted);
         for (int i = 0; i < n; i++) {
             struct connection *c = &connections[events[i].data.u32];
-            if (!advance(c)) continue;
+            int how = advance(c);
+            if (!how) continue;
+            if (how < 0) {
+                if (++errors > ERRORS_MOST) fail("more than %d connections ended too early", ERRORS_MOST);
+                connect_again(c);
+                continue;
+            }
             if (latency) latency[done] = now() - c->begun;
             done++;
             again(c);
@@ -155,6 +190,15 @@ static void trip_again(struct connection *c) {
     if (given < wanted) {
         given++;
         begin(c);
+    }
+}
+
+static void churn_again(struct connection *c) {
+    if (given < wanted) {
+        given++;
+        connect_again(c);
+    } else {
+        close(c->fd);
     }
 }
 
@@ -184,23 +228,46 @@ static int by_size(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static void trips(uint64_t n, int active) {
-    if (active < 1 || active > count || n < (uint64_t)active) fail("trips %llu over %d of %d connections", (unsigned long long)n, active, count);
+/* Trips until `n` are done, with `start` to begin on each of the first connections and `again` to go on. */
+static void measure(uint64_t n, int active, void (*start)(struct connection *), void (*again)(struct connection *)) {
     latency = malloc(n * sizeof *latency);
     if (!latency) fail("no memory");
-    done = 0;
+    done = errors = 0;
     wanted = n;
     given = (uint64_t)active;
-    uint64_t start = now();
-    for (int i = 0; i < active; i++) begin(&connections[i]);
-    turn(trip_again);
-    uint64_t elapsed = now() - start;
+    uint64_t began = now();
+    for (int i = 0; i < active; i++) start(&connections[i]);
+    turn(again);
+    uint64_t elapsed = now() - began;
     qsort(latency, n, sizeof *latency, by_size);
-    printf("{\"trips\": %llu, \"ns\": %llu, \"p50_ns\": %llu, \"p99_ns\": %llu, \"max_ns\": %llu}\n",
+    printf("{\"trips\": %llu, \"ns\": %llu, \"p50_ns\": %llu, \"p99_ns\": %llu, \"p999_ns\": %llu, \"max_ns\": %llu, \"errors\": %lu}\n",
            (unsigned long long)n, (unsigned long long)elapsed, (unsigned long long)latency[n / 2],
-           (unsigned long long)latency[n * 99 / 100], (unsigned long long)latency[n - 1]);
+           (unsigned long long)latency[n * 99 / 100], (unsigned long long)latency[n * 999 / 1000],
+           (unsigned long long)latency[n - 1], errors);
     free(latency);
     latency = NULL;
+}
+
+static void trips(uint64_t n, int active) {
+    if (active < 1 || active > count || n < (uint64_t)active) fail("trips %llu over %d of %d connections", (unsigned long long)n, active, count);
+    measure(n, active, begin, trip_again);
+}
+
+/* Uses places of their own: there must be no connections. */
+static void churn(uint64_t n, int active) {
+    if (!http || count || active < 1 || n < (uint64_t)active) fail("churn %llu by %d", (unsigned long long)n, active);
+    connections = calloc((size_t)active, sizeof *connections);
+    if (!connections) fail("no memory");
+    for (int i = 0; i < active; i++) {
+        connections[i].answer = malloc(HEAD + bytes + 1);
+        if (!connections[i].answer) fail("no memory");
+    }
+    churning = 1;
+    measure(n, active, connect_to, churn_again);
+    churning = 0;
+    for (int i = 0; i < active; i++) free(connections[i].answer);
+    free(connections);
+    connections = NULL;
 }
 
 static void check(void) {
@@ -234,6 +301,7 @@ int main(int argc, char **argv) {
         int active;
         if (sscanf(line, "open %llu", &n) == 1) open_more((int)n);
         else if (sscanf(line, "trips %llu %d", &n, &active) == 2) trips(n, active);
+        else if (sscanf(line, "churn %llu %d", &n, &active) == 2) churn(n, active);
         else if (!strncmp(line, "check", 5)) check();
         else fail("unknown command: %s", line);
         fflush(stdout);

@@ -376,11 +376,11 @@ def _net_dial(
     ctx: Context | None,
     /,
 ) -> _T: ...
-
 def _http_request(
     data: bytes, environ: dict[str, Any], max_line: int, max_bytes: int, max_count: int, /
 ) -> int | None: ...
 def _http_lines(headers: object, /) -> tuple[bytes, int | None, int] | None: ...
+
 @disjoint_base
 class Timer:
     """A timer; gort.Timer adds c."""

@@ -68,7 +68,7 @@ func serve(name string) {
 	switch name {
 	case "echo", "echo_64", "echo_16k", "net_64", "net_16k", "idle", "net_idle":
 		serveEcho()
-	case "http_2000":
+	case "http", "http_2000":
 		serveHTTP()
 	case "json":
 		serveJSON()

@@ -167,7 +167,7 @@ class Acceptor:
             conn = self._listener.accept(None, self._context)
         else:
             conn = self._listener.accept(0)
-        assert isinstance(conn, Conn)  # noqa: S101 - what the listener was told to make
+        assert isinstance(conn, Conn)  # what the listener was told to make
         conn.write_timeout = self._settings.write_timeout
         return conn
 

@@ -125,7 +125,7 @@ class Conn(NetConn):
 class TlsConn:
     """The same over TLS."""
 
-    __slots__ = ("_sock", "_write_timeout")
+    __slots__ = ("_sock", "_tls", "_write_timeout")
 
     def __init__(self, conn: Conn, context: ssl.SSLContext) -> None:
         """Take over an accepted connection; `context` is a server's.
@@ -139,9 +139,8 @@ class TlsConn:
         finally:
             conn.close()
         with sock:  # it is detached where this succeeds
-            self._sock: socket.socket = context.wrap_socket(
-                sock, server_side=True, do_handshake_on_connect=False
-            )
+            self._tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        self._sock: socket.socket = self._tls
 
     def handshake(self, timeout: float) -> None:
         """Do TLS's handshake, within so many seconds.
@@ -149,8 +148,8 @@ class TlsConn:
         Raises:
             TimeoutError, OSError: it failed.
         """
-        self._sock.settimeout(timeout)
-        self._sock.do_handshake()
+        self._tls.settimeout(timeout)
+        self._tls.do_handshake()
 
     def recv(self, size: int, timeout: float) -> bytes:
         """As of Conn."""
@@ -176,8 +175,8 @@ class TlsConn:
     def close(self) -> None:
         """Send what ends TLS, if that goes at once, and close."""
         try:
-            self._sock.settimeout(0)
-            self._sock.unwrap()
+            self._tls.settimeout(0)
+            self._tls.unwrap()
         except (OSError, ValueError):
             pass
         self._close()
@@ -185,8 +184,8 @@ class TlsConn:
     def finish(self) -> None:
         """As of Conn, with what ends TLS: a client takes it for the proof that nothing was cut."""
         try:
-            self._sock.settimeout(LINGER)
-            self._sock = self._sock.unwrap()
+            self._tls.settimeout(LINGER)
+            self._sock = self._tls.unwrap()
             self._sock.shutdown(socket.SHUT_WR)
             _drain(self)
         except (OSError, ValueError):

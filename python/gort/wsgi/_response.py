@@ -83,9 +83,7 @@ class FileWrapper:
 
 
 class Shared:
-    """What the responses of a server share: whether they are the last ones, and the headers that
-    are the server's own, made once a second.
-    """
+    """What the responses of a server share: whether they are the last, and its own headers."""
 
     __slots__ = ("_at", "_own", "_server", "is_draining")
 
@@ -98,7 +96,10 @@ class Shared:
         self.is_draining = False
 
     def own(self, flags: int) -> bytes:
-        """Give the header lines that the application left out, by HAS_DATE and HAS_SERVER."""
+        """Give the header lines that the application left out, by HAS_DATE and HAS_SERVER.
+
+        Date is made once a second.
+        """
         now = time.time()
         if flags or not 0 <= now - self._at < 1:
             server = "" if flags & HAS_SERVER else self._server

@@ -359,5 +359,3 @@ pub(super) unsafe extern "C-unwind" fn read(_m: Object, args: *const Object, n: 
         }
     }
 }
-
-const _: () = assert!(IS_HTTP11 | KEEPS | HAS_BODY < 1 << SHIFT && CONNECTION < FIELDS.len());
