@@ -8,7 +8,7 @@ import socket
 
 import gort
 from gort._typing import TYPE_CHECKING
-from gort.net import Listener
+from gort.net._listen import Listener
 from gort.wsgi._conn import Conn
 
 if TYPE_CHECKING:

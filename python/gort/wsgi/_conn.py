@@ -13,7 +13,7 @@ import struct
 import time
 
 from gort._typing import TYPE_CHECKING
-from gort.net import Conn as NetConn
+from gort.net._conn import Conn as NetConn
 
 if TYPE_CHECKING:
     import ssl
