@@ -210,6 +210,33 @@ def test_client_that_does_not_read_is_let_go():
         closed.recv_ok(timeout=LIMIT)
 
 
+@pytest.mark.parametrize("kind", ["list", "chunks", "file"])
+def test_client_that_reads_slowly_gets_all_of_it(kind, tmp_path):
+    size = 8 << 20
+    (tmp_path / "f").write_bytes(bytes(size))
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", str(size))])
+        if kind == "file":
+            return environ["wsgi.file_wrapper"](open(tmp_path / "f", "rb"))
+        return [bytes(size)] if kind == "list" else iter([bytes(size // 2)] * 2)
+
+    with serving(app, write_timeout=0.5) as server, socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        sock.connect(("127.0.0.1", server.port))
+        sock.sendall(PLAIN)
+        got = sock.recv(1000)
+        got = got[got.index(b"\r\n\r\n") + 4 :]
+        count = len(got)
+        for _ in range(10):
+            gort.sleep(0.2)  # time is the subject: in all it is longer than the limit
+            count += len(sock.recv(1 << 16, socket.MSG_WAITALL))
+        assert count < size // 2  # so the server has waited for all that time
+        while count < size and (part := sock.recv(1 << 20)):
+            count += len(part)
+    assert count == size
+
+
 def test_client_that_leaves_is_no_error_of_the_application(caplog):
     with serving(Recorder()) as server:
         with server.connect() as sock:
@@ -284,6 +311,23 @@ def test_connections_beyond_the_most_wait_in_the_queue():
             assert answers(sock.recv(1000))[0].status == 200
             sock.close()
     assert gate.inside == 5
+
+
+def test_connection_without_memory_is_closed_and_the_next_one_is_served(monkeypatch):
+    real, refused = gort.go, []
+
+    def go(function, *args, **kwargs):
+        if not refused and function.__name__ == "_serve":
+            refused.append(1)
+            raise MemoryError
+        return real(function, *args, **kwargs)
+
+    with serving(hello) as server:
+        monkeypatch.setattr(gort, "go", go)
+        with server.connect() as sock:
+            assert sock.recv(100) == b""
+        assert answers(server.exchange(PLAIN))[0].body == b"hello"
+    assert refused
 
 
 def test_accept_without_descriptors_tries_again(caplog):

@@ -144,10 +144,11 @@ class Acceptor:
                 continue
             except TimeoutError:
                 return None
-            except OSError as error:
-                if error.errno in GONE:
+            except (OSError, MemoryError) as error:
+                number = error.errno if isinstance(error, OSError) else errno.ENOMEM
+                if number in GONE:
                     continue
-                if error.errno not in SCARCE:
+                if number not in SCARCE:
                     raise
                 if not pause:
                     self._settings.logger.error("accept: %s; trying again", error)

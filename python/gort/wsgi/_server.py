@@ -223,11 +223,12 @@ class Server:
             self._under_way.add(1)
             try:
                 gort.go(self._serve, conn, server)
-            except BaseException:
+            except BaseException as error:
                 self._under_way.done()
                 self._slots.release()
                 conn.close()
-                raise
+                if not isinstance(error, MemoryError):  # the next one may find some
+                    raise
 
         return take
 
@@ -247,8 +248,9 @@ class Server:
             self._connections.add(connection)
             connection.run()
         except OSError:
-            conn.close()  # the client was gone before the first byte
+            pass  # the client was gone before the first byte
         finally:
+            conn.close()  # which it is already but for errors before it was served
             self._connections.discard(connection)
             self._slots.release()
             self._under_way.done()
