@@ -226,7 +226,9 @@ def measure(command: list[str], workload: str, n: int) -> None:
     line["per_second"] = n / found["ns"] * 1e9
     for name in ("p50", "p99", "p999"):
         line[f"{name}_ms"] = found[f"{name}_ns"] / 1e6
-    print(json.dumps({**line, "errors": found["errors"]}))
+    line["errors"] = found["errors"]
+    line["load_cpu"] = found["cpu_ns"] / found["ns"]  # near 1: it is the load that is measured
+    print(json.dumps(line))
 
 
 def main() -> None:
