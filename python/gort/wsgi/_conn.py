@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 LINGER_BYTES = 1 << 20
 LINGER = 2.0
 NO_LINGER = struct.pack("ii", 1, 0)
-#: Bytes of a file that TLS sends at once.
-CHUNK = 65536
 
 
 class Conn(NetConn):
@@ -36,6 +34,9 @@ class Conn(NetConn):
     __slots__ = ("write_timeout",)
 
     write_timeout: float
+
+    #: whether files can be sent by the kernel
+    has_sendfile = True
 
     #: Parks until there are bytes, and gives up to `size` of them; b"" at the end. TimeoutError:
     #: none came within `timeout` seconds; OSError: the connection is broken.
@@ -127,6 +128,8 @@ class TlsConn:
 
     __slots__ = ("_sock", "_tls", "_write_timeout")
 
+    has_sendfile = False
+
     def __init__(self, conn: Conn, context: ssl.SSLContext) -> None:
         """Take over an accepted connection; `context` is a server's.
 
@@ -160,17 +163,6 @@ class TlsConn:
         """As of Conn; the time is for all of it."""
         self._sock.settimeout(self._write_timeout)
         self._sock.sendall(parts[0] if len(parts) == 1 else b"".join(parts))
-
-    def send_file(self, file: int, start: int, count: int) -> int:
-        """As of Conn; it is read, since the kernel has no keys."""
-        sent = 0
-        while sent < count:
-            data = os.pread(file, min(CHUNK, count - sent), start + sent)
-            if not data:
-                break
-            self.send([data])
-            sent += len(data)
-        return sent
 
     def close(self) -> None:
         """Send what ends TLS, if that goes at once, and close."""
@@ -230,7 +222,7 @@ def _drain(conn: Conn | TlsConn) -> None:
     until = time.monotonic() + LINGER
     left = LINGER_BYTES
     while left > 0 and (remaining := until - time.monotonic()) > 0:
-        got = len(conn.recv(CHUNK, remaining))
+        got = len(conn.recv(65536, remaining))
         if not got:
             break
         left -= got

@@ -195,7 +195,7 @@ class Response:
         found = _core._http_lines(headers) or _looked_at(headers)
         self._lines, self._length, self._flags = found
         self._is_length_given = found[1] is not None
-        self._status, self._headers = status, headers.copy()
+        self._status, self._headers = status, list(headers)
         return self.write
 
     def write(self, data: bytes, /) -> None:
@@ -229,7 +229,7 @@ class Response:
         if (kind is list or kind is tuple) and not self.is_started:
             self._send_all(result)  # type: ignore[arg-type]
             return
-        if isinstance(result, FileWrapper):
+        if isinstance(result, FileWrapper) and self._conn.has_sendfile:
             region = result.region()
             if region is not None:
                 self._send_file(*region)
@@ -309,7 +309,8 @@ class Response:
             return
         if self._framing == LENGTH:
             try:
-                sent = self._conn.send_file(file, start, min(self._left, count))
+                wanted = min(self._left, count)
+                sent = self._conn.send_file(file, start, wanted)  # type: ignore[union-attr]
             except OSError:
                 self._break()
                 raise
