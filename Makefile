@@ -15,7 +15,7 @@ CARGO_SHUTTLE = RUSTFLAGS="--cfg shuttle --cfg model" CARGO_TARGET_DIR=target/sh
 timed = @start=$$(date +%s); echo "-- $(1)"; $(2) && echo "-- $(1): $$(( $$(date +%s) - start )) s"
 
 help:
-	@echo "make run | test | lint | core | loom | shuttle | python | stress | wheel | bench | compat | malloc | executor | fuzz | soak | asan | valgrind | mutants | audit | diagrams | format | clean"
+	@echo "make run | test | lint | core | loom | shuttle | python | stress | wheel | bench | compat | malloc | executor | fuzz | soak | churn | asan | valgrind | mutants | audit | diagrams | format | clean"
 
 check:
 	@$(PYTHON) tools/check_tools.py
@@ -85,6 +85,11 @@ soak: check-test
 	PY="$(PY)" SOAK="$(or $(SOAK),1200)" SOAK_TO="$(or $(SOAK_TO),target/soak)" TESTS="tests/stress/test_stress.py" \
 		PYTEST="-s -m stress -k nothing_grows" $(PYTHON) tools/matrix.py
 
+# Connections that open and end in every way for CHURN seconds: do descriptors, threads, goroutines stay where they are?
+churn: check-test
+	PY="$(or $(PY),3.11)" CHURN="$(or $(CHURN),600)" TESTS="tests/stress/test_stress.py" PYTEST="-s -m stress -k churn" \
+		$(PYTHON) tools/matrix.py
+
 # The core's tests under AddressSanitizer.
 asan: check-test
 	$(CARGO_ASAN) --target $$(rustc -vV | sed -n 's/host: //p') --lib --test fork --test netpoll --test scheduler
@@ -108,4 +113,4 @@ format: check-test
 clean:
 	rm -rf target dist .venv .venv-* benches/.venv-bench gort-demo.html
 
-.PHONY: help check check-test run test lint core loom shuttle mutants python stress wheel bench compat malloc executor fuzz soak asan valgrind audit diagrams format clean
+.PHONY: help check check-test run test lint core loom shuttle mutants python stress wheel bench compat malloc executor fuzz soak churn asan valgrind audit diagrams format clean

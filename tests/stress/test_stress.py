@@ -47,6 +47,19 @@ def test_nothing_grows():
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(7200)
+def test_churn_of_connections_leaves_nothing():
+    """`make churn` runs it for CHURN=600 seconds."""
+    seconds = os.environ.get("CHURN", "60")
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", str(HERE / "churn.py"), "--seconds", seconds],
+        timeout=float(seconds) + 200,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+    )
+    assert done.returncode == 0
+
+
+@pytest.mark.stress
 @pytest.mark.timeout(3600)
 def test_a_million_gets_through_a_semaphore_are_all_answered():
     """At most 9,000 at once: each needs two descriptors here. GETS sets another number."""
