@@ -99,8 +99,13 @@ class Acceptor:
         self._is_shared = is_shared
         self._context, self._cancel = gort.context.with_cancel(gort.context.background())
 
-    def stop(self) -> None:
-        """Let `run` end, once it has taken what is in the kernel's queue. Never parks."""
+    def stop(self, *, is_last: bool = False) -> None:
+        """Let `run` end, once it has taken what is in the kernel's queue. Never parks.
+
+        Args:
+            is_last: nobody else accepts any more, so that the queue is ours if it was shared.
+        """
+        self._is_shared = self._is_shared and not is_last
         self._cancel()
 
     def close(self) -> None:
@@ -111,10 +116,11 @@ class Acceptor:
     def run(self) -> None:
         """Take connections until `stop`, and close the listener. Parks."""
         try:
-            left = 0 if self._is_shared else self._settings.backlog + 1
+            left = self._settings.backlog + 1
             while self._has_slot():
                 if self._context.err() is not None:
-                    left -= 1  # the queue is no longer than that: who comes later is refused
+                    # The queue is no longer than that: who comes later is refused.
+                    left = -1 if self._is_shared else left - 1
                 accepted = self._accept() if left >= 0 else None
                 if accepted is None:
                     self._slots.release()

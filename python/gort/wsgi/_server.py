@@ -151,7 +151,7 @@ class Server:
         if self._error is not None:
             raise self._error
 
-    def shutdown(self, timeout: float | None = None) -> bool:
+    def shutdown(self, timeout: float | None = None, *, is_last: bool = False) -> bool:
         """Stop accepting, and park until the requests under way are answered.
 
         Responses from now on say "Connection: close". Clients that are connected and ask nothing
@@ -159,6 +159,7 @@ class Server:
 
         Args:
             timeout: seconds; None for as long as it takes.
+            is_last: what waits in shared listeners is served, too: no other process will.
 
         Returns:
             Whether all ended by themselves.
@@ -169,7 +170,7 @@ class Server:
         until = _deadline.until(timeout)
         self._service.is_draining = True
         for acceptor in self._acceptors:
-            acceptor.stop()
+            acceptor.stop(is_last=is_last)
             if not self._is_started:
                 acceptor.close()
         try:
