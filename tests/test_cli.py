@@ -121,7 +121,7 @@ def test_run_syntax_error_names_the_line(app, tmp_path):
 def test_version_and_help(tmp_path):
     assert cli("--version", cwd=tmp_path).stdout == f"gort {gort.__version__}\n"
     text = cli("--help", cwd=tmp_path).stdout
-    assert all(name in text for name in ("run", "demo", "bench", "doctor"))
+    assert all(name in text for name in ("run", "serve", "demo", "bench", "doctor"))
 
 
 @pytest.mark.parametrize("arguments", [(), ("nonsense",), ("run",), ("bench", "--repeat", "x")])
@@ -227,7 +227,9 @@ class Page(HTMLParser):
 
 
 def small_demo(tree: Path, out: Path) -> tuple[object, ...]:
-    return ("demo", tree, "--files", "25", "--goroutines", "3000", "--out", out)
+    return (
+        "demo", tree, "--files", "25", "--goroutines", "3000", "--asking", "60", "--out", out,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -259,6 +261,10 @@ def test_demo_runs_and_its_page_has_the_figures_of_the_table(tree, tmp_path):
         figures = rows[title].split()
         at = page.cells.index(title)
         assert page.cells[at + 1 : at + 4] == figures
+    assert rows["gort.wsgi"].split()[4] == "0"
+    at = page.cells.index("gort.wsgi")
+    assert page.cells[at + 1 : at + 7] == rows["gort.wsgi"].split()
+    assert "ThreadingHTTPServer" in rows
     assert rows["files"].split() == ["20", "20", "20"]
     assert rows["released and counted"].split() == ["3,000", "1,000", "-"]
     ours, plain, _ = rows["the same, at most, OS threads"].replace(",", "").split()

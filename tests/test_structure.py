@@ -110,6 +110,10 @@ ORDER = (
     "cli._latency",
     "cli._report",
     "cli._progress",
+    "cli._load",
+    "cli.service_program",
+    "cli._service",
+    "cli._million",
     "cli.threaded_program",
     "cli._unchanged",
     "cli._work",
@@ -165,7 +169,10 @@ def test_python_file_has_no_todo_and_no_forgotten_breakpoint(path):
 
 
 def test_library_does_not_print():
-    programs = {"threaded_program.py"}  # what `gort demo` runs in processes of its own
+    programs = {
+        "service_program.py",
+        "threaded_program.py",
+    }  # what `gort demo` runs in processes of its own
     calls = [
         named(path)
         for path in PACKAGE.rglob("*.py")
@@ -199,9 +206,8 @@ def imports_of_gort(path: Path) -> set[str]:
                 for alias in inner.names:
                     if alias.name.split(".")[0] == "gort":
                         found.add(alias.name.removeprefix("gort").removeprefix(".") or "__init__")
-    return {f"{name}.__init__" if name in ("cli", "testing", "wsgi") else name for name in found}
-    return {f"{name}.__init__" if name in ("cli", "pprof", "testing") else name for name in found}
-    return {f"{name}.__init__" if name in ("cli", "net", "testing") else name for name in found}
+    packages = ("cli", "net", "pprof", "testing", "wsgi")
+    return {f"{name}.__init__" if name in packages else name for name in found}
 
 
 def is_for_types(node: ast.stmt) -> bool:

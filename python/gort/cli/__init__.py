@@ -18,7 +18,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "run": "run a script as the main goroutine",
     "serve": "serve a WSGI application on watched worker processes",
-    "demo": "hash and tokenise files with goroutines and with threads, then park a million",
+    "demo": "goroutines beside threads: files, a million parked, an HTTP service; --million",
     "bench": "measure spawn, round trip and gosched on this machine, or how late goroutines run",
     "doctor": "print what this Python, kernel and CPU give",
 }

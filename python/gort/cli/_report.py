@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from math import floor, log10
 
-__all__ = ["COLUMNS", "Row", "page", "table"]
+__all__ = ["COLUMNS", "Grid", "Row", "grid", "page", "table"]
 
 COLUMNS = ("gort goroutines", "one thread per file", "concurrent.futures")
 _PLAIN = ("goroutines", "threads", "futures")  # for charts that are not about files
@@ -64,6 +64,36 @@ class Row:
         """Write the figure of a column."""
         figure = self.figures[index]
         return "-" if figure is None else f"{figure:,.{self.decimals}f}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts: its heads, and lines that each begin with what they are about."""
+
+    title: str
+    heads: tuple[str, ...]
+    lines: list[tuple[str, ...]]
+
+
+def grid(one: Grid) -> str:
+    """Write a grid as a plain text table.
+
+    Example:
+        >>> from gort.cli._report import Grid, grid
+        >>> print(grid(Grid("costs", ("what", "euros"), [("tea", "2"), ("coffee", "3")])))
+        what    euros
+        -------------
+        tea         2
+        coffee      3
+    """
+    columns = list(zip(one.heads, *one.lines, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    texts = []
+    for line in (one.heads, *one.lines):
+        first, *others = zip(line, widths, strict=True)
+        texts.append(first[0].ljust(first[1]) + "".join("  " + c.rjust(w) for c, w in others))
+    texts.insert(1, "-" * len(texts[0]))
+    return "\n".join(texts)
 
 
 def table(rows: list[Row]) -> str:
@@ -121,12 +151,24 @@ def _chart(row: Row) -> str:
     return "".join(parts)
 
 
-def page(rows: list[Row], notes: list[str]) -> str:
+def _html(one: Grid) -> str:
+    """Write a grid as a card of the page."""
+    parts = [f'<h2>{escape(one.title)}</h2>\n<div class="card"><table><tr>']
+    parts += [f"<th>{escape(head)}</th>" for head in one.heads]
+    parts.append("</tr>\n")
+    for line in one.lines:
+        parts.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>\n")
+    parts.append("</table></div>\n")
+    return "".join(parts)
+
+
+def page(rows: list[Row], notes: list[str], *more: Grid) -> str:
     """Write the rows as a self-contained HTML page: notes, charts and the table.
 
     Args:
         rows: the figures; those with a unit are drawn.
         notes: sentences; the first stands under the title.
+        more: further tables.
 
     Example:
         >>> text = page([Row("time", (1.0, 2.5, None), 1, "s")], ["measured"])
@@ -144,11 +186,9 @@ def page(rows: list[Row], notes: list[str]) -> str:
         for row in rows
         if row.unit
     ]
-    parts.append('</div>\n<h2>All figures</h2>\n<div class="card"><table><tr><th></th>')
-    parts += [f"<th>{escape(column)}</th>" for column in COLUMNS]
-    parts.append("</tr>\n")
-    for row in rows:
-        cells = "".join(f"<td>{row.text(i)}</td>" for i in range(len(COLUMNS)))
-        parts.append(f"<tr><td>{escape(row.heading)}</td>{cells}</tr>\n")
-    parts.append("</table></div></main></body></html>\n")
+    parts.append("</div>\n")
+    lines = [(row.heading, *(row.text(i) for i in range(len(COLUMNS)))) for row in rows]
+    parts.append(_html(Grid("All figures", ("", *COLUMNS), lines)))
+    parts += [_html(one) for one in more]
+    parts.append("</main></body></html>\n")
     return "".join(parts)

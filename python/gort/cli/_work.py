@@ -19,7 +19,7 @@ from time import perf_counter
 from typing import Any
 
 import gort
-from gort.cli import _measure, _unchanged
+from gort.cli import _load, _measure, _unchanged
 from gort.cli._progress import Progress
 
 __all__ = ["TASKS", "Found", "examine", "find_files", "main"]
@@ -200,6 +200,8 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "futures": lambda *a: _timed(_futures, *a),
     "park_goroutines": _park,
     "park_threads": _measure.park_threads,
+    "key_values": _load.key_values,
+    "million": _load.million,
     "unchanged": _unchanged.run,
     "small": lambda: {
         "spawn_ns": _measure.spawn_ns(),

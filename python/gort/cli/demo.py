@@ -1,10 +1,11 @@
-"""`gort demo [DIR]`: a real job on goroutines and on threads, then a million goroutines.
+"""`gort demo [DIR]`: a real job on goroutines and on threads, a million goroutines, a service.
 
 A walker goroutine sends paths over a channel; thousands of worker goroutines open, read, hash and
 tokenise the files; results come back over a channel; a ticker goroutine drives the progress bar.
 The same files then go through one thread per file and through concurrent.futures, and the results
-must be equal. An unchanged threaded program then runs plain and with its threads as goroutines.
-See `gort.cli._work` for the three ways and `gort.cli._measure` for the figures.
+must be equal. An unchanged threaded program then runs plain and with its threads as goroutines, and
+goroutines ask an HTTP service, on gort.wsgi and on other servers. See `gort.cli._work` for the
+three ways, `gort.cli._measure` for the figures, `_service` and `_million` for the service.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tempfile
 from typing import Any
 
 import gort
-from gort.cli import _report
+from gort.cli import _million, _report, _service
 from gort.cli._output import say
 from gort.cli._report import Row
 from gort.cli._unchanged import PROGRAM
@@ -31,7 +32,9 @@ _FILES = 600  # about 6 s for the three ways on two slow CPUs; --files changes i
 _WORKERS = 2_000
 _THREADS_ALIVE = 64
 _PARKED_THREADS = 1_000
+_ASKING = 3_000  # goroutines, of three requests each: 1 to 3 s for each server
 _BYTES_PER_GOROUTINE = 8 * 1024
+_LEAST_FILES = 32  # for a Python and a few connections
 _HEADROOM = 1.5
 _MB = 1e6
 
@@ -47,6 +50,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--goroutines", type=int, default=1_000_000, help="how many to park (default 1,000,000)"
     )
+    parser.add_argument(
+        "--asking", type=int, default=_ASKING,
+        help=f"goroutines that ask the service, three requests each (default {_ASKING:,})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--million", action="store_true",
+        help="only this: a million GETs, through a semaphore and without a limit",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gets", type=int, default=1_000_000, help="of --million (default 1,000,000)"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=1_000, help="of --million: the semaphore (default 1,000)"
+    )
+    parser.add_argument(
+        "--open-files", type=int, default=4_096,
+        help="of --million: descriptors of the client without a limit (default 4,096)",
+    )  # fmt: skip
     parser.add_argument("--out", default="gort-demo.html", help="the page (default gort-demo.html)")
 
 
@@ -199,14 +220,19 @@ def _unchanged_program() -> list[dict[str, Any]] | None:
     return both
 
 
-def _notes(top: str, parked: str, printed: str) -> list[str]:
+def _machine() -> str:
+    """Say what all is measured on."""
+    return (
+        f"gort {gort.__version__}, {platform.python_implementation()} "
+        f"{platform.python_version()}, {platform.system()} {platform.release()}, "
+        f"{os.cpu_count()} CPUs."
+    )
+
+
+def _notes(top: str, parked: str, printed: str, absent: list[str], asking: int) -> list[str]:
     """Say under the table what it was measured on."""
     return [
-        (
-            f"gort {gort.__version__}, {platform.python_implementation()} "
-            f"{platform.python_version()}, {platform.system()} {platform.release()}, "
-            f"{os.cpu_count()} CPUs."
-        ),
+        _machine(),
         (
             f"The job: {_WORKERS:,} worker goroutines against threads, {_THREADS_ALIVE} alive at "
             f"most, on the files under {top}; each way in a process of its own, results equal. All "
@@ -217,53 +243,93 @@ def _notes(top: str, parked: str, printed: str) -> list[str]:
             f"The unchanged program, {PROGRAM}, knows nothing of gort: sockets, queues, threads. "
             f"Both ways printed: {printed}."
         ),
+        (
+            f"The service, {_service.PROGRAM}: keys in SQLite. {asking:,} goroutines of another "
+            f"process, through Semaphore({_service.LIMIT}), each PUT a key, GET it and GET /health;"
+            " every answer is checked. Times are of a request; RSS of all processes of a server."
+            + (f" Not installed: {', '.join(absent)}." if absent else "")
+        ),
     ]
 
 
-def main(options: argparse.Namespace) -> int:
-    """Run the demo: 0 when all three ways agree and no goroutine is lost, 1 when not."""
-    top = os.path.abspath(options.dir or sysconfig.get_path("stdlib"))
+def _bad_option(options: argparse.Namespace, top: str) -> str:
+    """Say which option is no good; empty if all are."""
     if not os.path.isdir(top):
-        say(f"gort demo: not a directory: {top}")
+        return f"not a directory: {top}"
+    if options.files < 1 or options.goroutines < 1 or options.asking < 1:
+        return "--files, --goroutines and --asking need a number of at least 1"
+    if options.gets < 1 or options.limit < 1:
+        return "--gets and --limit need a number of at least 1"
+    if options.open_files < _LEAST_FILES:
+        return f"--open-files needs a number of at least {_LEAST_FILES}"
+    return ""
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run the demo: 0 when all ways agree and nothing is lost, 1 when not, 2 for a bad option."""
+    top = os.path.abspath(options.dir or sysconfig.get_path("stdlib"))
+    if text := _bad_option(options, top):
+        say(f"gort demo: {text}")
         return 2
-    if options.files < 1 or options.goroutines < 1:
-        say("gort demo: --files and --goroutines need a number of at least 1")
-        return 2
-    count = affordable(options.goroutines)
     try:
-        ways = _job(top, options.files)
-        if ways is None:
-            return 1
-        fewer = ""
-        if count < options.goroutines:
-            fewer = f" ({options.goroutines:,} would not fit in the memory that is free)"
-        say(f"Parking {count:,} goroutines on a channel{fewer}")
-        parked = _task("park_goroutines", count)
-        say(f"Parking {_PARKED_THREADS:,} threads, and the small figures")
-        threads = _task("park_threads", _PARKED_THREADS)
-        small = _task("small")
-        unchanged = _unchanged_program()
-        if unchanged is None:
-            return 1
-        rows = _rows(ways, parked, threads, small, unchanged)
+        if options.million:
+            say(_machine())
+            gets = options.gets
+            return _million.run(_task, gets, options.limit, options.open_files, affordable(gets))
+        return _all(options, top)
     except KeyboardInterrupt:
         return 130
+    except ChildProcessError as error:
+        say(f"gort demo: FAILED, {error}")
+        return 1
     except subprocess.CalledProcessError as error:
         say(f"gort demo: FAILED, a part of it ended with status {error.returncode}")
         return 1
+
+
+def _all(options: argparse.Namespace, top: str) -> int:
+    """Do one part after the other, and print and write what was found."""
+    count = affordable(options.goroutines)
+    ways = _job(top, options.files)
+    if ways is None:
+        return 1
+    fewer = ""
+    if count < options.goroutines:
+        fewer = f" ({options.goroutines:,} would not fit in the memory that is free)"
+    say(f"Parking {count:,} goroutines on a channel{fewer}")
+    parked = _task("park_goroutines", count)
+    say(f"Parking {_PARKED_THREADS:,} threads, and the small figures")
+    threads = _task("park_threads", _PARKED_THREADS)
+    small = _task("small")
+    unchanged = _unchanged_program()
+    if unchanged is None:
+        return 1
+    say("Asking an HTTP service")
+    served, absent = _service.compare(_task, options.asking)
+    rows = _rows(ways, parked, threads, small, unchanged)
+    service = _service.lines(served)
     printed = str(unchanged[0]["output"]).strip()
-    notes = _notes(top, f"{count:,} goroutines on a channel{fewer}", printed)
-    say("\n" + _report.table(rows) + "\n\n" + "\n".join(notes))
+    parked_text = f"{count:,} goroutines on a channel{fewer}"
+    notes = _notes(top, parked_text, printed, absent, options.asking)
+    say("\n".join(["", _report.table(rows), "", _report.grid(service), "", *notes]))
     out = os.path.abspath(options.out)
     try:
         with open(out, "w", encoding="utf-8") as file:
-            file.write(_report.page(rows, notes))
+            file.write(_report.page(rows, notes, service))
     except OSError as error:
         say(f"gort demo: cannot write {out}: {error.strerror}")
         return 1
     say(f"The same figures as a page: {out}")
-    lost = count - min(parked["parked"], parked["released"])
+    return _verdict(count - min(parked["parked"], parked["released"]), served)
+
+
+def _verdict(lost: int, served: dict[str, dict[str, Any]]) -> int:
+    """Say what is not as it must be of gort's; 1 if anything is not."""
+    ours = served[_service.NAMES["gort"]]
     if lost:
         say(f"gort demo: FAILED, {lost:,} goroutines were lost")
+    if ours["answered"] != ours["requests"] or ours["errors"]:
+        failed = ours["errors"] + ours["refused"] + ours["lost"]
+        say(f"gort demo: FAILED, {failed:,} requests failed: {ours['example']}")
         return 1
-    return 0
+    return 1 if lost else 0
