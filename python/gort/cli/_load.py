@@ -126,6 +126,7 @@ class Load:
 
     def _ask(self, steps: tuple[Step, ...]) -> None:
         done = 0
+        client = None
         try:
             client = self._idle.pop() if self._idle else Client(self._port, self._room is not None)
             for method, target, body, expected in steps:
@@ -140,6 +141,8 @@ class Load:
             else:
                 client.close()
         except OSError as error:
+            if client is not None:
+                client.close()
             left = len(steps) - done
             if error.errno == errno.EMFILE:
                 self.refused += left

@@ -50,12 +50,12 @@ def find_app(name: str) -> Any:
     module_name, _, path = name.partition(":")
     try:
         app: Any = import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if module_name == missing or module_name.startswith(missing + "."):
-            raise NoAppError(f"no module named {missing!r}") from None
-        raise NoAppError(f"{module_name} needs {missing!r}, which is not there") from error
     except BaseException as error:  # SystemExit, too: a script that is no module
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{module_name}.".startswith(f"{missing}."):
+            raise NoAppError(f"no module named {missing!r}") from None
+        if missing:
+            raise NoAppError(f"{module_name} needs {missing!r}, which is not there") from error
         raise NoAppError(f"importing {module_name} raised {_words(error)}") from error
     is_factory = path.endswith("()")
     for part in path.removesuffix("()").split("."):
