@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -234,15 +235,17 @@ def test_every_server_gives_the_same_answers(name):
     assert not any(map(is_alive, pids))
 
 
-def test_service_ends_with_a_demo_that_is_killed():
+def test_service_ends_with_a_demo_that_is_killed(tmp_path):
     code = (
         "import os, signal; from gort.cli._service import Service\n"
         "s = Service('gort'); s.__enter__()\n"
         "print(s._process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=LIMIT, check=False
-    )
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE, timeout=LIMIT, check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
     assert done.returncode == -signal.SIGKILL
     eventually(lambda: not is_alive(done.stdout.decode().strip()))
 

@@ -99,10 +99,12 @@ def test_worker_that_dies_again_and_again_is_started_later_each_time(monkeypatch
     assert slot.died(0.5) == 0.1
 
 
-def test_worker_without_its_supervisor_ends_at_once(tmp_path):
+def test_worker_without_its_supervisor_ends_at_once():
     code = (
         "import json, sys; from gort.cli._serve_worker import main\n"
         "main([json.dumps({'supervisor': 1, 'threads': False, 'app': 'x:y'}), '0'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], timeout=LIMIT, check=False)
-    assert done.returncode == 1
+    done = subprocess.run(
+        [sys.executable, "-c", code], timeout=LIMIT, check=False, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (1, b"")
