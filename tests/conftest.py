@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(__file__))
 
 import gort  # noqa: E402
+import server_keeper  # noqa: E402
 import waiting  # noqa: E402
 
 TIMEOUT = 120
@@ -45,6 +46,14 @@ def no_goroutine_left():
                 pytest.fail(f"{g!r} did not end after cancel()")
             except (Exception, gort.GoroutineExit):
                 pass  # the test is over: only that it ended matters
+
+
+@pytest.fixture(scope="session")
+def keeper():
+    """Servers of databases, in a process beside that ends them: server_keeper.py, driving.py."""
+    kept = server_keeper.Keeper()
+    yield kept
+    kept.close()
 
 
 @pytest.fixture

@@ -18,6 +18,12 @@ PRELOADS = {
     "libjemalloc2": "/usr/lib/*/libjemalloc.so.2",
     "libfaketime": "/usr/lib/*/faketime/libfaketime.so.1",
 }
+#: Servers that drivers are tested with, where they are there: Debian's package, and its program.
+SERVERS = {
+    "postgresql": "/usr/lib/postgresql/*/bin/postgres",
+    "redis-server": "/usr/bin/redis-server",
+    "mariadb-server": "/usr/sbin/mariadbd",
+}
 RUSTUP = "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
 
 
@@ -82,8 +88,19 @@ def missing(test: bool) -> list[str]:
     return lines
 
 
+def skipped() -> list[str]:
+    """Lines that say which servers are not there: tests with them are skipped."""
+    return [
+        f"no {package}: tests with it are skipped; apt-get install {package}"
+        for package, pattern in SERVERS.items()
+        if not glob.glob(pattern)
+    ]
+
+
 if __name__ == "__main__":
     problems = missing(test="test" in sys.argv[1:])
+    for line in skipped() if "test" in sys.argv[1:] else []:
+        print(f"optional: {line}", file=sys.stderr)
     for line in problems:
         print(f"missing: {line}", file=sys.stderr)
     sys.exit(1 if problems else 0)

@@ -9,13 +9,18 @@ Pythons are tested at once; of whole suites two, where there are two CPUs).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import check_tools
 import pythons
 import wheels
 from pythons import ROOT, Python
@@ -46,6 +51,24 @@ PACKAGES = (
     "httptools>=0.7",
 )
 
+#: Clients of servers: tests/test_drivers_*.py, which skip what has no wheel for a Python.
+DRIVERS = (
+    "aiohttp>=3.13",
+    "grpcio>=1.75",
+    "hiredis>=3",
+    "httpx>=0.28",
+    "pg8000>=1.31",
+    "psycopg[binary,pool]>=3.2",
+    "psycopg2-binary>=2.9.11",
+    "pycurl>=7.45.7",
+    "PyMySQL>=1.1",
+    "redis>=6",
+    "requests>=2.32",
+    "urllib3>=2.5",
+)
+#: Has no wheels for Linux: compiled where libmariadb's headers are.
+MYSQLCLIENT = "mysqlclient>=2.2"
+
 #: Tests that look at all objects again and again: a process with the tests of all other files has
 #: five times as many objects as it needs, and a look takes as much longer.
 APART = ("test_gc*.py", "test_leak*.py")
@@ -62,6 +85,37 @@ def install(python: Python, venv: Path) -> tuple[str, str]:
     return program, wheel
 
 
+def install_drivers(python: Python) -> None:
+    """Install the drivers that can be had; those that cannot are named."""
+    venv = python.venv()
+    try:
+        python.make_venv(venv, "--only-binary=:all:", *DRIVERS)
+    except SystemExit:
+        for package in DRIVERS:
+            try:
+                python.make_venv(venv, "--only-binary=:all:", package)
+            except SystemExit:
+                print(f"-- {python.tag}: not tested with {package}, which has no wheel", flush=True)
+    if python.root is None and check_tools.output("pkg-config", "--exists", "libmariadb") == "":
+        python.make_venv(venv, MYSQLCLIENT)
+    else:
+        print(f"-- {python.tag}: not tested with {MYSQLCLIENT}: no libmariadb-dev", flush=True)
+
+
+@contextlib.contextmanager
+def keeper(python: Python) -> Iterator[dict[str, str]]:
+    """The variable that names a keeper of servers to a Python in another root: none are there."""
+    if python.root is None:
+        yield {}
+        return
+    command = [sys.executable, ROOT / "tests" / "server_keeper.py"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield {"SERVER_KEEPER": f"127.0.0.1:{process.stdout.readline().strip()}"}
+
+
 #: Builds share a target folder, and one takes all CPUs.
 BUILDING = threading.Lock()
 
@@ -71,23 +125,25 @@ def test(python: Python, prefix: str) -> None:
     with BUILDING:
         program, wheel = install(python, python.venv())
         python.make_venv(python.venv(), *PACKAGES)
+        install_drivers(python)
     files = os.environ.get("TESTS", "").split()
     if not files:
         python.run(program, "-m", "mypy.stubtest", "gort._core", cwd=python.venv(), prefix=prefix)
     options = (*PYTEST, *shlex.split(os.environ.get("PYTEST", "")))
     parts = [[python.seen(python.work / file) for file in files]] if files else whole(python)
-    for _ in range(int(os.environ.get("TIMES", "1"))):
-        failures = []
-        for part in parts:
-            try:
-                python.run(
-                    program, "-m", "pytest", *options, *part,
-                    cwd=python.work, env={"WHEEL": wheel}, prefix=prefix,
-                )  # fmt: skip
-            except SystemExit as failure:
-                failures.append(str(failure))
-        if failures:
-            raise SystemExit("\n".join(failures))
+    with keeper(python) as variables:
+        for _ in range(int(os.environ.get("TIMES", "1"))):
+            failures = []
+            for part in parts:
+                try:
+                    python.run(
+                        program, "-m", "pytest", *options, *part,
+                        cwd=python.work, env={"WHEEL": wheel, **variables}, prefix=prefix,
+                    )  # fmt: skip
+                except SystemExit as failure:
+                    failures.append(str(failure))
+            if failures:
+                raise SystemExit("\n".join(failures))
 
 
 def whole(python: Python) -> list[list[str]]:

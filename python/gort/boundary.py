@@ -43,7 +43,7 @@ class ObjectStatus:
 
         Args:
             path: the file.
-            kind: interpreter, standard module, OpenSSL, greenlet or added.
+            kind: interpreter, standard module, OpenSSL, greenlet, driver or added.
             names: the functions whose entries are replaced.
             left: (function, reason) for those that are known and were left alone.
             error: why nothing of the object could be replaced, or None.

@@ -1,10 +1,11 @@
 //! Whether a goroutine that parks may go on on another OS thread: are there frames of foreign libraries on its stack?
 //!
-//! The interpreter, its own extension modules, the C library and this module hold nothing of a thread over a call that can
-//! park; any other library may (counts of attachments, error queues, C++ exceptions in flight). The live part of the
-//! stack is read as words. If one points into a foreign library's code, it is either a return address or what was left of
-//! one by an earlier, deeper call: then the frames are walked by their unwind tables, those of a parked goroutine on its
-//! stack. A walk that does not come to the end (code made at run time has no tables) counts as foreign.
+//! The interpreter, its own extension modules, the C library, the drivers that the boundary knows and this module hold
+//! nothing of a thread over a call that can park; any other library may (counts of attachments, error queues, C++
+//! exceptions in flight). The live part of the stack is read as words. If one points into a foreign library's code, it is
+//! either a return address or what was left of one by an earlier, deeper call: then the frames are walked by their unwind
+//! tables, those of a parked goroutine on its stack. A walk that does not come to the end (code made at run time has no
+//! tables) counts as foreign.
 
 use gort_core::sys::loader;
 use gort_core::{boundary, context};
@@ -64,11 +65,13 @@ unsafe extern "C" fn add_object(info: *mut libc::dl_phdr_info, _size: usize, out
     0
 }
 
-/// By name: the C run time, OpenSSL or one of CPython's extension modules.
+/// By name: the C run time, OpenSSL, a driver that was read or one of CPython's extension modules.
 fn is_ours(path: &[u8]) -> bool {
     let name = path.rsplit(|&c| c == b'/').next().unwrap_or(path);
     let is_standard = || path.windows(STANDARD_MODULES.len()).any(|part| part == STANDARD_MODULES);
-    C_RUN_TIME.iter().chain(&OPEN_SSL).any(|known| name.starts_with(known)) || is_standard()
+    C_RUN_TIME.iter().chain(&OPEN_SSL).any(|known| name.starts_with(known))
+        || boundary::is_driver(name)
+        || is_standard()
 }
 
 impl Foreign {

@@ -61,7 +61,7 @@ mod wait;
 pub use caller::{allow_parking, is_parking_allowed};
 pub use identity::note_main_thread;
 pub use install::{Installed, Left, Placed, add, each_object, install, rescan, scanned_loads};
-pub use objects::Kind;
+pub use objects::{Kind, is_driver};
 
 use crate::goroutine::Goroutine;
 use crate::sched::Runtime;

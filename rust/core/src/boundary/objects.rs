@@ -19,6 +19,8 @@ pub enum Kind {
     OpenSsl,
     /// greenlet, which keeps a thread's state in a thread-local.
     Greenlet,
+    /// A driver of databases or HTTP that was read, or the library under it.
+    Driver,
     /// Opted in by the program.
     Added,
     /// Anything else: nothing is replaced.
@@ -33,6 +35,7 @@ impl Kind {
             Self::Module => "standard module",
             Self::OpenSsl => "OpenSSL",
             Self::Greenlet => "greenlet",
+            Self::Driver => "driver",
             Self::Added => "added",
             Self::Unknown => "unknown",
         }
@@ -56,9 +59,22 @@ pub(super) fn stem(object: &Object) -> &[u8] {
 }
 
 /// Bundled copies have a hash behind the name: `libssl-1f2e3d.so.3`.
+fn is_whole(rest: &[u8]) -> bool {
+    rest.is_empty() || rest.starts_with(b"-")
+}
+
 fn is_open_ssl(stem: &[u8]) -> bool {
-    let is_name = |rest: &[u8]| rest.is_empty() || rest.starts_with(b"-");
-    [&b"libssl"[..], b"libcrypto"].iter().any(|name| stem.strip_prefix(*name).is_some_and(is_name))
+    [&b"libssl"[..], b"libcrypto"].iter().any(|name| stem.strip_prefix(*name).is_some_and(is_whole))
+}
+
+/// psycopg 2 and 3, mysqlclient and pycurl with what they wait in: no thread-locals but errno, and no lock that is held over a
+/// wait but a connection's own, which its other users wait for on their OS threads, without the host's lock: docs/drivers.md.
+const DRIVERS: [&[u8]; 7] = [b"_psycopg", b"libpq", b"_mysql", b"libmariadb", b"_pycurl", b"pycurl", b"libcurl"];
+
+/// Whether the library of that file holds nothing of its thread over a call that parks, as one of the drivers that were read.
+pub fn is_driver(file_name: &[u8]) -> bool {
+    let stem = file_name.split(|&c| c == b'.').next().unwrap_or_default();
+    DRIVERS.iter().any(|name| stem.strip_prefix(*name).is_some_and(is_whole))
 }
 
 /// What `object` is; `interpreter` is an address in the interpreter's code.
@@ -76,6 +92,8 @@ pub(super) fn kind_of(object: &Object, interpreter: usize, added: &[String]) -> 
         Kind::OpenSsl
     } else if stem == b"_greenlet" {
         Kind::Greenlet
+    } else if is_driver(object.file_name().as_bytes()) {
+        Kind::Driver
     } else if added.iter().any(|name| stem.starts_with(name.as_bytes())) {
         Kind::Added
     } else {
@@ -97,7 +115,7 @@ pub(super) fn calls_for_others(object: &Object) -> bool {
 /// Whether `hook` may stand in an object of that kind.
 pub(super) fn allows(kind: Kind, object: &Object, hook: &Hook, parking: bool) -> bool {
     // The interpreter's own keys stay the thread's: they say which state is the thread's.
-    let has_keys = matches!(kind, Kind::OpenSsl | Kind::Added);
+    let has_keys = matches!(kind, Kind::OpenSsl | Kind::Driver | Kind::Added);
     match (kind, hook.subject) {
         (Kind::Unknown, _) => false,
         (_, Subject::Locals) => kind == Kind::Greenlet,
@@ -106,10 +124,10 @@ pub(super) fn allows(kind: Kind, object: &Object, hook: &Hook, parking: bool) ->
         (_, Subject::Keys) => has_keys,
         (_, _) if !parking => false,
         (_, Subject::HostLock) => kind == Kind::Interpreter,
-        (Kind::OpenSsl | Kind::Added, Subject::Clock) => false, // theirs are the world's
+        (Kind::OpenSsl | Kind::Driver | Kind::Added, Subject::Clock) => false, // theirs are the world's
         (Kind::Module, _) => !KEEP_BLOCKING.contains(&stem(object)),
         // Their semaphores are their own affair.
-        (Kind::OpenSsl | Kind::Added, _) => !hook.name.to_bytes().starts_with(b"sem_"),
+        (Kind::OpenSsl | Kind::Driver | Kind::Added, _) => !hook.name.to_bytes().starts_with(b"sem_"),
         (Kind::Interpreter, _) => true,
     }
 }
