@@ -27,6 +27,7 @@ __all__ = [
     "LIMIT",
     "MANY",
     "PEM",
+    "Served",
     "begun",
     "contextlib",
     "ended_by",
@@ -77,20 +78,34 @@ def drive(code: str, expect: str = "ok", **options) -> None:
     check("from driving import *\nmany_descriptors()\n" + code, expect, limit=90, **options)
 
 
-@contextlib.contextmanager
-def served(name: str):
-    """Run a server of this folder in a process of its own; the process and its port."""
-    process = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name(name)],
-        stdin=subprocess.PIPE,  # it ends with this
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process, int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.communicate()
+class Served:
+    """A server of this folder as a process of its own; it ends with this, or with the caller's process."""
+
+    def __init__(self, name: str) -> None:
+        self.program = Path(__file__).with_name(name)
+        self.ports: list[int] = []
+        self.start()
+
+    def start(self) -> None:
+        """Run it, at the port that it had before."""
+        self.process = subprocess.Popen(
+            [sys.executable, self.program, *map(str, self.ports[:1])],
+            stdin=subprocess.PIPE,  # it ends with this
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.ports = [int(port) for port in self.process.stdout.readline().split()]
+
+    def kill(self) -> None:
+        """End it without a word to its clients."""
+        self.process.kill()
+        self.process.communicate()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.kill()
 
 
 def many_descriptors() -> None:
