@@ -103,7 +103,9 @@ def _run(work: Callable[[float], None], share: float, profile: str) -> float:
     return used
 
 
-def measure(work: Callable[[float], None], profile: str, rounds: int, seconds: float) -> list[float]:
+def measure(
+    work: Callable[[float], None], profile: str, rounds: int, seconds: float
+) -> list[float]:
     """Ratios of CPU time with the profile to that without, of each pair."""
     share = seconds / _run(work, 1.0, "none")  # the first run warms up, too
     ratios = []
@@ -117,7 +119,9 @@ def measure(work: Callable[[float], None], profile: str, rounds: int, seconds: f
 
 def main() -> int:
     """Measure what is asked for; a line of JSON for each work."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.7, help="CPU time of a run")
     parser.add_argument("--profile", choices=PROFILES, action="append")
