@@ -108,7 +108,7 @@ unsafe fn write_header(rt: &Runtime, g: &Goroutine, obj: *mut GoObject, tags: Ob
     unsafe {
         let bundle = g.bundle.as_ref();
         write!(out, "goroutine {} [{}", g.id, state_of(g))?;
-        if g.bubble.blocked == Blocked::Durably {
+        if g.blocked == Blocked::Durably {
             out.write_str(" (durable)")?;
         }
         let waits = g.status.load(Ordering::Acquire) == status::WAITING; // pairs with the Release of who parked it

@@ -45,7 +45,7 @@ fn hang_up_of_the_peer_is_both_readable_and_writable() {
     poller.register(a.as_raw_fd(), 1).expect("pollable");
     poll(&poller);
     drop(b);
-    assert_eq!(poll(&poller), [event(1, true, true)]);
+    assert_eq!(poll(&poller), [Event { ended: true, ..event(1, true, true) }]);
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn pipe_without_readers_is_an_error_for_its_writer() {
     poller.register(writer.as_raw_fd(), 2).expect("pollable");
     assert_eq!(poll(&poller), [event(2, false, true)]);
     drop(reader);
-    assert_eq!(poll(&poller), [event(2, true, true)]);
+    assert_eq!(poll(&poller), [Event { ended: true, ..event(2, true, true) }]);
 }
 
 #[test]
