@@ -37,12 +37,7 @@ def saved():
 def trimmed(*goroutines):
     """Wait until all are parked, and trims have saved as many stacks; how many are saved."""
     parked(*goroutines)
-
-    def all_saved():
-        gort.memory.trim()
-        return saved() >= len(goroutines)
-
-    eventually(all_saved, LIMIT / 4, "saved stacks")
+    eventually(lambda: (gort.memory.trim(), saved())[1] >= len(goroutines), what="saved stacks")
     return saved()
 
 
