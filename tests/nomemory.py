@@ -16,6 +16,7 @@ import contextvars
 import gc
 
 import gort
+import nomemory_http
 import nomemory_library
 import nomemory_net
 import nomemory_scopes
@@ -407,6 +408,7 @@ OPERATIONS = {
         iterates, derives_contexts, ends_contexts, waits_until_a_context_is_done,
     )
 } | nomemory_library.OPERATIONS | nomemory_net.OPERATIONS | nomemory_scopes.OPERATIONS  # fmt: skip
+OPERATIONS |= nomemory_http.OPERATIONS
 for receive in (
     gort.Chan.recv,
     gort.Chan.recv_ok,
