@@ -1,7 +1,7 @@
 """A server of gRPC for tests of its client, a program of its own: prints its port.
 
-`/s/wait` answers what it is sent once the gate is open, `/s/echo` at once, `/s/waiting` says how many wait,
-`/s/open` and `/s/close` move the gate, `/s/count` streams as many numbers as it is told. Messages are
+`/s/wait` answers what it is sent once the gate is open, `/s/echo` at once, `/s/sleep` after as many seconds
+as that says, `/s/waiting` says how many wait, `/s/open` and `/s/close` move the gate, `/s/count` streams as many numbers as it is told. Messages are
 bytes. `driver_grpc_server.py PORT` takes that port again. It ends when standard input does.
 """
 
@@ -33,6 +33,10 @@ class Service:
     async def echo(self, request: bytes, context: Any) -> bytes:
         return request
 
+    async def sleep(self, request: bytes, context: Any) -> bytes:
+        await asyncio.sleep(float(request))
+        return request
+
     async def waiting(self, request: bytes, context: Any) -> bytes:
         return str(self.inside).encode()
 
@@ -52,7 +56,7 @@ class Service:
 async def serve(port: int) -> None:
     """Until standard input ends."""
     service = Service()
-    unary = ("wait", "echo", "waiting", "open", "close")
+    unary = ("wait", "echo", "sleep", "waiting", "open", "close")
     methods = {n: grpc.unary_unary_rpc_method_handler(getattr(service, n)) for n in unary}
     methods["count"] = grpc.unary_stream_rpc_method_handler(service.count)
     server = grpc.aio.server()

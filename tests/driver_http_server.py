@@ -1,8 +1,8 @@
 """An HTTP server of aiohttp for tests of clients, a program of its own: prints its port, and that of TLS.
 
 `/wait/N` answers N once the gate is open, `/waiting` how many wait there, `/close` and `/open` move the
-gate, `/echo/N` answers N at once, `/never` nothing, `/drop` ends the connection. `driver_http_server.py
-PORT` takes that port again. It ends when standard input does.
+gate, `/echo/N` answers N at once, `/sleep/N` after N s, `/never` nothing, `/drop` ends the connection.
+`driver_http_server.py PORT` takes that port again. It ends when standard input does.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ async def echo(request: web.Request) -> web.Response:
     return web.Response(body=request.match_info["n"].encode() + body)
 
 
+async def sleep(request: web.Request) -> web.Response:
+    await asyncio.sleep(float(request.match_info["n"]))
+    return web.Response(text=request.match_info["n"])
+
+
 async def never(request: web.Request) -> web.Response:
     await asyncio.Event().wait()
     raise AssertionError
@@ -62,6 +67,7 @@ async def serve(port: int) -> None:
     app.router.add_get("/open", gate.move)
     app.router.add_get("/close", gate.move)
     app.router.add_route("*", "/echo/{n}", echo)
+    app.router.add_get("/sleep/{n}", sleep)
     app.router.add_get("/never", never)
     app.router.add_get("/drop", drop)
     runner = web.AppRunner(app, handle_signals=False)

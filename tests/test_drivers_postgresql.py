@@ -97,6 +97,33 @@ print("ok")
     run(name, port, code)
 
 
+@pytest.mark.parametrize("name", ["psycopg", "psycopg2"])
+def test_goroutines_take_turns_at_one_connection(name, port):
+    code = """
+shared = driver.connect()
+gate.close()
+ask = lambda i: driver.ask(shared, PASS, LOCK, i)
+goroutines = begun(ask, 50)
+eventually(lambda: gate.waiting() == 1)
+gate.open()
+assert join_all(goroutines) == list(range(50))
+print("ok")
+"""
+    run(name, port, code)
+
+
+@EVERY
+def test_a_program_ends_while_goroutines_wait_in_queries(name, port):
+    code = """
+gate.close()
+connections = [driver.connect() for _ in range(50)]
+goroutines = begun(lambda i: driver.ask(connections[i], PASS, LOCK, i), 50)
+eventually(lambda: gate.waiting() == 50)
+print("ok")
+"""
+    run(name, port, code)
+
+
 @PLAIN
 def test_time_outs_of_the_server_are_the_drivers_exceptions(name, port):
     code = """

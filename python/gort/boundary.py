@@ -165,11 +165,13 @@ def add(name: str, /) -> int:
     """Let goroutines park in the calls of another library, loaded already or later.
 
     Only for libraries that hold no lock of their own while they wait: a goroutine that parks with
-    such a lock makes every other one that wants it keep its OS thread. Does not park.
+    such a lock makes every other one that wants it keep its OS thread. While frames of such a
+    library are on its stack a goroutine stays on its OS thread, which serves nobody else; those of
+    known drivers (docs/drivers.md), which need not be added, do not bind it. Does not park.
 
     Args:
-        name: how the file name of the library starts, such as "libpq"; the same for every
-            other library that takes part in its waiting ("_psycopg").
+        name: how the file name of the library starts, such as "libodbc"; the same for every
+            other library that takes part in its waiting ("pyodbc").
 
     Returns:
         How many loaded objects have such a name.
