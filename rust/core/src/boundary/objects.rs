@@ -74,7 +74,9 @@ const DRIVERS: [&[u8]; 7] = [b"_psycopg", b"libpq", b"_mysql", b"libmariadb", b"
 /// Whether the library of that file holds nothing of its thread over a call that parks, as one of the drivers that were read.
 pub fn is_driver(file_name: &[u8]) -> bool {
     let stem = file_name.split(|&c| c == b'.').next().unwrap_or_default();
-    DRIVERS.iter().any(|name| stem.strip_prefix(*name).is_some_and(is_whole))
+    // No other one of such a name: libpq-oauth, libcurl-gnutls.
+    let is_hash = |rest: &[u8]| is_whole(rest) && rest.iter().skip(1).all(u8::is_ascii_hexdigit);
+    DRIVERS.iter().any(|name| stem.strip_prefix(*name).is_some_and(is_hash))
 }
 
 /// What `object` is; `interpreter` is an address in the interpreter's code.

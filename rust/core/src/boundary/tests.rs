@@ -2,7 +2,7 @@
 //! attached. Nothing is patched: originals are looked up, hooks are called by name.
 
 use super::hooks::HOOKS;
-use super::{allow_parking, host_lock, keys, poll, semaphore, serve, signals, sleep};
+use super::{allow_parking, host_lock, is_driver, keys, poll, semaphore, serve, signals, sleep};
 use crate::goroutine::Goroutine;
 use crate::goroutine::host::{Host, HostThread, Standing, null_host};
 use crate::sched::config::Config;
@@ -571,4 +571,14 @@ fn a_poll_of_many_goroutines_is_woken_by_its_own_descriptor() {
     pairs.into_iter().for_each(|(r, w)| close([r, w]));
     run(gosched_detached);
     go(gosched);
+}
+
+#[test]
+fn drivers_are_known_by_the_whole_name() {
+    for name in ["libpq.so.5", "libpq-e9b5c9ac.so.5.18", "_psycopg.cpython-311-x86_64-linux-gnu.so", "libcurl.so.4"] {
+        assert!(is_driver(name.as_bytes()), "{name}");
+    }
+    for name in ["libpqtypes.so", "libpq-oauth-18.so", "libcurl-gnutls.so.4", "_mysql_connector.so", "xlibpq.so", ""] {
+        assert!(!is_driver(name.as_bytes()), "{name}");
+    }
 }
