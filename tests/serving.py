@@ -124,7 +124,7 @@ def is_alive(pid):
     """Whether there is such a process, a zombie not counted."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
