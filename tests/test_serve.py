@@ -161,6 +161,29 @@ def test_killed_worker_is_replaced(tmp_path):
         one.end()
 
 
+def test_worker_that_cannot_be_started_is_tried_again(tmp_path):
+    code = """
+import os, gort.cli._supervisor as s
+popen = s.subprocess.Popen
+def refused(*args, **options):
+    if os.path.exists("refuse"):
+        raise BlockingIOError(11, "no process")
+    return popen(*args, **options)
+s.subprocess.Popen = refused
+"""
+    with serve(tmp_path, code=code) as one:
+        (pid,) = one.pids
+        (tmp_path / "refuse").touch()
+        one.send(signal.SIGHUP)
+        one.said("not reloaded: the old workers go on")
+        assert one.ask()[0] == pid
+        os.kill(int(pid), signal.SIGKILL)
+        one.said("cannot start a worker: [Errno 11] no process", 3)
+        (tmp_path / "refuse").unlink()
+        assert one.ask()[0] != pid  # it waited in the queue
+        one.end()
+
+
 def children(one):
     path = f"/proc/{one.process.pid}/task/{one.process.pid}/children"
     with open(path) as file:

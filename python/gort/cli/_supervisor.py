@@ -203,7 +203,7 @@ class Supervisor:
                 slot.worker = self._start()
                 if slot.worker is None:
                     slot.died(0)
-        return self._is_ending and not self._workers
+        return False
 
     def _turn(self, wakes: socket.socket) -> None:
         """Wait for whatever comes next, and do it."""
