@@ -119,9 +119,8 @@ def measure(
 
 def main() -> int:
     """Measure what is asked for; a line of JSON for each work."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.7, help="CPU time of a run")
     parser.add_argument("--profile", choices=PROFILES, action="append")

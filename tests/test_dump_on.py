@@ -31,6 +31,19 @@ def waiters():
 """
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def none_left():
+    """No program outlives its test."""
+    yield
+    while _started:
+        process = _started.pop()
+        process.kill()
+        process.communicate()
+
+
 def program(code: str, **env: str) -> subprocess.Popen[str]:
     """Start a program, give it once it has printed `ready`."""
     paths = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH", ""))))
@@ -42,11 +55,10 @@ def program(code: str, **env: str) -> subprocess.Popen[str]:
         env={**os.environ, "PYTHONPATH": paths, **env},
         cwd="/",
     )
+    _started.append(process)
     assert process.stdout is not None
     line = process.stdout.readline()
-    if line != "ready\n":
-        process.kill()
-        raise AssertionError(line + process.communicate()[1])
+    assert line == "ready\n", line + process.communicate(timeout=LIMIT)[1]
     return process
 
 
@@ -69,10 +81,7 @@ def quit_of(code: str, *, in_call: bool = False) -> str:
     if in_call:
         eventually(lambda: sleeps(process), what="a call that sleeps")
     process.send_signal(signal.SIGQUIT)
-    try:
-        out, err = process.communicate(timeout=LIMIT)
-    finally:
-        process.kill()
+    out, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 2, (process.returncode, out, err)
     return err
 
@@ -116,8 +125,9 @@ def test_while_one_spins_in_python(who):
         {who}
         """
     )
+    # Runnable: it was made to let others run.
     assert re.search(
-        rf"goroutine \d+ \[(running|syscall)\]:\n{READY}__main__\.spins\(\.\.\.\)\n", err
+        rf"goroutine \d+ \[(running|runnable|syscall)\]:\n{READY}__main__\.spins\(\.\.\.\)\n", err
     ), err
     assert WAITERS.search(err), err
 
@@ -199,8 +209,6 @@ def test_program_goes_on_where_it_is_not_to_end():
             assert line, text
             text += line
         assert title in text
-    process.kill()
-    process.communicate()
 
 
 def test_dump_is_that_of_gort_dump():
