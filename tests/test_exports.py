@@ -19,6 +19,7 @@ MODULES = (
     "gort.cache",
     "gort.chan",
     "gort.context",
+    "gort.deadlock",
     "gort.errgroup",
     "gort.flow",
     "gort.futures",
@@ -59,7 +60,7 @@ SURFACE = {
     "gort.time": {"Ticker", "Timer", "after", "after_func", "sleep", "tick"},
     "gort": {
         "Cancelled", "DeadlockError", "GoroutineExit", "Health", "HealthLimits", "HealthMonitor", "RuntimeStopped",
-        "from_future", "health", "wait",
+        "deadlocks", "from_future", "health", "wait",
     },
 }  # fmt: skip
 

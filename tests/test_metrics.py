@@ -244,7 +244,7 @@ def test_waits_for_locks_are_added_up():
         lock.unlock()
         for g in waiters:
             g.join()
-    # Two or three of each twenty are timed, and each counts for eight: 0.32 s at least of 0.8.
+    # One or two of the forty are timed, and each counts for 32: 0.64 s at least of 0.8.
     assert value("/sync/mutex/wait/total:seconds") - before >= 0.3
 
 

@@ -54,6 +54,8 @@ ORDER = (
     "_depths",
     "_watch",
     "leak",
+    "deadlock",
+    "_deadlocks",
     "_unreachable",
     "gc",
     "metrics._model",

@@ -72,7 +72,13 @@ from gort._core import (
 from gort._core import (
     __version__ as __version__,
 )
-from gort._dump import dump, dump_on
+from gort._deadlocks import (
+    deadlocks,
+)
+from gort._dump import (
+    dump,
+    dump_on,
+)
 from gort._exceptions import (
     Cancelled,
     ChanClosed,
@@ -146,6 +152,7 @@ __all__ = [
     "context",
     "current",
     "current_context",
+    "deadlocks",
     "dump",
     "dump_on",
     "errgroup",

@@ -132,7 +132,7 @@ def _add_cpu(seconds: Callable[[str, str, Callable[[Reading], float]], None]) ->
     seconds("/cpu/classes/user:cpu-seconds", "Of the total, for all the rest.", Reading.cpu_user)
     seconds(
         "/sync/mutex/wait/total:seconds",
-        "What goroutines and threads waited for Mutex and RWMutex; one wait of 8 is timed.",
+        "What goroutines and threads waited for Mutex and RWMutex; one wait of 32 is timed.",
         lambda r: r.totals["lock_wait_ns"] / 1e9,
     )
 

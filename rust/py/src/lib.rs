@@ -39,6 +39,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     let ok = unsafe {
         error::init()
             && entry::go::register(module)
+            && entry::holders::register(module)
             && entry::labels::register(module)
             && entry::policy::register(module)
             && entry::chan::register(module)

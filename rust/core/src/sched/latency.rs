@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering}; // counts that order no
 /// A prime: it does not fall in step with a program's rounds.
 const EVERY: u32 = 53;
 /// Of the waits for a lock of `gort.sync` so many count for one that is timed.
-const LOCKS_EVERY: u32 = 8;
+const LOCKS_EVERY: u32 = 32;
 /// `Goroutine::ready_at` is in steps of so many ns, as a power of two.
 const STEP_BIT: u32 = 6;
 /// Who waits for the host's lock asks again at once when its time is up: what comes later is another wait.

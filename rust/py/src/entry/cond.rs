@@ -5,7 +5,7 @@
 //! reach it while the waiter's stack may be saved.
 
 use super::context::limited_object;
-use super::sync::{Holder, MUTEX_TYPE, alloc, done, inner, wait};
+use super::sync::{Holder, MUTEX_TYPE, alloc, done, inner, lock_mutex, unlock_mutex, wait};
 use super::{arguments, fast, methods, none, plain, runtime};
 use crate::{error, host};
 use gort_core::goroutine::ender::Until;
@@ -161,7 +161,7 @@ unsafe fn unlock_and_park(rt: &'static Runtime, cond: &Cond, until: Until) -> Op
                 return None;
             }
             return Some(cond.list.wait(rt, Reason::Cond, until, || {
-                let _ = (*mutex).unlock(); // it is locked: nothing ran since
+                let _ = unlock_mutex(&*mutex); // it is locked: nothing ran since
             }));
         }
         let joined = Joined::to(rt, &cond.list)?;
@@ -194,7 +194,7 @@ unsafe fn lock_again(lock: Object) -> bool {
             let locked = if mutex.is_null() {
                 call(lock, c"lock")
             } else {
-                let r = wait(Until::Never, |rt, d| (*mutex).lock(rt, d));
+                let r = wait(Until::Never, |rt, d| lock_mutex(&*mutex, rt, d));
                 ffi::Py_XDECREF(r);
                 !r.is_null()
             };

@@ -18,6 +18,7 @@ mod environment;
 pub(crate) mod gc;
 pub(crate) mod go;
 pub(crate) mod http;
+pub(crate) mod holders;
 pub(crate) mod labels;
 pub(crate) mod leak;
 pub(crate) mod map;

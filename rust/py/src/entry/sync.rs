@@ -2,7 +2,7 @@
 //! and changes nothing; an argument that is wrong by itself is a TypeError or ValueError.
 
 use super::context::limited_object;
-use super::{arguments, boolean, fast, methods, none, plain, runtime};
+use super::{arguments, boolean, fast, holders, methods, none, plain, runtime};
 use crate::error;
 use gort_core::goroutine::ender::Until;
 use gort_core::goroutine::waiter::{Node, Outcome};
@@ -74,6 +74,18 @@ pub(super) struct Holder<T> {
     pub(super) inner: T,
 }
 
+/// Where the object is whose Mutex or RwMutex is at this address.
+pub(super) fn object_of(inner: usize) -> Object {
+    // They lie at the same place in both.
+    const { assert!(std::mem::offset_of!(Holder<Mutex>, inner) == std::mem::offset_of!(Holder<RwMutex>, inner)) };
+    ptr::with_exposed_provenance_mut(inner - std::mem::offset_of!(Holder<Mutex>, inner))
+}
+
+/// The other way round.
+pub(super) fn address_of(object: Object) -> usize {
+    object.expose_provenance() + std::mem::offset_of!(Holder<Mutex>, inner)
+}
+
 #[inline(always)]
 pub(super) unsafe fn inner<'a, T>(slf: Object) -> &'a T {
     // SAFETY: the method table of a type is used with objects of that type only; the caller keeps `slf` alive.
@@ -133,6 +145,7 @@ unsafe extern "C" fn dealloc<T>(slf: Object) {
     unsafe {
         let tp = ffi::Py_TYPE(slf);
         super::end_weak_references(slf, (*slf.cast::<Holder<T>>()).weak_list);
+        holders::forgetting(&raw const (*slf.cast::<Holder<T>>()).inner);
         ptr::drop_in_place(&raw mut (*slf.cast::<Holder<T>>()).inner);
         if let Some(free) = (*tp).tp_free {
             free(slf.cast());
@@ -198,28 +211,60 @@ macro_rules! simple {
     };
 }
 
-waiting!(mutex_lock, "lock", Mutex, Mutex::lock);
-simple!(mutex_unlock, Mutex, |m: &Mutex| done(m.unlock()));
-simple!(mutex_try_lock, Mutex, |m: &Mutex| boolean(m.try_lock()));
-waiting!(rw_lock, "lock", RwMutex, RwMutex::lock);
-waiting!(rw_rlock, "rlock", RwMutex, RwMutex::rlock);
-simple!(rw_unlock, RwMutex, |m: &RwMutex| done(m.unlock()));
-simple!(rw_runlock, RwMutex, |m: &RwMutex| done(m.runlock()));
-simple!(rw_try_lock, RwMutex, |m: &RwMutex| boolean(m.try_lock()));
-simple!(rw_try_rlock, RwMutex, |m: &RwMutex| boolean(m.try_rlock()));
-enter!(enter_mutex, Mutex, Mutex::lock);
-enter!(enter_rw, RwMutex, RwMutex::lock);
+/// `Mutex::lock`, with a note of who has it.
+#[inline(always)]
+pub(super) fn lock_mutex(m: &Mutex, rt: &'static Runtime, until: Until) -> Outcome {
+    holders::taking(m, || m.try_lock(), || m.lock(rt, until))
+}
+
+#[inline(always)]
+fn lock_rw(m: &RwMutex, rt: &'static Runtime, until: Until) -> Outcome {
+    holders::taking(m, || m.try_lock(), || m.lock(rt, until))
+}
+
+#[inline(always)]
+fn rlock_rw(m: &RwMutex, rt: &'static Runtime, until: Until) -> Outcome {
+    holders::taking(m, || m.try_rlock(), || m.rlock(rt, until))
+}
+
+/// Unlocks; the note goes first, as whoever is woken may run before this returns.
+#[inline(always)]
+pub(super) fn unlock_mutex(m: &Mutex) -> Result<(), Misuse> {
+    holders::letting_go(m);
+    m.unlock()
+}
+
+#[inline(always)]
+fn unlock_rw(m: &RwMutex) -> Result<(), Misuse> {
+    holders::letting_go(m);
+    m.unlock()
+}
+
+waiting!(mutex_lock, "lock", Mutex, lock_mutex);
+simple!(mutex_unlock, Mutex, |m: &Mutex| done(unlock_mutex(m)));
+simple!(mutex_try_lock, Mutex, |m: &Mutex| boolean(holders::tried(m, m.try_lock())));
+waiting!(rw_lock, "lock", RwMutex, lock_rw);
+waiting!(rw_rlock, "rlock", RwMutex, rlock_rw);
+simple!(rw_unlock, RwMutex, |m: &RwMutex| done(unlock_rw(m)));
+simple!(rw_runlock, RwMutex, |m: &RwMutex| {
+    holders::letting_go(m);
+    done(m.runlock())
+});
+simple!(rw_try_lock, RwMutex, |m: &RwMutex| boolean(holders::tried(m, m.try_lock())));
+simple!(rw_try_rlock, RwMutex, |m: &RwMutex| boolean(holders::tried(m, m.try_rlock())));
+enter!(enter_mutex, Mutex, lock_mutex);
+enter!(enter_rw, RwMutex, lock_rw);
 enter!(enter_semaphore, Semaphore, |s: &Semaphore, rt, d| s.acquire(rt, 1, d));
 simple!(group_done, WaitGroup, |w: &WaitGroup| done(w.add(-1)));
 
 unsafe extern "C-unwind" fn leave_mutex(slf: Object, _: *const Object, _: ffi::Py_ssize_t, _: Object) -> Object {
     // SAFETY: `__exit__` of a Mutex.
-    done(unsafe { inner::<Mutex>(slf) }.unlock())
+    done(unlock_mutex(unsafe { inner::<Mutex>(slf) }))
 }
 
 unsafe extern "C-unwind" fn leave_rw(slf: Object, _: *const Object, _: ffi::Py_ssize_t, _: Object) -> Object {
     // SAFETY: `__exit__` of an RWMutex.
-    done(unsafe { inner::<RwMutex>(slf) }.unlock())
+    done(unlock_rw(unsafe { inner::<RwMutex>(slf) }))
 }
 
 unsafe extern "C-unwind" fn group_add(slf: Object, args: *const Object, n: ffi::Py_ssize_t, kw: Object) -> Object {
