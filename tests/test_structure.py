@@ -111,6 +111,7 @@ ORDER = (
     "cli._measure",
     "cli._latency",
     "cli._report",
+    "cli._bench_report",
     "cli._progress",
     "cli._load",
     "cli.service_program",

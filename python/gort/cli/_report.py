@@ -1,4 +1,4 @@
-"""The table and the HTML page of `gort demo`: the same figures twice.
+"""The table and the HTML page of `gort demo`: the same figures twice; what other pages share.
 
 The page needs nothing but itself: no script, no font, no picture from elsewhere. Every chart begins
 at zero, has its unit on the axis and says what is better.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from math import floor, log10
 
-__all__ = ["COLUMNS", "Grid", "Row", "grid", "page", "table"]
+__all__ = ["COLUMNS", "Bar", "Grid", "Row", "bars", "card", "grid", "head", "page", "table"]
 
 COLUMNS = ("gort goroutines", "one thread per file", "concurrent.futures")
 _PLAIN = ("goroutines", "threads", "futures")  # for charts that are not about files
@@ -18,7 +18,7 @@ _COLOURS = ("#0a8f8f", "#d9773f", "#8b8fa3")
 _WIDTH, _LEFT, _BARS, _LINE = 640, 150, 380, 30  # pixels: the chart, its labels, its bars, a bar
 
 _HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>gort demo</title>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root { --ink: #1f2430; --soft: #667085; --line: #e4e7ec; --page: #f6f7f9; --card: #fff; }
@@ -117,16 +117,31 @@ def _ticks(most: float) -> list[float]:
     return ticks
 
 
-def _chart(row: Row) -> str:
-    """Draw the figures of a row as bars over an axis from zero."""
-    shown = [i for i, figure in enumerate(row.figures) if figure is not None]
-    names = COLUMNS if len(shown) == len(COLUMNS) else _PLAIN
-    ticks = _ticks(max((row.figures[i] or 0.0 for i in shown), default=0.0) or 1.0)
-    bottom = _LINE * len(shown) + 6
+@dataclass(frozen=True)
+class Bar:
+    """A bar of a chart: whose it is, how long, what stands at its end, and its colour."""
+
+    name: str
+    figure: float
+    text: str
+    colour: str
+
+
+def bars(title: str, unit: str, every: list[Bar]) -> str:
+    """Draw bars over an axis from zero, as an SVG picture.
+
+    Example:
+        >>> from gort.cli._report import Bar, bars
+        >>> picture = bars("time", "s", [Bar("a", 1.5, "1.5", "#000"), Bar("b", 3, "3.0", "#888")])
+        >>> picture.count("<rect")
+        2
+    """
+    ticks = _ticks(max((bar.figure for bar in every), default=0.0) or 1.0)
+    bottom = _LINE * len(every) + 6
     scale = _BARS / ticks[-1]
     parts = [
         f'<svg viewBox="0 0 {_WIDTH} {bottom + 38}" role="img" '
-        f'aria-label="{escape(row.heading, quote=True)}">'
+        f'aria-label="{escape(title, quote=True)}">'
     ]
     for tick in ticks:
         x = _LEFT + tick * scale
@@ -135,24 +150,37 @@ def _chart(row: Row) -> str:
             f'<text class="soft" x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">'
             f"{tick:,.10g}</text>"
         )
-    for line, i in enumerate(shown):
+    for line, bar in enumerate(every):
         y = _LINE * line + 4
-        length = max(1.0, (row.figures[i] or 0.0) * scale)
+        length = max(1.0, bar.figure * scale)
         parts.append(
-            f'<text x="{_LEFT - 10}" y="{y + 16}" text-anchor="end">{escape(names[i])}</text>'
+            f'<text x="{_LEFT - 10}" y="{y + 16}" text-anchor="end">{escape(bar.name)}</text>'
             f'<rect x="{_LEFT}" y="{y}" width="{length:.1f}" height="{_LINE - 8}" rx="3" '
-            f'fill="{_COLOURS[i]}"/>'
-            f'<text x="{_LEFT + length + 8:.1f}" y="{y + 16}">{row.text(i)}</text>'
+            f'fill="{bar.colour}"/>'
+            f'<text x="{_LEFT + length + 8:.1f}" y="{y + 16}">{escape(bar.text)}</text>'
         )
     parts.append(
         f'<text class="soft" x="{_LEFT + _BARS / 2:.0f}" y="{bottom + 33}" text-anchor="middle">'
-        f"{escape(row.unit)} (less is better)</text></svg>"
+        f"{escape(unit)} (less is better)</text></svg>"
     )
     return "".join(parts)
 
 
-def _html(one: Grid) -> str:
-    """Write a grid as a card of the page."""
+def _chart(row: Row) -> str:
+    """Draw the figures of a row."""
+    shown = [(i, figure) for i, figure in enumerate(row.figures) if figure is not None]
+    names = COLUMNS if len(shown) == len(COLUMNS) else _PLAIN
+    every = [Bar(names[i], figure, row.text(i), _COLOURS[i]) for i, figure in shown]
+    return bars(row.heading, row.unit, every)
+
+
+def head(title: str) -> str:
+    """Begin a page."""
+    return _HEAD.replace("{title}", escape(title)) + f"<h1>{escape(title)}</h1>\n"
+
+
+def card(one: Grid) -> str:
+    """Write a grid as a card of a page."""
     parts = [f'<h2>{escape(one.title)}</h2>\n<div class="card"><table><tr>']
     parts += [f"<th>{escape(head)}</th>" for head in one.heads]
     parts.append("</tr>\n")
@@ -175,7 +203,7 @@ def page(rows: list[Row], notes: list[str], *more: Grid) -> str:
         >>> "2.5" in text and "http" not in text
         True
     """
-    parts = [_HEAD, "<h1>gort demo</h1>\n"]
+    parts = [head("gort demo")]
     parts += [
         f"<p{' class=soft' if number else ''}>{escape(note)}</p>\n"
         for number, note in enumerate(notes)
@@ -188,7 +216,7 @@ def page(rows: list[Row], notes: list[str], *more: Grid) -> str:
     ]
     parts.append("</div>\n")
     lines = [(row.heading, *(row.text(i) for i in range(len(COLUMNS)))) for row in rows]
-    parts.append(_html(Grid("All figures", ("", *COLUMNS), lines)))
-    parts += [_html(one) for one in more]
+    parts.append(card(Grid("All figures", ("", *COLUMNS), lines)))
+    parts += [card(one) for one in more]
     parts.append("</main></body></html>\n")
     return "".join(parts)

@@ -2,7 +2,7 @@
 
 A quick look at one machine; the comparison with other runtimes is `make bench` in the source tree.
 `gort bench binding`, `preempt` and `shares` measure how late goroutines run beside others that
-compute, and how much they get.
+compute, and how much they get. `gort bench --report FILE` makes a page of what `make bench` has.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import gort
-from gort.cli import _latency, _measure
+from gort.cli import _bench_report, _latency, _measure
 from gort.cli._latency import Latency
-from gort.cli._output import say
+from gort.cli._output import complain, say
 
 __all__ = ["add_arguments", "main"]
 
@@ -44,13 +45,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=5, help="how long shares measures each (default 5)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--report", metavar="FILE", help="measure nothing: write what `make bench` has as HTML"
+    )
+    parser.add_argument(
+        "--results",
+        metavar="DIR",
+        default=_bench_report.DEFAULT,
+        help=f"where `make bench` has its results, for --report (default {_bench_report.DEFAULT})",
+    )
 
 
 def main(options: argparse.Namespace) -> int:
-    """Measure and print."""
+    """Measure and print, or write a page."""
+    if options.report is not None:
+        return _report(Path(options.results), Path(options.report))
     if options.what != "speed":
         return gort.run(_TABLES[options.what], options)
     return _speed(options)
+
+
+def _report(results: Path, file: Path) -> int:
+    """Write the page of what was measured."""
+    try:
+        found, passed = _bench_report.read(results)
+        file.write_text(_bench_report.page(found), encoding="utf-8")
+    except _bench_report.Unusable as error:
+        complain(f"gort bench: {error}")
+        return 2
+    except OSError as error:
+        complain(f"gort bench: cannot write {file}: {error.strerror}")
+        return 1
+    for line in passed:
+        complain(f"passed over {line}")
+    say(f"wrote {file}: {len(found)} runs")
+    return 0
 
 
 def _title(what: str) -> str:
