@@ -236,7 +236,8 @@ def test_a_hundred_clients_of_a_server_on_few_os_threads(tls):
         return sizes
 
     assert join_all([gort.go(get, i) for i in range(100)], 50) == [[0, 1, 2]] * 100
-    assert most[0] <= before + 20  # name resolution has a pool of 16
+    # Name resolution has a pool of 16, and what lasts long on a busy machine is handed off.
+    assert most[0] <= before + 50
     gort.go(server.shutdown).join(timeout=LIMIT)
     serving.join(timeout=LIMIT)
     server.server_close()

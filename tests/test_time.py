@@ -373,11 +373,11 @@ def test_after_func_function_with_a_finalizer_is_let_go_where_python_may_run():
 def test_unreferenced_timer_is_collected_without_stop(make):
     before = timers()
     kept = [make() for _ in range(10)]
-    assert timers() == before + 10
+    assert 10 <= timers() <= before + 10  # one of before may have fired meanwhile
     kept.append(kept)  # a cycle
     del kept
     gc.collect()
-    assert timers() == before
+    assert timers() <= before
 
 
 def test_timer_lives_as_long_as_somebody_waits_for_it():

@@ -75,7 +75,7 @@ def _grid(run: dict[str, Any]) -> Grid:
 
 def _goals(run: dict[str, Any]) -> Grid:
     """Put the figures to reach into a table."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for row in run.get("figures_to_reach", []):
         measured = "n/a" if row["measured"] is None else f"{row['measured']:,.3g}"
         verdict = {None: "n/a", True: "met", False: "missed"}[row["met"]]
