@@ -87,19 +87,22 @@ def install(python: Python, venv: Path) -> tuple[str, str]:
 
 def install_drivers(python: Python) -> None:
     """Install the drivers that can be had; those that cannot are named."""
-    venv = python.venv()
-    try:
-        python.make_venv(venv, "--only-binary=:all:", *DRIVERS)
-    except SystemExit:
+    if not had(python, "--only-binary=:all:", *DRIVERS):
         for package in DRIVERS:
-            try:
-                python.make_venv(venv, "--only-binary=:all:", package)
-            except SystemExit:
+            if not had(python, "--only-binary=:all:", package):
                 print(f"-- {python.tag}: not tested with {package}, which has no wheel", flush=True)
-    if python.root is None and check_tools.output("pkg-config", "--exists", "libmariadb") == "":
-        python.make_venv(venv, MYSQLCLIENT)
-    else:
+    has_headers = check_tools.output("pkg-config", "--exists", "libmariadb") is not None
+    if python.root is not None or not has_headers or not had(python, MYSQLCLIENT):
         print(f"-- {python.tag}: not tested with {MYSQLCLIENT}: no libmariadb-dev", flush=True)
+
+
+def had(python: Python, *packages: str) -> bool:
+    """Whether pip could install them all."""
+    try:
+        python.make_venv(python.venv(), *packages)
+    except SystemExit:
+        return False
+    return True
 
 
 @contextlib.contextmanager
