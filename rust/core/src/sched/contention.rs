@@ -89,6 +89,12 @@ impl Contention {
         (self.block_ns.load(Ordering::Relaxed), self.mutex.load(Ordering::Relaxed)) // settings: a late reader is none too late
     }
 
+    /// Whether nobody is known to wait for any lock.
+    #[cfg(all(test, not(model)))]
+    pub(super) fn knows_nobody(&self) -> bool {
+        self.with_locks(|locks| locks.is_empty())
+    }
+
     /// In a forked child nobody waits.
     pub(super) fn forget(&self) {
         self.with_locks(HashMap::clear);
@@ -99,7 +105,7 @@ impl Contention {
     }
 
     /// One more waits for the lock at `lock`; the time, 0 when memory is refused.
-    fn enter(&self, lock: usize) -> u64 {
+    pub(super) fn enter(&self, lock: usize) -> u64 {
         let now_ns = clock::now_ns();
         self.with_locks(|locks| {
             if locks.try_reserve(1).is_err() {
@@ -113,7 +119,7 @@ impl Contention {
     }
 
     /// So many do not any more. Gives what is to be charged to who let them go.
-    fn leave(&self, lock: usize, count: u64) -> u64 {
+    pub(super) fn leave(&self, lock: usize, count: u64) -> u64 {
         self.with_locks(|locks| {
             let Some(waiters) = locks.get_mut(&lock) else { return 0 };
             waiters.advance(clock::now_ns());
@@ -129,7 +135,7 @@ impl Contention {
     /// One gave up: what it has waited stays with the lock, as long as others wait.
     #[cold]
     #[inline(never)]
-    fn give_up(&self, lock: usize) {
+    pub(super) fn give_up(&self, lock: usize) {
         self.with_locks(|locks| {
             let Some(waiters) = locks.get_mut(&lock) else { return };
             waiters.advance(clock::now_ns());
@@ -161,7 +167,7 @@ fn is_for_others(reason: Reason) -> bool {
 }
 
 /// Whether a block profile of this rate has such a wait: the shorter, the less likely.
-fn is_chosen(ns: u64, rate: u64, random: u64) -> bool {
+pub(super) fn is_chosen(ns: u64, rate: u64, random: u64) -> bool {
     rate != 0 && (ns >= rate || random % rate < ns)
 }
 
@@ -316,92 +322,5 @@ unsafe fn charge(rt: &'static Runtime, lock: usize, count: u64, reason: Reason) 
     if rate != 0 && rt.random().is_multiple_of(rate) {
         // SAFETY: the caller's promise.
         unsafe { rt.note_delay(Delay { profile: Profile::Mutex, reason, ns, rate }) };
-    }
-}
-
-#[cfg(all(test, not(model)))]
-mod tests {
-    use super::super::null_tests::{go, runtime};
-    use super::*;
-    use crate::primitive::Mutex as Lock;
-    use crate::sync::Mutex as GoMutex;
-    use std::sync::Arc;
-
-    static NOTED: Lock<Vec<Delay>> = Lock::new(Vec::new());
-
-    unsafe fn note(delay: Delay) {
-        NOTED.lock().unwrap().push(delay);
-    }
-
-    #[test]
-    fn chosen_waits_stand_for_all() {
-        let rt = runtime(1);
-        let rate = 10_000;
-        for ns in [10, 100, 1_000, 9_999, 10_000, 25_000] {
-            const N: u64 = 200_000;
-            let (mut count, mut sum_ns) = (0.0, 0);
-            for _ in 0..N {
-                if is_chosen(ns, rate, rt.random()) {
-                    let weight = Delay { profile: Profile::Block, reason: Reason::ChanReceive, ns, rate }.weight();
-                    (count, sum_ns) = (count + weight.0, sum_ns + weight.1);
-                }
-            }
-            let close = |found: f64, right: f64| (found / right - 1.0).abs() < 0.4 * (10.0 / ns as f64).sqrt() + 0.01;
-            assert!(close(count, N as f64), "{count} of {N} waits of {ns} ns");
-            assert!(close(sum_ns as f64, (N * ns) as f64), "{sum_ns} ns for {N} waits of {ns} ns");
-        }
-        assert!(!is_chosen(u64::MAX, 0, 0));
-        let delay = Delay { profile: Profile::Mutex, reason: Reason::Mutex, ns: u64::MAX / 2, rate: 5 };
-        assert_eq!(delay.weight(), (5.0, u64::MAX));
-    }
-
-    #[test]
-    fn waiters_of_a_lock_are_charged_once() {
-        let contention = Contention::default();
-        let begun_ns = clock::now_ns();
-        assert!(contention.enter(8) != 0 && contention.enter(8) != 0 && contention.enter(16) != 0);
-        let first = contention.leave(8, 1);
-        contention.give_up(8);
-        contention.give_up(16);
-        assert!(first <= 2 * (clock::now_ns() - begun_ns));
-        assert_eq!((contention.leave(8, 1), contention.leave(16, 1)), (0, 0));
-        assert!(contention.with_locks(|locks| locks.is_empty()));
-    }
-
-    #[test]
-    fn unlocks_and_waits_are_noted_where_they_are_asked_for() {
-        let rt = runtime(2);
-        let _ = rt.contention.note.set(note);
-        let mutex = Arc::new(GoMutex::new());
-        let round = || {
-            let (held, waits) = (mutex.clone(), mutex.clone());
-            let ended = Arc::new(AtomicU64::new(0));
-            let ends = ended.clone();
-            assert_eq!(held.lock(rt, None), crate::goroutine::waiter::Outcome::Delivered);
-            go(rt, move || {
-                let _ = waits.lock(rt, None);
-                let _ = waits.unlock();
-                ends.store(1, Ordering::Release); // pairs with the Acquire below
-            });
-            while mutex.waiter_count() == 0 {
-                std::thread::yield_now();
-            }
-            let _ = held.unlock();
-            while ended.load(Ordering::Acquire) == 0 {
-                std::thread::yield_now();
-            }
-        };
-        round();
-        assert_eq!(rt.set_contention_rates(Some(1), Some(1)), (0, 0));
-        round();
-        assert_eq!(rt.set_contention_rates(None, Some(0)), (1, 1));
-        assert_eq!(rt.set_contention_rates(Some(0), None), (1, 0));
-        assert_eq!(rt.requests.load(Ordering::Relaxed) & REQUEST_WAITS, 0);
-        round();
-        let noted = |profile| NOTED.lock().unwrap().iter().filter(|delay| delay.profile == profile).count();
-        while noted(Profile::Block) < 1 || noted(Profile::Mutex) < 1 {
-            std::thread::yield_now();
-        }
-        assert_eq!((noted(Profile::Block), noted(Profile::Mutex)), (1, 1));
     }
 }

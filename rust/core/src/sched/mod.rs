@@ -28,6 +28,8 @@ mod bubble_tests;
 mod bundles;
 pub mod config;
 pub mod contention;
+#[cfg(all(test, not(model)))]
+mod contention_tests;
 pub mod find_work;
 pub mod fork;
 pub mod idle;
