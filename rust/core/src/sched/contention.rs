@@ -238,6 +238,9 @@ impl Runtime {
     pub(super) unsafe fn note_readied(&self, g: *mut Goroutine) {
         // SAFETY: the caller's promise; the wait is alive while the pointer is set, and `g` clears it when it runs.
         unsafe {
+            if self.contention.rates().0 == 0 {
+                return;
+            }
             if let Some(wait) = (*g).wait.load(Ordering::Acquire).as_ref() {
                 wait.word.store(stamp(clock::now_ns()), Ordering::Relaxed); // published with `g` itself
             }

@@ -3,7 +3,7 @@
 
 use super::machine::{Action, Machine};
 use super::processor::{NEVER, Processor};
-use super::runtime::REQUEST_POLICY;
+use super::runtime::{REQUEST_POLICY, REQUEST_WAITS};
 use crate::goroutine::Goroutine;
 use crate::primitive::atomic::Ordering;
 use crate::primitive::exclusive::add_u64;
@@ -58,8 +58,10 @@ impl Machine {
             // A spinning M goes the long way, which says that it spins no more: while one does, nobody else is woken. So does
             // one that preempted somebody: whoever was woken meanwhile comes first.
             let preempts = self.action == Action::Preempt;
-            let quick =
-                !preempts && !self.spinning && self.bound_count == 0 && self.rt.requests.load(Ordering::Relaxed) == 0;
+            let quick = !preempts
+                && !self.spinning
+                && self.bound_count == 0
+                && self.rt.requests.load(Ordering::Relaxed) & !REQUEST_WAITS == 0;
             let mut polled = false;
             if !p.is_null() && quick {
                 let mut g = self.quick(&*p);
@@ -249,7 +251,7 @@ impl Machine {
                     }
                     continue;
                 }
-                if rt.requests.load(Ordering::Relaxed) != 0 {
+                if rt.requests.load(Ordering::Relaxed) & !REQUEST_WAITS != 0 {
                     self.leave_retired_processor();
                     rt.serve_requests();
                 }

@@ -363,7 +363,7 @@ pub(super) fn give_way(action: Action) {
             // Acquire: pairs with the Release stores under the heap's lock.
             let next = (*p).next_when.load(Ordering::Acquire);
             if (next == super::processor::NEVER || next > clock::now_ns())
-                && rt.requests.load(Ordering::Relaxed) == 0
+                && rt.requests.load(Ordering::Relaxed) & !REQUEST_WAITS == 0
                 && rt.processors.len() == 1
                 && rt.net.waiting() == 0
             {
