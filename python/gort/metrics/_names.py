@@ -104,7 +104,11 @@ def _add_scheduler(
     )
     for add, name, key, text in simple:
         add(name, text, lambda r, key=key: r.scheduler[key])  # type: ignore[misc]
-    gauge("/sched/threads/total:threads", "Threads of the runtime.", lambda r: r.threads())
+    gauge(
+        "/sched/threads/total:threads",
+        "Threads of the runtime.",
+        lambda r: r.scheduler["machines"] + 1,
+    )
     times("/sched/latencies:seconds", "From being ready to running. One of 53 is timed.", READY)
     times("/gort/sched/wakeups:seconds", "The same of those only that were woken.", WAKE_UP)
     times(

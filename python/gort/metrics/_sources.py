@@ -103,11 +103,6 @@ class Reading:
         return _MEMORY_LIMIT_OFF if limit is None else limit
 
     @staticmethod
-    def threads() -> int:
-        """The runtime's threads: Ms, and the one that watches them."""
-        return _core.stats()["machines"] + 1
-
-    @staticmethod
     def descriptors() -> int:
         """Open descriptors of the process; 0 where the system does not tell."""
         try:

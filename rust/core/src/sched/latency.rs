@@ -47,12 +47,12 @@ pub(super) struct OfProcessor {
     host_lock: TimeHistogram,
 }
 
-/// A wait for the host's lock, in parts.
-#[derive(Clone, Copy, Default)]
+/// A wait for the host's lock, in parts. Its M's thread touches it, also where that M is borrowed further out.
+#[derive(Default)]
 pub(super) struct LockWait {
     /// 0: there is none.
-    began_ns: u64,
-    last_ns: u64,
+    began_ns: AtomicU64,
+    last_ns: AtomicU64,
 }
 
 /// The rest.
@@ -149,20 +149,21 @@ impl Machine {
     }
 
     /// Its thread has waited for the host's lock, since `began_ns`; it goes on to wait if its time was up.
-    pub(crate) fn note_lock_wait(&mut self, began_ns: u64, is_time_up: bool) {
+    pub(crate) fn note_lock_wait(&self, began_ns: u64, is_time_up: bool) {
         let now = clock::now_ns();
-        let before = std::mem::take(&mut self.lock_wait);
-        let is_same = before.began_ns != 0 && began_ns.saturating_sub(before.last_ns) < SAME_WAIT_NS;
+        let wait = &self.lock_wait;
+        let (since_ns, last_ns) = (wait.began_ns.load(Ordering::Relaxed), wait.last_ns.load(Ordering::Relaxed));
+        let is_same = since_ns != 0 && began_ns.saturating_sub(last_ns) < SAME_WAIT_NS;
         let all = &self.processor_or_first().latency.host_lock;
-        if before.began_ns != 0 && !is_same {
-            all.record((before.last_ns - before.began_ns) as i64); // the lock was free when its time was up
+        if since_ns != 0 && !is_same {
+            all.record(last_ns.saturating_sub(since_ns) as i64); // the lock was free when its time was up
         }
-        let since = if is_same { before.began_ns } else { began_ns };
-        if is_time_up {
-            self.lock_wait = LockWait { began_ns: since, last_ns: now };
-        } else {
-            all.record(now.saturating_sub(since) as i64);
+        let since_ns = if is_same { since_ns } else { began_ns };
+        if !is_time_up {
+            all.record(now.saturating_sub(since_ns) as i64);
         }
+        wait.began_ns.store(if is_time_up { since_ns } else { 0 }, Ordering::Relaxed);
+        wait.last_ns.store(now, Ordering::Relaxed);
     }
 }
 

@@ -21,6 +21,11 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 type Object = *mut ffi::PyObject;
 
+unsafe extern "C" {
+    fn PyGC_Disable() -> std::ffi::c_int;
+    fn PyGC_Enable() -> std::ffi::c_int;
+}
+
 /// What is kept of a lock.
 #[derive(Default)]
 struct Lock {
@@ -39,6 +44,8 @@ struct Table {
     locks: HashMap<usize, Lock>,
     /// By goroutine: what it has, in the order in which it took it.
     held: HashMap<u64, Vec<usize>>,
+    /// Pairs that the hook was not told of yet.
+    untold: Vec<(usize, usize)>,
 }
 
 struct Shared(UnsafeCell<Option<Table>>);
@@ -115,7 +122,7 @@ pub(super) fn tried<T>(lock: &T, is_taken: bool) -> bool {
 #[cold]
 #[inline(never)]
 unsafe fn note_taken(lock: usize, waited_ns: Option<u64>) {
-    let (me, mut new) = (here(), Vec::new());
+    let me = here();
     // SAFETY: GIL held. The table is let go of before the hook is called.
     unsafe {
         let table = table();
@@ -125,7 +132,7 @@ unsafe fn note_taken(lock: usize, waited_ns: Option<u64>) {
                     && !before_lock.followers.contains(&lock)
                     && try_push(&mut before_lock.followers, lock).is_some()
                 {
-                    let _ = try_push(&mut new, before); // it is not told of
+                    let _ = try_push(&mut table.untold, (before, lock)); // or it is not told of
                 }
             }
             let _ = try_push(held, lock);
@@ -135,19 +142,30 @@ unsafe fn note_taken(lock: usize, waited_ns: Option<u64>) {
             kept.waits += u64::from(waited_ns.is_some());
             kept.waited_ns += waited_ns.unwrap_or(0);
         }
-        for before in new {
+        while let Some((before, lock)) = next_untold() {
             tell(before, lock);
         }
     }
 }
 
+/// Not a part of who calls the hook, which may park: nothing with an end of its own stays over that.
+unsafe fn next_untold() -> Option<(usize, usize)> {
+    // SAFETY: GIL held.
+    let table = unsafe { table() };
+    while let Some(pair) = table.untold.pop() {
+        if table.locks.contains_key(&pair.0) && table.locks.contains_key(&pair.1) {
+            return Some(pair);
+        }
+    }
+    None
+}
+
 /// Calls the hook; what it raises is nobody's here.
 unsafe fn tell(before: usize, lock: usize) {
-    // SAFETY: GIL held; the caller holds `lock`, and so its object lives. `before` may be gone since the hook was called last.
+    // SAFETY: GIL held; both are in the table, from which a lock goes before its object does.
     unsafe {
         let hook = HOOK.load(Ordering::Relaxed);
-        let is_there = table().locks.contains_key(&before) && table().locks.contains_key(&lock);
-        if hook.is_null() || !is_there {
+        if hook.is_null() {
             return;
         }
         ffi::Py_INCREF(hook);
@@ -271,14 +289,11 @@ unsafe fn append(list: Object, item: Object) -> bool {
 
 /// `_lock_holders()`: (lock, who has it, who waits for it and nothing else, waits, ns waited) for each lock that was taken.
 unsafe extern "C-unwind" fn holders(_m: Object, _: Object) -> Object {
-    // SAFETY: METH_NOARGS with the GIL. What is made here is numbers, lists and tuples: a collection may run code of others, so
-    // the locks are listed first, each kept alive.
+    // SAFETY: METH_NOARGS with the GIL. The collector is off, so no code of others runs, and what is in the table lives.
     unsafe {
+        let was_on = PyGC_Disable() != 0;
         let mut all: Vec<Object> = Vec::new();
-        let is_whole = table()
-            .locks
-            .keys()
-            .all(|&lock| try_push(&mut all, object_of(lock)).map(|()| ffi::Py_INCREF(object_of(lock))).is_some());
+        let is_whole = table().locks.keys().all(|&lock| try_push(&mut all, object_of(lock)).is_some());
         let mut list = if is_whole { ffi::PyList_New(0) } else { ffi::PyErr_NoMemory() };
         for &object in &all {
             let mut waiting = Vec::new();
@@ -302,7 +317,9 @@ unsafe extern "C-unwind" fn holders(_m: Object, _: Object) -> Object {
                 break;
             }
         }
-        all.iter().for_each(|&object| ffi::Py_DECREF(object));
+        if was_on {
+            PyGC_Enable();
+        }
         list
     }
 }
@@ -310,8 +327,9 @@ unsafe extern "C-unwind" fn holders(_m: Object, _: Object) -> Object {
 /// `_joins()`: (goroutine, the numbers of those that wait for its end and nothing else) where there are any.
 unsafe extern "C-unwind" fn joins(_m: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
-    // SAFETY: METH_NOARGS with the GIL: goroutines and their objects stay what they are while the registry is walked.
+    // SAFETY: METH_NOARGS with the GIL. The collector is off, so no code of others runs: goroutines and their objects stay.
     unsafe {
+        let was_on = PyGC_Disable() != 0;
         let (mut found, mut is_whole): (Vec<(Object, Vec<u64>)>, bool) = (Vec::new(), true);
         rt.registry.for_each(|g: &Goroutine| {
             let object = if g.is_thread() { ptr::null_mut() } else { g.task };
@@ -326,7 +344,7 @@ unsafe extern "C-unwind" fn joins(_m: Object, _: Object) -> Object {
             });
             if !waiting.is_empty() {
                 let object: Object = object.cast();
-                is_whole &= try_push(&mut found, (object, waiting)).map(|()| ffi::Py_INCREF(object)).is_some();
+                is_whole &= try_push(&mut found, (object, waiting)).is_some();
             }
         });
         let mut list = if is_whole { ffi::PyList_New(0) } else { ffi::PyErr_NoMemory() };
@@ -335,7 +353,9 @@ unsafe extern "C-unwind" fn joins(_m: Object, _: Object) -> Object {
             if !list.is_null() && !append(list, item) {
                 ffi::Py_XDECREF(std::mem::replace(&mut list, ptr::null_mut()));
             }
-            ffi::Py_DECREF(object);
+        }
+        if was_on {
+            PyGC_Enable();
         }
         list
     }
@@ -360,6 +380,9 @@ unsafe extern "C-unwind" fn track(_m: Object, hook: Object) -> Object {
 unsafe extern "C-unwind" fn forked(_m: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL.
     unsafe {
+        if !is_on() {
+            return none();
+        }
         let me = here();
         let table = table();
         table.held.retain(|&id, _| id == me);

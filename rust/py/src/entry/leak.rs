@@ -95,7 +95,6 @@ unsafe extern "C-unwind" fn leaks(_m: Object, args: *const Object, nargs: ffi::P
             _ => Handles::All,
         };
         ffi::PyErr_Clear();
-        let _stopped = Stopped::begin(rt);
         let mut kinds = Kinds::new();
         if kinds.add_report(report_type).is_none() {
             return ffi::PyErr_NoMemory();
@@ -108,7 +107,9 @@ unsafe extern "C-unwind" fn leaks(_m: Object, args: *const Object, nargs: ffi::P
             let waits_on = list(leak.waits_on.into_iter().map(|object| ffi::Py_NewRef(object)));
             super::chan::tuple([ffi::Py_NewRef(leak.task), waits_on, ffi::PyLong_FromSize_t(leak.group)])
         };
+        let stopped = Stopped::begin(rt);
         let found = leak::find(rt, all, kinds, &depths, handles);
+        drop(stopped);
         let result = found.map_or_else(|| ffi::PyErr_NoMemory(), |found| list(found.into_iter().map(tuple_of)));
         ffi::Py_DECREF(all);
         result
