@@ -1,4 +1,4 @@
-"""What has a close() that the end of a `with` block calls."""
+"""What has an end that a `with` block brings: `close`, or `stop`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class Closing:
-    """Gives itself at the start of a `with` block, and is closed at the end."""
+class _Ending:
+    """Gives itself at the start of a `with` block, and is ended at its end."""
 
     __slots__ = ()
 
-    def close(self) -> None:
+    def _end(self) -> None:
         """End it."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
-        """Begin a block whose end closes it."""
+        """Begin a block that ends it."""
         return self
 
     def __exit__(
@@ -28,5 +28,31 @@ class Closing:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close; exceptions pass."""
+        """End it; exceptions pass."""
+        self._end()
+
+
+class Closing(_Ending):
+    """A `with` block closes it."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """End it."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
         self.close()
+
+
+class Stopping(_Ending):
+    """A `with` block stops it."""
+
+    __slots__ = ()
+
+    def stop(self) -> None:
+        """End it."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        self.stop()

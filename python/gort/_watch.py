@@ -10,14 +10,15 @@ from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 from gort import _core
+from gort._closing import Stopping
 from gort._core import goroutines, recv, select, spawn
 from gort._typing import TYPE_CHECKING
 from gort.time import after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import FrameType, TracebackType
-    from typing import Any, Self
+    from types import FrameType
+    from typing import Any
 
     from gort._core import Chan, Goroutine
 
@@ -53,7 +54,7 @@ class Growth:
         return f"<gort.leak.Growth {self.kind}: {self.what}>"
 
 
-class Watch:
+class Watch(Stopping):
     """Counts threads, goroutines, executors and taken locks, and tells what only ever grows.
 
     While it is on it keeps where threads, executors and goroutines are made (`Thread.start` and
@@ -103,19 +104,6 @@ class Watch:
         self._over: Chan[None] = _core.Chan()
         if every is not None:
             spawn(self._run, (every,), name="gort.leak.Watch")
-
-    def __enter__(self) -> Self:
-        """Give itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop."""
-        self.stop()
 
     def stop(self) -> None:
         """Take no more samples, and keep no more where things are made. Never parks."""

@@ -16,14 +16,15 @@ import warnings
 from weakref import WeakKeyDictionary
 
 from gort import _core, leak
+from gort._closing import Stopping
 from gort._core import goroutines, recv, select, spawn
 from gort._typing import TYPE_CHECKING
 from gort.time import after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import FrameType, TracebackType
-    from typing import Any, Self
+    from types import FrameType
+    from typing import Any
 
     from gort._core import Chan, Goroutine, Mutex
 
@@ -354,7 +355,7 @@ def _cycles(waits: dict[int, list[tuple[int, object]]]) -> Iterator[list[tuple[i
                 rest.append(iter(waits[to]))
 
 
-class Watch:
+class Watch(Stopping):
     """Looks for deadlocks now and then, in a goroutine, and reports each once.
 
     Args:
@@ -387,19 +388,6 @@ class Watch:
         self._known: set[frozenset[int]] = set()
         self._stop: Chan[None] = _core.Chan()
         self._goroutine = spawn(self._run, name="gort.deadlock.Watch")
-
-    def __enter__(self) -> Self:
-        """Give itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop; exceptions pass."""
-        self.stop()
 
     def look(self) -> list[Deadlock]:
         """Look now; the deadlocks that were not known, which are reported as well."""
