@@ -190,6 +190,21 @@ SERVERS: dict[str, tuple[str, Callable[[str], None]]] = {
 }
 
 
+def cpu_ns(root: int) -> int:
+    """Sum up the time that a process, its children and all their threads have run."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            pass  # it has ended
+    family = {root}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    tasks = [path for pid in family for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return sum(int(path.read_text().split()[0]) for path in tasks)
+
+
 def end(server: served.Server) -> None:
     """End a server that may have children; it must have lived until now."""
     code = server.process.poll()
@@ -213,10 +228,13 @@ def measure(command: list[str], workload: str, n: int) -> None:
             if is_kept:
                 load.ask(f"open {KEPT}")
                 load.ask(f"trips {max(n // 10, KEPT)} {KEPT}")
+                before = cpu_ns(server.process.pid)
                 found = load.ask(f"trips {n} {KEPT}")
             else:
                 load.ask(f"churn {max(n // 10, CHURNING)} {CHURNING}")
+                before = cpu_ns(server.process.pid)
                 found = load.ask(f"churn {n} {CHURNING}")
+            spent = cpu_ns(server.process.pid) - before
             load.end()
         finally:
             load.process.kill()
@@ -226,6 +244,7 @@ def measure(command: list[str], workload: str, n: int) -> None:
     line["per_second"] = n / found["ns"] * 1e9
     for name in ("p50", "p99", "p999"):
         line[f"{name}_ms"] = found[f"{name}_ns"] / 1e6
+    line["cpu_us"] = spent / n / 1e3
     line["errors"] = found["errors"]
     line["load_cpu"] = found["cpu_ns"] / found["ns"]  # near 1: it is the load that is measured
     print(json.dumps(line))
