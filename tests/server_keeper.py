@@ -226,6 +226,8 @@ def answer(servers: dict[str, Server], asked: dict[str, str]) -> dict[str, objec
 def keep() -> None:
     """Serve clients until standard input ends; what each started ends with its connection."""
     clients: dict[socket.socket, dict[str, Server]] = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit())  # the servers' data goes, too
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
         try:

@@ -9,7 +9,8 @@ import sqlite3, tempfile
 folder = tempfile.TemporaryDirectory()
 path = folder.name + "/db"
 def connect(timeout=LIMIT):
-    connection = sqlite3.connect(path, timeout, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=timeout, check_same_thread=False)
+    connection.isolation_level = None
     connection.execute("pragma synchronous = off")
     return connection
 def value(connection, sql, *values):
