@@ -423,5 +423,6 @@ def test_a_forked_child_has_only_its_own():
             held = {found.lock: found.holders for found in gort.deadlock.locks()}
             os._exit(held != {mine: (1,), others: ()})
         assert os.waitpid(child, 0)[1] == 0
-        """
+        """,
+        PYTHONWARNINGS="ignore::DeprecationWarning",  # of a fork beside threads
     )
