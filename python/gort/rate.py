@@ -76,11 +76,11 @@ class Reservation:
 
     Example:
         >>> from gort.rate import Limiter
-        >>> limiter = Limiter(10, 1)
+        >>> limiter = Limiter(0.1, 1)
         >>> limiter.reserve().delay()
         0.0
         >>> later = limiter.reserve()
-        >>> 0 < later.delay() <= 0.1
+        >>> 0 < later.delay() <= 10
         True
         >>> later.cancel()
     """
@@ -131,9 +131,10 @@ class Limiter:
 
     Example:
         >>> from gort.rate import Limiter
-        >>> limiter = Limiter(100, 2)
+        >>> limiter = Limiter(0.1, 2)
         >>> [limiter.allow() for _ in range(3)]
         [True, True, False]
+        >>> limiter = Limiter(100, 2)
         >>> for _ in range(3):
         ...     limiter.wait()
     """
