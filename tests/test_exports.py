@@ -40,6 +40,7 @@ MODULES = (
     "gort.structured",
     "gort.sync",
     "gort.time",
+    "gort.trace",
     "gort.wsgi",
 )
 

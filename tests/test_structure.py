@@ -66,6 +66,7 @@ ORDER = (
     "metrics._otel",
     "metrics._app",
     "metrics.__init__",
+    "trace",
     "pprof._model",
     "pprof._heap",
     "pprof._kinds",

@@ -59,7 +59,16 @@ class do:
     def __enter__(self) -> None:
         """Begin the block."""
         self._tokens.append(_core._labels_set(self._labels))
+        _note()
 
     def __exit__(self, *_: Any) -> None:
         """End it."""
         _core._labels_reset(self._tokens.pop())
+        _note()
+
+
+def _note() -> None:
+    """Tell a trace, if one is taken, what labels the caller has now."""
+    if _core._trace_on():
+        labels = ", ".join(f"{name}={value}" for name, value in _core._labels().items())
+        _core._trace_user(5, 0, 0, labels)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import sys
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote
 
+from gort import trace
 from gort._dump import function_name, printable, records
 from gort._typing import TYPE_CHECKING
 from gort.pprof import _cpu, _heap
@@ -49,9 +51,12 @@ _DESCRIPTIONS = {
     "symbol": "Maps given program counters to function names. Counters can be specified in a GET "
     "raw query or POST body, multiple counters are separated by '+'.",
     "threadcreate": "The OS threads of the process, by name",
+    "trace": "A trace of execution of the current program. You can specify the duration in the "
+    "seconds GET parameter. After you get the trace file, use the go tool trace command to "
+    "investigate the trace.",
 }
 #: Served beside the profiles that `lookup` finds.
-_OTHERS = ("cmdline", "profile", "symbol")
+_OTHERS = ("cmdline", "profile", "symbol", "trace")
 
 _NUMBER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _UNFIT = re.compile(r"[^ !#-\[\]-~]")
@@ -133,6 +138,8 @@ def answer(
         return _symbol(body.decode("latin-1") if method == "POST" else query)
     if name == "profile":
         return _cpu_profile(values, wait)
+    if name == "trace":
+        return _trace(values, wait)
     profile = lookup(name)
     if profile is None:
         return _error(404, "Unknown profile")
@@ -180,6 +187,26 @@ def _cpu_profile(values: dict[str, str], wait: Callable[[float], None]) -> Answe
     finally:
         _cpu.stop_cpu_profile()
     return _file("profile", file.getvalue())
+
+
+def _trace(values: dict[str, str], wait: Callable[[float], None]) -> Answer:
+    """What goroutines did in some seconds."""
+    try:
+        seconds = float(values.get("seconds", ""))
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < math.inf:
+        seconds = 1.0
+    file = io.BytesIO()
+    try:
+        trace.start(file)
+    except RuntimeError as error:
+        return _error(500, f"Could not enable tracing: {error}")
+    try:
+        wait(min(seconds, _LONGEST))
+    finally:
+        trace.stop()
+    return _file("trace", file.getvalue())
 
 
 def _symbol(words: str) -> Answer:

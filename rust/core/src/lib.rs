@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | 0 | primitive | atomics and locks: std's or a model's |
 //! | 1 | sys | memory, futex, threads, clock, poller: the only place that names libc |
+//! | 2 | event | records of what happens to goroutines, for traces |
 //! | 3 | alloc | size classes, caches, central lists, spans, page heap |
 //! | 3 | cache | a bounded table that forgets by SIEVE and by time |
 //! | 3 | stack | slots with guards, pool |
@@ -28,6 +29,8 @@
 pub mod primitive;
 
 pub mod sys;
+
+pub mod event;
 
 pub mod alloc;
 

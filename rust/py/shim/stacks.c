@@ -234,6 +234,20 @@ void gort_walk_stack(PyThreadState *t, int (*see)(void *arg, PyObject *code, int
     }
 }
 
+/* Codes of the calling thread's frames, the newest first, and how many bytes it is in each: `gort_walk_stack` for who looks often.
+ * Borrowed. How many there are, at most `most`. */
+int gort_codes(PyThreadState *t, uint64_t *codes, uint64_t *offsets, int most) {
+    int count = 0;
+    for (Frame *frame = top_frame(t); frame != NULL && count < most; frame = frame->previous) {
+        if (is_bottom(frame) || _PyFrame_IsIncomplete(frame))
+            continue;
+        PyCodeObject *code = CODE_OF(frame);
+        codes[count] = (uint64_t)(uintptr_t)code;
+        offsets[count++] = (uint64_t)((char *)INSTRUCTION(frame) - (char *)_PyCode_CODE(code));
+    }
+    return count;
+}
+
 /* Tells `see` what the frames and the state of a parked goroutine own, which began as the call function(*args, **kwargs). */
 void gort_see_stack(PyThreadState *t, PyObject *call[3], Depth depth, See see, void *arg) {
     see_one(see, arg, t->context);

@@ -11,6 +11,7 @@ mod host;
 mod leak;
 mod malloc;
 mod origin;
+mod sight;
 mod stacks;
 mod task;
 mod tracing;
@@ -62,6 +63,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
             && entry::quit::register(module)
             && entry::contention::register(module)
             && entry::cpu::register(module)
+            && entry::trace::register(module)
             && entry::net::register(module)
             && entry::http::register(module)
     };

@@ -2,6 +2,8 @@
 
 pub mod metrics;
 pub mod pprof_proto;
+#[cfg(not(model))]
+pub mod trace;
 
 use crate::goroutine::{Blocked, Bundle, Goroutine, status};
 use crate::primitive::atomic::Ordering;

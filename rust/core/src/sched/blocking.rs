@@ -7,6 +7,7 @@
 
 use super::machine::{self, Action, Machine};
 use super::processor::Processor;
+use crate::event::{self, Kind, NONE};
 use crate::primitive::atomic::Ordering;
 use std::ptr;
 
@@ -38,6 +39,9 @@ impl Machine {
             }
             if is_overdue && self.interrupt(v, waited_ns) {
                 return;
+            }
+            if event::is_on() {
+                self.rt.trace(Kind::Take, 0, NONE, p.id as u32);
             }
             v.processor.store(ptr::null_mut(), Ordering::Relaxed);
             self.rt.note_outside(v);
@@ -81,6 +85,8 @@ unsafe fn rejoin() {
     unsafe {
         if (*m).p().is_null() && !(*m).acquire_idle_processor() {
             machine::leave(Action::Yield);
+        } else if event::is_on() {
+            (*m).trace_start((*m).current);
         }
     }
 }

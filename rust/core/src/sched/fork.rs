@@ -109,6 +109,7 @@ impl Runtime {
             self.sysmon_started.store(false, Ordering::Relaxed);
             self.sampler.forget();
             self.contention.forget();
+            let _ = self.tracer.end(); // who reads it is not there
             self.machine_count.store(usize::from(!m.is_null()), Ordering::Relaxed);
             if self.config.seed == 0 {
                 self.random.store(clock::now_ns() | 1, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use super::net::{ASLEEP, Found, IN_POLLER, NOTIFIED};
 use super::processor::{NEVER, Processor};
 use super::runtime::{QUIET_REQUESTS, REQUEST_SIGNAL, Runtime};
 use super::sampling::takes_samples;
+use crate::event::{self, Kind, NONE};
 use crate::primitive::atomic::{Ordering, fence};
 use crate::sys::{clock, futex, signal};
 use std::ptr;
@@ -77,6 +78,9 @@ impl IdleLists {
 impl Runtime {
     /// Gives the caller's `p` up. One beyond GOMAXPROCS goes to nobody, and its queue to all.
     pub(super) fn put_idle_processor(&self, p: &Processor) {
+        if event::is_on() {
+            self.trace(Kind::Idle, 0, NONE, p.id as u32);
+        }
         let mut idle = self.idle.lock().unwrap_or_else(|e| e.into_inner());
         if p.id >= self.processors.in_use() {
             drop(idle);

@@ -7,6 +7,7 @@ use super::policy::{self, Meter};
 use super::processor::Processor;
 use super::runtime::Runtime;
 use crate::context::{self, Context};
+use crate::event;
 use crate::goroutine::host::HostThread;
 use crate::goroutine::{Bundle, Goroutine, status};
 use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -313,6 +314,9 @@ impl Machine {
                 (*bundle).bound = false;
                 self.bound_count -= 1;
             }
+            if event::is_on() {
+                self.trace_start(g);
+            }
             if (*bundle).starts_detached {
                 self.start_detached(g);
             } else {
@@ -361,6 +365,10 @@ impl Machine {
             if bundle.is_null() {
                 let home = self.home();
                 self.settle(home);
+                if event::is_on() {
+                    self.trace_start(g);
+                    self.rt.trace_left(g, Action::Exit);
+                }
                 (self.rt.host.start_failed)(g);
                 self.give_back(g);
                 return false;
@@ -386,6 +394,9 @@ pub unsafe fn leave(action: Action) {
     // SAFETY: `m` is this thread's M and `current` the caller.
     unsafe {
         let g = (*m).current;
+        if event::is_on() {
+            (*m).rt.trace_left(g, action);
+        }
         (*m).previous = g;
         (*m).action = action;
         (*m).in_scheduler.store(true, Ordering::Relaxed);
@@ -437,6 +448,9 @@ pub(super) unsafe extern "C-unwind" fn goroutine_main(value: usize) -> ! {
                 at_end(g);
             }
             rt.close_soft_guard(bundle);
+            if event::is_on() {
+                rt.trace_left(g, Action::Exit);
+            }
             (*g).status.store(status::DEAD, Ordering::Release); // pairs with the Acquire in `Registry::for_each`
             let m = current_machine();
             (*m).previous = g;
@@ -477,6 +491,9 @@ pub unsafe fn exit_for_good(g: *mut Goroutine) -> ! {
         (*bundle).spoiled = true;
         let m = current_machine();
         (*m).rt.close_soft_guard(bundle);
+        if event::is_on() {
+            (*m).rt.trace_left(g, Action::Exit);
+        }
         (*g).status.store(status::DEAD, Ordering::Release); // pairs with the Acquire in `Registry::for_each`
         (*m).previous = g;
         (*m).action = Action::Exit;

@@ -77,6 +77,7 @@ mod tests;
 pub mod timers;
 #[cfg(all(test, not(model)))]
 mod timers_tests;
+pub mod traced;
 
 pub use bubble::{bubble_now_ns, current_bubble, is_foreign, now_ns};
 pub use machine::current_machine;

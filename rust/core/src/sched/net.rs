@@ -13,6 +13,7 @@ use super::find_work::is_shared_turn;
 use super::machine::Machine;
 use super::runtime::{REQUEST_NET, Runtime};
 use super::{announce, block, current_machine, gosched, retract, with_place};
+use crate::event;
 use crate::goroutine::ender::Until;
 use crate::goroutine::status::{self, Wake};
 use crate::goroutine::waiter::{Listens, Node, Outcome, Reason, Wait, WaitQueue, Who};
@@ -229,6 +230,9 @@ impl Runtime {
                     super::ready_wait(&*(*node).wait);
                     continue;
                 };
+                if event::is_on() {
+                    self.trace_ready(g);
+                }
                 if status::wake(&*g) == Wake::LeftToParker {
                     continue;
                 }

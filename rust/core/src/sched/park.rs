@@ -4,6 +4,7 @@ use super::machine::{Action, leave};
 use super::processor::Processor;
 use super::runtime::{REQUEST_STOP, REQUEST_WAITS};
 use super::{Runtime, current_machine};
+use crate::event;
 use crate::goroutine::Goroutine;
 use crate::goroutine::ender::{Ender, EnderPlace, Until};
 use crate::goroutine::status::{self, Wake};
@@ -289,6 +290,9 @@ pub unsafe fn ready_wait(wait: &Wait) {
         match wait.who {
             Who::Goroutine(g) => {
                 note_in_bubble(g);
+                if event::is_on() {
+                    runtime_of(g).trace_ready(g);
+                }
                 if status::wake(&*g) == Wake::Enqueue {
                     let m = current_machine();
                     if m.is_null() { runtime_of(g).inject_goroutine(g) } else { (*m).rt.enqueue(g) }
@@ -315,6 +319,9 @@ pub(super) unsafe fn ready_behind(rt: &Runtime, wait: &Wait) {
         match wait.who {
             Who::Goroutine(g) => {
                 note_in_bubble(g);
+                if event::is_on() {
+                    runtime_of(g).trace_ready(g);
+                }
                 if status::wake(&*g) == Wake::Enqueue {
                     rt.enqueue_behind(g);
                 }

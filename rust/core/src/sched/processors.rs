@@ -7,6 +7,8 @@
 use super::machine::Machine;
 use super::processor::{NEVER, Processor};
 use super::runtime::{REQUEST_PROCESSORS, Runtime};
+use super::traced::traced_caller;
+use crate::event::{self, Kind};
 use crate::primitive::Mutex;
 use crate::primitive::atomic::{AtomicUsize, Ordering};
 use std::mem::{ManuallyDrop, MaybeUninit};
@@ -125,6 +127,9 @@ impl Runtime {
         }
         if count < all.len() {
             self.requests.fetch_or(REQUEST_PROCESSORS, Ordering::AcqRel); // pairs with `serve_requests`
+        }
+        if event::is_on() {
+            self.trace(Kind::Processors, 0, traced_caller(), count as u32);
         }
         for _ in before..count {
             if !self.has_work() {

@@ -15,6 +15,7 @@ use super::processor::Processor;
 use super::processors::{MOST, Processors};
 use super::sampling::Sampler;
 use super::shrink::Shrinker;
+use crate::event::Tracer;
 use crate::goroutine::host::Host;
 use crate::goroutine::registry::Registry;
 use crate::goroutine::waiter::{Outcome, Wait};
@@ -108,6 +109,8 @@ pub struct Runtime {
     pub net: NetPoll,
     /// Where the runtime's own objects lie.
     pub(super) memory: Memory,
+    /// The trace that is taken, if any.
+    pub tracer: Tracer,
     /// What dumps and profiles of the CPU go by.
     pub sampler: Sampler,
     /// What block and mutex profiles go by.
@@ -217,6 +220,7 @@ impl Runtime {
             host,
             registry: Registry::new(),
             memory: Memory::new()?,
+            tracer: Tracer::default(),
             sampler: Sampler::default(),
             contention: Contention::default(),
             shrinker: Shrinker::new(host.header_bytes.1),
@@ -258,17 +262,16 @@ impl Runtime {
         })
         .ok_or(io::ErrorKind::OutOfMemory)?;
         rt.set_policy(rt.config.policy).ok_or(io::ErrorKind::OutOfMemory)?;
-        let rt: &'static Runtime = Box::leak(rt);
-        rt.begin();
-        Ok(rt)
+        Ok(Box::leak(rt).begin())
     }
 
     /// What a new one needs that is in its place. Nothing of it is refused.
-    fn begin(&'static self) {
+    fn begin(&'static self) -> &'static Runtime {
         self.memory.begin_to_serve();
         self.sampler.set_clock(crate::sys::clock::now_ns());
         self.watch_for_overflow();
         self.processors.iter().rev().for_each(|p| self.put_idle_processor(p));
+        self
     }
 
     /// A random number (xorshift64*, whose state must not be 0). Races only make it more random.

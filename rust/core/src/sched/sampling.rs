@@ -166,7 +166,7 @@ impl AllMachines {
         }
     }
 
-    fn each(&self, mut f: impl FnMut(&Machine)) {
+    pub(super) fn each(&self, mut f: impl FnMut(&Machine)) {
         let mut m = self.0.load(Ordering::Acquire).cast_const();
         // SAFETY: Ms are never freed; a link does not change once it is in the list.
         while let Some(this) = unsafe { m.as_ref() } {

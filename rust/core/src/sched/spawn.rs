@@ -5,6 +5,7 @@ use super::net::{ASLEEP, NOTIFIED};
 use super::runtime::{REQUEST_STOP, Runtime};
 use super::{bubble, current_machine, idle};
 use crate::context;
+use crate::event;
 use crate::goroutine::host::HostThread;
 use crate::goroutine::slab::Provider;
 use crate::goroutine::{Bundle, Goroutine, status, waiter};
@@ -47,6 +48,9 @@ impl Runtime {
     #[inline]
     unsafe fn launch(&'static self, g: *mut Goroutine) {
         let starter = caller();
+        if event::is_on() {
+            self.trace_created(g);
+        }
         // SAFETY: the caller's promise; the starter is the running goroutine.
         unsafe {
             if !starter.is_null() && (*starter).bubble.id != 0 {

@@ -11,9 +11,10 @@ use super::{counts, none, plain, positional, runtime, select};
 use crate::error;
 use crate::host;
 use crate::task;
+use gort_core::event::{self, Kind};
 use gort_core::goroutine::Goroutine;
 use gort_core::goroutine::host::HostThread;
-use gort_core::sched;
+use gort_core::sched::{self, traced::traced_caller};
 use gort_core::sys::clock;
 use pyo3::ffi;
 use std::cell::UnsafeCell;
@@ -200,6 +201,7 @@ unsafe extern "C-unwind" fn gc_begins(_m: Object, args: *const Object, nargs: ff
             Some(true) => {
                 super::context::let_spent_go();
                 (*PASSES.0.get()).begin();
+                trace_pass(Kind::CollectBegin);
                 keep_order();
             }
             Some(false) => {}
@@ -268,6 +270,7 @@ unsafe extern "C-unwind" fn gc_ends(_m: Object, args: *const Object, nargs: ffi:
         if let Some(rt) = task::runtime_or_null().as_ref() {
             rt.note_pass(ns);
         }
+        trace_pass(Kind::CollectEnd);
         if numbers[0] >= 2 {
             select::forget_cases();
             host::gort_forget_chunks();
@@ -279,6 +282,21 @@ unsafe extern "C-unwind" fn gc_ends(_m: Object, args: *const Object, nargs: ffi:
             host::gort_interrupt(ffi::PyThreadState_Get());
         }
         none()
+    }
+}
+
+/// Notes for a trace that a pass begins or ends, and with an end what gort's heap holds.
+#[inline]
+unsafe fn trace_pass(kind: Kind) {
+    if !event::is_on() {
+        return;
+    }
+    // SAFETY: null or the runtime, which is leaked.
+    if let Some(rt) = unsafe { task::runtime_or_null().as_ref() } {
+        rt.trace(kind, 0, traced_caller(), 0);
+        if kind == Kind::CollectEnd {
+            rt.trace(Kind::Heap, 0, rt.heap().used_bytes() as u64, 0);
+        }
     }
 }
 

@@ -33,6 +33,7 @@ mod shown;
 mod start;
 pub(crate) mod sync;
 pub(crate) mod timer;
+pub(crate) mod trace;
 
 use crate::error;
 use crate::host;

@@ -1,0 +1,165 @@
+//! The list of blocks that records are written to: one writer at a time, one reader behind it.
+//!
+//! A writer publishes how far a block is full; the reader reads so far, at any time, and goes to the next block once there is
+//! one. What it has read goes back through a stack of its own, which the writer empties as a whole.
+
+use super::{Record, Session};
+use crate::primitive::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+/// Bytes of a block.
+pub const BLOCK_BYTES: usize = 64 << 10;
+const RECORDS: usize = (BLOCK_BYTES - 64) / size_of::<Record>();
+/// Most blocks there are at a time: 64 MiB.
+const MOST: u32 = 1024;
+/// With so many blocks that are not read the writer waits a moment for each one more.
+pub const MANY: u32 = 256;
+
+/// A block.
+#[repr(C, align(64))]
+pub struct Block {
+    /// So many are written.
+    used: AtomicU32,
+    /// The next one, or null.
+    next: AtomicPtr<Block>,
+    records: UnsafeCell<[MaybeUninit<Record>; RECORDS]>,
+}
+
+const _: () = assert!(size_of::<Block>() <= BLOCK_BYTES);
+
+impl Block {
+    /// Makes a block of memory.
+    ///
+    /// # Safety
+    /// `place` has [`BLOCK_BYTES`], aligned to 64, and is nobody else's.
+    pub unsafe fn make(place: *mut u8) -> *mut Block {
+        let block = place.cast::<Block>();
+        // SAFETY: the caller's promise; records are not read before they are written.
+        unsafe {
+            (&raw mut (*block).used).write(AtomicU32::new(0));
+            (&raw mut (*block).next).write(AtomicPtr::new(ptr::null_mut()));
+        }
+        block
+    }
+
+    /// The next one of a list of blocks that nobody writes to any more.
+    pub fn following(&self) -> *mut Block {
+        self.next.load(Ordering::Acquire) // pairs with the Release in `put`
+    }
+
+    /// Records from `from` on that are written.
+    pub fn written(&self, from: usize) -> &[Record] {
+        let used = self.used.load(Ordering::Acquire) as usize; // pairs with the Release in `put`
+        // SAFETY: so many are written, and are not written again before the reader has given the block back.
+        unsafe {
+            let all = self.records.get().cast::<Record>();
+            std::slice::from_raw_parts(all.add(from), used.saturating_sub(from))
+        }
+    }
+}
+
+/// The writers' end.
+pub struct Ring {
+    /// What is written to.
+    block: *mut Block,
+    /// Blocks that may be written to next.
+    spare: *mut Block,
+}
+// SAFETY: under the session's lock, or the host's.
+unsafe impl Send for Ring {}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is written; whether a block is full with it.
+    Written(bool),
+    /// There is no block for it.
+    Full,
+}
+
+impl Ring {
+    /// A list of one block, nobody else's, at which the reader begins.
+    pub fn new(block: *mut Block) -> Self {
+        Self { block, spare: ptr::null_mut() }
+    }
+
+    /// Writes a record and what belongs to it, if there is room.
+    #[inline]
+    pub fn put(&mut self, record: &Record, rest: &[Record]) -> Put {
+        let count = 1 + rest.len();
+        // SAFETY: blocks of the list are alive while there is a session; the writer's part is this caller's.
+        unsafe {
+            let block = &*self.block;
+            let used = block.used.load(Ordering::Relaxed) as usize; // our own store
+            if used + count <= RECORDS {
+                let place = block.records.get().cast::<Record>().add(used);
+                place.write(*record);
+                ptr::copy_nonoverlapping(rest.as_ptr(), place.add(1), rest.len());
+                block.used.store((used + count) as u32, Ordering::Release); // pairs with the Acquire in `written`
+                return Put::Written(false);
+            }
+            if self.spare.is_null() {
+                return Put::Full;
+            }
+            let new = self.spare;
+            self.spare = (*new).next.load(Ordering::Relaxed); // the writer's alone
+            (*new).next.store(ptr::null_mut(), Ordering::Relaxed); // as above, and below
+            (*new).used.store(0, Ordering::Relaxed);
+            block.next.store(new, Ordering::Release); // pairs with the Acquire in `following`
+            self.block = new;
+            self.put(record, rest);
+            Put::Written(true)
+        }
+    }
+
+    /// Takes what the reader has done with. Whether there is a block to be written to.
+    pub fn take_back(&mut self, session: &Session) -> bool {
+        if self.spare.is_null() {
+            // Acquire: pairs with the Release in `give_back`.
+            self.spare = session.done.swap(ptr::null_mut(), Ordering::Acquire);
+        }
+        !self.spare.is_null()
+    }
+
+    /// One more block, which nobody else knows.
+    ///
+    /// # Safety
+    /// Made by [`Block::make`], with a place for as long as there is a session.
+    pub unsafe fn add(&mut self, block: *mut Block) {
+        // SAFETY: the caller's promise. Relaxed: the writer's alone.
+        unsafe { (*block).next.store(self.spare, Ordering::Relaxed) };
+        self.spare = block;
+    }
+
+    /// All blocks that are left when nobody writes or reads any more: lists of them.
+    pub fn dismantle(&mut self, reader: *mut Block, session: &Session) -> [*mut Block; 3] {
+        let spare = std::mem::replace(&mut self.spare, ptr::null_mut());
+        [reader, spare, session.done.swap(ptr::null_mut(), Ordering::Acquire)]
+    }
+}
+
+impl Session {
+    /// Whether there may be one more block.
+    pub fn may_grow(&self) -> bool {
+        self.blocks.load(Ordering::Relaxed) < MOST // a count
+    }
+
+    /// The reader has done with a block. Only the reader puts some here.
+    ///
+    /// # Safety
+    /// Of the list, and read to its end; the next one is there.
+    pub unsafe fn give_back(&self, block: *mut Block) {
+        let mut first = self.done.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: the reader's until the exchange.
+            unsafe { (*block).next.store(first, Ordering::Relaxed) };
+            // Release: pairs with the Acquire in `take_back`.
+            match self.done.compare_exchange(first, block, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(other) => first = other,
+            }
+        }
+    }
+}
