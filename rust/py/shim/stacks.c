@@ -234,17 +234,22 @@ void gort_walk_stack(PyThreadState *t, int (*see)(void *arg, PyObject *code, int
     }
 }
 
-/* Codes of the calling thread's frames, the newest first, and how many bytes it is in each: `gort_walk_stack` for who looks often.
- * Borrowed. How many there are, at most `most`. */
-int gort_codes(PyThreadState *t, uint64_t *codes, uint64_t *offsets, int most) {
+/* For each of the calling thread's frames, the newest first, its code and how many bytes it is in: `gort_walk_stack` for who looks
+ * often. Borrowed; a hash of them as well. How many frames there are, at most `most`. */
+int gort_codes(PyThreadState *t, uint64_t *words, int most, uint64_t *hash) {
     int count = 0;
+    uint64_t mixed = 0;
     for (Frame *frame = top_frame(t); frame != NULL && count < most; frame = frame->previous) {
         if (is_bottom(frame) || _PyFrame_IsIncomplete(frame))
             continue;
-        PyCodeObject *code = CODE_OF(frame);
-        codes[count] = (uint64_t)(uintptr_t)code;
-        offsets[count++] = (uint64_t)((char *)INSTRUCTION(frame) - (char *)_PyCode_CODE(code));
+        uint64_t code = (uint64_t)(uintptr_t)CODE_OF(frame), at = (uint64_t)(uintptr_t)INSTRUCTION(frame);
+        words[2 * count] = code;
+        words[2 * count + 1] = at - (uint64_t)(uintptr_t)_PyCode_CODE((PyCodeObject *)(uintptr_t)code);
+        mixed = (mixed ^ at) * 0x9E3779B97F4A7C15u;
+        mixed ^= mixed >> 32;
+        count++;
     }
+    *hash = mixed;
     return count;
 }
 

@@ -11,13 +11,14 @@ use std::cell::UnsafeCell;
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::mem::MaybeUninit;
 use std::ptr;
 
 type Object = *mut ffi::PyObject;
 type State = *mut ffi::PyThreadState;
 
 unsafe extern "C" {
-    fn gort_codes(state: State, codes: *mut u64, offsets: *mut u64, most: c_int) -> c_int;
+    fn gort_codes(state: State, words: *mut u64, most: c_int, hash: *mut u64) -> c_int;
     fn gort_walk_stack(
         state: State,
         see: unsafe extern "C" fn(*mut c_void, Object, c_int, Object) -> c_int,
@@ -32,34 +33,35 @@ const DEPTH: usize = 128;
 const MAIN: (u64, u64) = (1, 0);
 const THREAD: (u64, u64) = (2, 0);
 
-/// Hashes words.
+/// Takes numbers that are hashes already.
 #[derive(Default)]
-pub(crate) struct Words(u64);
+pub(crate) struct AsIs(u64);
 
-impl Hasher for Words {
+impl Hasher for AsIs {
     fn finish(&self) -> u64 {
         self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for word in bytes.chunks(8) {
-            let mut whole = [0; 8];
-            whole[..word.len()].copy_from_slice(word);
-            self.write_u64(u64::from_ne_bytes(whole));
-        }
+        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
     }
 
     fn write_u64(&mut self, word: u64) {
-        let mixed = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ (mixed >> 32);
+        self.0 = word ^ (word >> 4); // an address ends in zeros
     }
+}
+
+/// A stack that was seen: its codes, and how far it was in each.
+struct Known {
+    words: Vec<u64>,
+    number: u32,
 }
 
 /// What was seen since the trace began.
 struct Seen {
-    stacks: HashMap<Vec<u64>, u32, BuildHasherDefault<Words>>,
+    stacks: HashMap<u64, Known, BuildHasherDefault<AsIs>>,
     /// What began as a function or an instance of a type.
-    entries: HashMap<u64, u32, BuildHasherDefault<Words>>,
+    entries: HashMap<u64, u32, BuildHasherDefault<AsIs>>,
     /// Code objects and functions that are named by their addresses: owned.
     kept: Vec<Object>,
 }
@@ -182,26 +184,25 @@ unsafe extern "C" fn tell(arg: *mut c_void, code: Object, offset: c_int, globals
 
 /// `Eyes::here`.
 unsafe fn here(session: &Session) -> u32 {
-    // SAFETY: GIL held, on the stack of what runs. The arrays are written as far as they are read.
+    // SAFETY: GIL held, on the stack of what runs. So many words are written as there are frames.
     unsafe {
         let Some(seen) = (*SEEN.0.get()).as_mut() else { return 0 };
         let state = ffi::PyThreadState_Get();
-        let (mut codes, mut offsets) = ([0; 2 * DEPTH], [0; DEPTH]);
-        let count = gort_codes(state, codes.as_mut_ptr(), offsets.as_mut_ptr(), DEPTH as c_int) as usize;
+        let (mut words, mut hash) = ([const { MaybeUninit::<u64>::uninit() }; 2 * DEPTH], 0);
+        let count = gort_codes(state, words.as_mut_ptr().cast(), DEPTH as c_int, &raw mut hash) as usize;
         if count == 0 {
             return 0;
         }
-        codes[count..2 * count].copy_from_slice(&offsets[..count]);
-        let key = &codes[..2 * count];
-        match seen.stacks.get(key) {
-            Some(&known) => known,
-            None => new_stack(session, seen, state, key).unwrap_or(0),
+        let words = std::slice::from_raw_parts(words.as_ptr().cast::<u64>(), 2 * count);
+        match seen.stacks.get(&hash) {
+            Some(known) if known.words == words => known.number,
+            _ => new_stack(session, seen, state, hash, words).unwrap_or(0),
         }
     }
 }
 
 #[cold]
-unsafe fn new_stack(session: &Session, seen: &mut Seen, state: State, key: &[u64]) -> Option<u32> {
+unsafe fn new_stack(session: &Session, seen: &mut Seen, state: State, hash: u64, words: &[u64]) -> Option<u32> {
     // SAFETY: GIL held; the state is the caller's. An exception that is set is kept.
     unsafe {
         let raised = host::gort_take_exception();
@@ -214,7 +215,7 @@ unsafe fn new_stack(session: &Session, seen: &mut Seen, state: State, key: &[u64
         let number = session.tables.lock().unwrap_or_else(|e| e.into_inner()).stack(&frames);
         seen.stacks.try_reserve(1).ok()?;
         if number != 0 {
-            seen.stacks.insert(try_copy(key)?, number);
+            seen.stacks.insert(hash, Known { words: try_copy(words)?, number });
         }
         Some(number)
     }

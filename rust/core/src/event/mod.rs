@@ -15,9 +15,9 @@ pub use ring::{BLOCK_BYTES, Block, MANY, Put, Ring};
 pub use tables::{Frame, Tables};
 
 use crate::primitive::Mutex;
-use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::primitive::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::primitive::exclusive::ShortLock;
-use crate::sys::futex;
+use crate::sys::{clock, futex};
 use std::sync::OnceLock;
 
 /// Whether any runtime of the process is traced. Atomics of std: a static, which a model's cannot be.
@@ -117,8 +117,8 @@ pub struct Record {
     pub p: u16,
     /// The kernel's id of the thread.
     pub m: u32,
-    /// When, ns of the monotonic clock.
-    pub ns: u64,
+    /// When, by the session's clock.
+    pub time: u64,
     /// The goroutine it tells of; [`NONE`]: a plain thread, or the scheduler itself.
     pub g: u64,
     /// By kind.
@@ -216,7 +216,9 @@ pub struct Session {
     /// How many blocks there are.
     pub blocks: AtomicU32,
     /// Whether stacks are noted.
-    pub sees: AtomicBool,
+    pub sees: bool,
+    /// Whether time is told by `sys::clock::ticks`; else it is ns of the monotonic clock.
+    pub ticks: bool,
 }
 
 impl Session {
@@ -229,8 +231,15 @@ impl Session {
             lost: AtomicU64::new(0),
             done: AtomicPtr::new(std::ptr::null_mut()),
             blocks: AtomicU32::new(1),
-            sees: AtomicBool::new(sees),
+            sees,
+            ticks: clock::has_ticks(),
         }
+    }
+
+    /// Now, as records have it.
+    #[inline]
+    pub fn time(&self) -> u64 {
+        if self.ticks { clock::ticks() } else { clock::now_ns() }
     }
 
     /// There is something for the reader.

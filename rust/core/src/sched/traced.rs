@@ -10,7 +10,7 @@ use crate::event::{self, Block, Kind, NO_P, NONE, Put, Record, Session};
 use crate::goroutine::{Goroutine, status};
 use crate::primitive::atomic::Ordering;
 use crate::primitive::tries::try_push;
-use crate::sys::{clock, futex, thread};
+use crate::sys::{futex, thread};
 
 /// How long a writer waits for a reader that is far behind, ns, for each block.
 const PATIENCE_NS: u64 = 200_000;
@@ -61,7 +61,7 @@ impl Runtime {
             }
         };
         let stack = if Self::has_place(kind) { self.place_of_caller(session) } else { 0 };
-        let record = Record { kind: kind as u8, aux, p, m: tid, ns: clock::now_ns(), g, arg, stack };
+        let record = Record { kind: kind as u8, aux, p, m: tid, time: session.time(), g, arg, stack };
         self.put(session, &record, rest);
     }
 
@@ -72,8 +72,7 @@ impl Runtime {
 
     fn place_of_caller(&self, session: &Session) -> u32 {
         let Some(eyes) = self.tracer.eyes.get() else { return 0 };
-        let sees = session.sees.load(Ordering::Relaxed); // written before the session is known
-        if !sees || (!current_machine().is_null() && caller().is_null()) {
+        if !session.sees || (!current_machine().is_null() && caller().is_null()) {
             return 0; // on g0 no code runs
         }
         // SAFETY: on a goroutine's stack, or a plain thread; host attached, as for all that is noted.

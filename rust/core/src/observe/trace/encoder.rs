@@ -5,8 +5,9 @@
 //! The rules are those of internal/trace/order.go. Sequence numbers begin anew in each generation, which begins with the state of
 //! every G and P; those of an M that runs something stand first in that one's own batch.
 
+use super::clocks::Clocks;
 use super::wire::{Batch, ByNumber, NO_M, Wire, ev};
-use crate::event::{Kind, NO_P, Record, Session, User};
+use crate::event::{Kind, NO_P, Record, Session};
 use crate::goroutine::waiter::reason_name;
 use crate::sched::processors::MOST;
 use crate::sched::traced::{Does, Found};
@@ -73,6 +74,7 @@ pub(super) struct Encoder {
     /// What the wall's clock is ahead of the other one.
     wall_ahead_ns: u64,
     period_ns: u64,
+    pub(super) clocks: Clocks,
     is_open: bool,
     /// GOMAXPROCS, and whether the reader of this generation knows.
     processors: u32,
@@ -82,7 +84,7 @@ pub(super) struct Encoder {
     /// Whose pass has stopped the world, or 0.
     stopper: u64,
     /// Regions that goroutines are in, the innermost last: their tasks, and what their names are told by.
-    regions: ByNumber<u64, Vec<(u64, u64)>>,
+    pub(super) regions: ByNumber<u64, Vec<(u64, u64)>>,
     /// Records that memory was refused for.
     pub(super) lost: u64,
     /// Generations that have ended in what is written.
@@ -106,6 +108,7 @@ pub(super) struct Begin {
     pub(super) now_ns: u64,
     pub(super) wall_ahead_ns: u64,
     pub(super) period_ns: u64,
+    pub(super) clocks: Clocks,
 }
 
 impl Encoder {
@@ -122,6 +125,7 @@ impl Encoder {
             began_ns: begin.now_ns,
             wall_ahead_ns: begin.wall_ahead_ns,
             period_ns: begin.period_ns,
+            clocks: begin.clocks,
             is_open: false,
             processors: begin.processors,
             processors_told: false,
@@ -173,7 +177,7 @@ impl Encoder {
         Some(index)
     }
 
-    fn emit(&mut self, m: usize, event: u8, args: &[u64]) {
+    pub(super) fn emit(&mut self, m: usize, event: u8, args: &[u64]) {
         let at = &mut self.ms[m];
         self.wire.event(at.tid.into(), &mut at.batch, self.now_ns, event, args);
     }
@@ -182,7 +186,7 @@ impl Encoder {
         self.wire.string(text.as_bytes())
     }
 
-    fn stack(&mut self, stack: u32) -> u64 {
+    pub(super) fn stack(&mut self, stack: u32) -> u64 {
         self.wire.stack(stack, &self.session.tables)
     }
 
@@ -275,7 +279,7 @@ impl Encoder {
 
     /// Takes the next record, and the text that belongs to it. `None`: the trace cannot go on, memory is refused.
     pub(super) fn take(&mut self, record: &Record, rest: &[Record]) -> Option<()> {
-        self.now_ns = self.now_ns.max(record.ns);
+        self.now_ns = self.now_ns.max(self.clocks.ns(record.time));
         if self.is_open && self.now_ns - self.began_ns >= self.period_ns {
             self.end_generation()?;
         }
@@ -309,7 +313,7 @@ impl Encoder {
             Kind::Sample => {
                 let stack = self.stack(record.stack);
                 let p = p.map_or(u64::MAX, u64::from);
-                let _ = self.wire.sample([record.ns.max(self.began_ns), record.m.into(), p, g, stack]);
+                let _ = self.wire.sample([self.now_ns, record.m.into(), p, g, stack]);
             }
             _ => self.user(m, p, record, rest),
         }
@@ -324,7 +328,7 @@ impl Encoder {
     }
 
     /// `g` runs on `m`, with `p` if that is known.
-    fn run(&mut self, m: usize, p: Option<u32>, g: u64) {
+    pub(super) fn run(&mut self, m: usize, p: Option<u32>, g: u64) {
         if g == 0 {
             return;
         }
@@ -577,48 +581,5 @@ impl Encoder {
     fn start_world(&mut self) {
         let m = self.gs.get(&self.stopper).map_or(0, |g| g.m as usize);
         self.start_world_for(m, self.stopper);
-    }
-
-    fn user(&mut self, m: usize, p: Option<u32>, record: &Record, rest: &[Record]) {
-        if record.g == 0 {
-            return; // a plain thread's: there is no goroutine that it could be part of
-        }
-        self.run(m, p, record.g);
-        let Some((user, first, second)) = User::unpack(rest) else { return };
-        if !self.nests(record, user.task, first) {
-            return;
-        }
-        let name = self.wire.string(first);
-        let stack = self.stack(record.stack);
-        match record.kind() {
-            Kind::TaskBegin => self.emit(m, ev::TASK_BEGIN, &[user.task, user.parent, name, stack]),
-            Kind::TaskEnd => self.emit(m, ev::TASK_END, &[user.task, stack]),
-            Kind::RegionBegin => self.emit(m, ev::REGION_BEGIN, &[user.task, name, stack]),
-            Kind::RegionEnd => self.emit(m, ev::REGION_END, &[user.task, name, stack]),
-            Kind::Label => self.emit(m, ev::GO_LABEL, &[name]),
-            _ => {
-                let second = self.wire.string(second);
-                self.emit(m, ev::USER_LOG, &[user.task, name, second, stack]);
-            }
-        }
-    }
-
-    /// Whether a record about a region is one that the reader takes: an end is that of the innermost, or of one that began before
-    /// the trace. Programs need not keep to that.
-    fn nests(&mut self, record: &Record, task: u64, name: &[u8]) -> bool {
-        let mut hash = super::wire::Mix::default();
-        std::hash::Hasher::write(&mut hash, name);
-        let region = (task, std::hash::Hasher::finish(&hash));
-        let known = self.regions.get_mut(&record.g);
-        match (record.kind(), known) {
-            (Kind::RegionBegin, Some(known)) => Wire::push(known, region).is_some(),
-            (Kind::RegionBegin, None) => {
-                let mut first = Vec::new();
-                let is_kept = self.regions.try_reserve(1).is_ok() && Wire::push(&mut first, region).is_some();
-                is_kept && self.regions.insert(record.g, first).is_none()
-            }
-            (Kind::RegionEnd, Some(known)) => known.pop_if(|last| *last == region).is_some() || known.is_empty(),
-            _ => true,
-        }
     }
 }

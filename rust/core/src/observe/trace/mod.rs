@@ -4,10 +4,12 @@
 //! flight recorder, which keeps the last generations; each of them, and each snapshot, begins with a generation of its own.
 //! A file that cannot be written is given up, and whoever ends the trace is told; nothing else notices.
 
+mod clocks;
 mod encoder;
 mod recorder;
 #[cfg(all(test, not(model)))]
 mod rules;
+mod said;
 #[cfg(all(test, not(model)))]
 mod tests;
 mod wire;
@@ -18,7 +20,8 @@ use crate::primitive::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::primitive::boxes::try_box;
 use crate::primitive::tries::try_push;
 use crate::sched::Runtime;
-use crate::sys::{clock, futex, thread};
+use crate::sys::{futex, thread};
+use clocks::{Clocks, Moment};
 use encoder::{Begin, Encoder};
 use recorder::Recorder;
 use std::fs::File;
@@ -160,7 +163,8 @@ impl Trace {
         let shared: &'static Shared = unsafe { &*shared };
         let found = rt.find_all(shared.session).ok_or(Refused::Memory)?;
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let now_ns = clock::now_ns();
+        let first = Moment::now(shared.session);
+        let now_ns = first.ns;
         let begin = Begin {
             session: shared.session,
             tid: 0,
@@ -169,6 +173,7 @@ impl Trace {
             now_ns,
             wall_ahead_ns: (wall.as_nanos() as u64).wrapping_sub(now_ns),
             period_ns,
+            clocks: Clocks::new(first),
         };
         let encoder = Encoder::new(begin).ok_or(Refused::Memory)?;
         let block = shared.block.load(Ordering::Relaxed); // written before
@@ -325,6 +330,7 @@ impl Reader {
         // Before it reads: what was noted before the question is read before the answer. Acquire: pairs with the Release in `wake`.
         self.shared.session.note.swap(0, Ordering::Acquire);
         let commands = std::mem::take(&mut *self.shared.commands.lock().unwrap_or_else(|e| e.into_inner()));
+        self.encoder.clocks.look(Moment::now(self.shared.session));
         self.read();
         self.deliver();
         if commands.is_empty() {

@@ -25,13 +25,22 @@ fn session() -> &'static Session {
 }
 
 fn encoder(found: Vec<Found>) -> Encoder {
-    let begin =
-        Begin { session: session(), tid: 0, found, processors: 2, now_ns: 100, wall_ahead_ns: 5, period_ns: SECOND_NS };
+    let clocks = Clocks::new(Moment { time: 100, ns: 100 });
+    let begin = Begin {
+        session: session(),
+        tid: 0,
+        found,
+        processors: 2,
+        now_ns: 100,
+        wall_ahead_ns: 5,
+        period_ns: SECOND_NS,
+        clocks,
+    };
     Encoder::new(begin).unwrap()
 }
 
 fn record(kind: Kind, ns: u64, m: u32, p: u16, g: u64, arg: u32) -> Record {
-    Record { kind: kind as u8, aux: 0, p, m, ns, g, arg, stack: 0 }
+    Record { kind: kind as u8, aux: 0, p, m, time: ns, g, arg, stack: 0 }
 }
 
 /// The trace of these records.
@@ -166,7 +175,7 @@ fn any_record() -> impl Strategy<Value = (Record, Vec<Record>)> {
     let part = (0_u8..22, 0_u64..400_000_000, 1_u32..5, 0_u16..5, 0_u64..7, 0_u32..4);
     part.prop_map(|(kind, ns, m, p, g, arg)| {
         let p = if p == 4 { NO_P } else { p };
-        let mut record = Record { kind, aux: 0, p, m, ns, g, arg, stack: arg };
+        let mut record = Record { kind, aux: 0, p, m, time: ns, g, arg, stack: arg };
         let mut rest = [Record::default(); MOST_FOLLOWING];
         // A task begins once: its number is new.
         let task = if kind == Kind::TaskBegin as u8 { TASKS.fetch_add(1, StdOrdering::Relaxed) as u64 } else { g };
@@ -186,8 +195,8 @@ proptest! {
     fn whatever_is_noted_the_rules_hold(list in proptest::collection::vec(any_record(), 0..200), ready in 0_u64..7) {
         let mut ns = 0;
         let list: Vec<_> = list.into_iter().map(|(mut record, rest)| {
-            ns += record.ns;
-            record.ns = ns;
+            ns += record.time;
+            record.time = ns;
             (record, rest)
         }).collect();
         let all = (1..=ready).map(|id| found(id, [Does::Ready, Does::Runs, Does::Waits][id as usize % 3], 1 + id as u32 / 2, (id % 2) as u16));
