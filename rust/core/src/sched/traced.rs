@@ -79,7 +79,19 @@ impl Runtime {
         unsafe { (eyes.here)(session) }
     }
 
+    #[inline]
     fn put(&self, session: &Session, record: &Record, rest: &[Record]) {
+        let put = session.ring.lock().put(record, rest);
+        if put != Put::Written(false) {
+            self.put_slowly(session, record, rest, put);
+        }
+    }
+
+    #[cold]
+    fn put_slowly(&self, session: &Session, record: &Record, rest: &[Record], first: Put) {
+        if first == Put::Written(true) {
+            return session.wake();
+        }
         loop {
             let put = {
                 let mut ring = session.ring.lock();
@@ -198,12 +210,17 @@ impl Runtime {
 }
 
 impl Machine {
-    /// `g` is about to run.
+    /// `g` is about to run. If the one before it has just left, it does so at that moment: a look at the clock less.
     #[cold]
     #[inline(never)]
     pub(super) fn trace_start(&self, g: *const Goroutine) {
-        // SAFETY: this M's.
-        self.rt.trace(Kind::Start, 0, unsafe { (*g).id }, 0);
+        let Some(session) = self.rt.tracer.session() else { return };
+        let follows = self.action != Action::None && self.rt.host.exclusive;
+        // SAFETY: Ps are never freed; the goroutine is this M's.
+        let (p, g) = unsafe { (self.p().as_ref().map_or(NO_P, |p| p.id as u16), (*g).id) };
+        let time = if follows { session.ring.lock().time } else { session.time() };
+        let m = self.tid.load(Ordering::Relaxed);
+        self.rt.put(session, &Record { kind: Kind::Start as u8, aux: 0, p, m, time, g, arg: 0, stack: 0 }, &[]);
     }
 }
 

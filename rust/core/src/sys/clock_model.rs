@@ -27,6 +27,16 @@ pub fn now_ns() -> u64 {
     NOW_NS.replace(NOW_NS.get() + LOOK_NS)
 }
 
+/// A model's threads have no counts beside it.
+pub fn has_ticks() -> bool {
+    false
+}
+
+/// The same as the clock.
+pub fn ticks() -> u64 {
+    now_ns()
+}
+
 /// The same: a model's threads do nothing but compute.
 pub fn thread_cpu_ns() -> u64 {
     now_ns()
