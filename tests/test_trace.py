@@ -88,8 +88,9 @@ def test_goroutines_in_every_state_at_its_start(tmp_path, period_ns):
     first = [event for event in trace.events if event.generation == 1]
     states = [e.args[2] for e in first if e.name in ("GoStatus", "GoStatusStack")]
     assert states.count(traces.WAITING) == 6
-    assert states.count(traces.RUNNABLE) >= 1 and states.count(traces.RUNNING) == 1
-    assert states.count(traces.SYSCALL) == 1
+    assert states.count(traces.RUNNABLE) >= 1
+    # One of those that compute may have been left without a P, too.
+    assert states.count(traces.RUNNING) <= 1 and states.count(traces.SYSCALL) >= 1
 
 
 def test_many_goroutines(tmp_path):
@@ -263,10 +264,12 @@ def test_a_recorder_keeps_no_more_bytes_than_it_may():
 def test_traces_of_a_forked_child_are_its_own(tmp_path):
     check(
         f"""
-        import gort, gort.trace, os, traces
+        import gort, gort.trace, os, traces, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads about: that is meant
         gort.trace.start("{tmp_path}/parent")
         gort.go(int).join()
-        child = os.fork()
+        with gort.trace._lock:  # as if another goroutine were about to stop it
+            child = os.fork()
         if child == 0:
             assert not gort.trace.is_enabled()
             gort.trace.stop()

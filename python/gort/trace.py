@@ -104,15 +104,23 @@ class _Feeder:
 class _Running:
     """The trace that is written."""
 
-    __slots__ = ("feeder", "process")
+    __slots__ = ("feeder",)
 
     def __init__(self, feeder: _Feeder | None) -> None:
         """Keep who writes it."""
         self.feeder = feeder
-        self.process = os.getpid()
 
 
 _running: _Running | None = None
+
+
+def _forget_parent() -> None:
+    """In a forked child: its parent's trace is not its own, and nobody is left who holds the lock."""
+    global _lock, _running
+    _lock, _running = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forget_parent)
 
 
 def _descriptor(file: object) -> int:
@@ -193,7 +201,7 @@ def stop() -> None:
     global _running
     with _lock:
         running, _running = _running, None
-        if running is None or running.process != os.getpid():
+        if running is None:
             return
         if running.feeder is not None:
             running.feeder.end()
