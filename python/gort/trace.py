@@ -115,7 +115,7 @@ _running: _Running | None = None
 
 
 def _forget_parent() -> None:
-    """In a forked child: its parent's trace is not its own, and nobody is left who holds the lock."""
+    """In a forked child: its parent's trace is not its own, and nobody has the lock."""
     global _lock, _running
     _lock, _running = threading.Lock(), None
 
