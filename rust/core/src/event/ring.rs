@@ -169,3 +169,54 @@ impl Session {
         }
     }
 }
+
+#[cfg(all(test, not(model)))]
+mod tests {
+    use super::super::Kind;
+    use super::*;
+
+    #[repr(align(64))]
+    struct Place(#[allow(dead_code, reason = "only where it is matters")] [u8; BLOCK_BYTES]);
+
+    fn block() -> *mut Block {
+        // SAFETY: leaked, aligned, of that size.
+        unsafe { Block::make(ptr::from_mut(Box::leak(Box::new(Place([0; BLOCK_BYTES])))).cast()) }
+    }
+
+    fn record(g: u64) -> Record {
+        Record { kind: Kind::Start as u8, g, ..Record::default() }
+    }
+
+    #[test]
+    fn records_are_read_in_order_and_blocks_go_round() {
+        let first = block();
+        let session = Session::new(first, false);
+        let mut ring = session.ring.lock();
+        for g in 0..RECORDS as u64 {
+            assert_eq!(ring.put(&record(g), &[]), Put::Written(false));
+        }
+        assert_eq!((ring.put(&record(7), &[]), ring.take_back(&session)), (Put::Full, false));
+        // SAFETY: made for this; the reader below is at the end of the first one.
+        unsafe {
+            ring.add(block());
+            assert_eq!(ring.put(&record(RECORDS as u64), &[record(1), record(2)]), Put::Written(true));
+            let read: Vec<u64> = (*first).written(0).iter().map(|record| record.g).collect();
+            assert_eq!(read, (0..RECORDS as u64).collect::<Vec<_>>());
+            let second = (*first).following();
+            assert_eq!((*second).written(1).iter().map(|record| record.g).collect::<Vec<_>>(), [1, 2]);
+            session.give_back(first);
+            assert!(ring.take_back(&session), "the first is written to again");
+            let lists = ring.dismantle(second, &session);
+            assert_eq!(lists, [second, first, ptr::null_mut()]);
+        }
+    }
+
+    #[test]
+    fn there_are_no_more_blocks_than_so_many() {
+        let session = Session::new(block(), false);
+        session.blocks.store(MOST - 1, Ordering::Relaxed);
+        assert!(session.may_grow());
+        session.blocks.store(MOST, Ordering::Relaxed);
+        assert!(!session.may_grow());
+    }
+}

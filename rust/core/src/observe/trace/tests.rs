@@ -244,3 +244,30 @@ fn what_goroutines_on_two_ps_do_is_a_trace() {
     let events = check(&bytes).unwrap();
     assert_eq!(events.iter().filter(|e| e.kind == ev::GO_CREATE).count(), COUNT);
 }
+
+#[test]
+fn what_is_dropped_is_counted_and_the_rest_is_a_trace() {
+    let rt = runtime(1);
+    let trace = Trace::begin(rt, false, SECOND_NS).unwrap();
+    trace.open(Sink::Memory).unwrap().wait();
+    let session = rt.tracer.session().unwrap();
+    let before = session.blocks.swap(u32::MAX / 2, StdOrdering::Relaxed); // as if there were so many
+    let done = Arc::new(AtomicUsize::new(0));
+    let mut made = 0;
+    while session.lost.load(StdOrdering::Relaxed) == 0 {
+        let done = done.clone();
+        go(rt, move || {
+            done.fetch_add(1, StdOrdering::SeqCst);
+        });
+        made += 1;
+    }
+    session.blocks.store(before, StdOrdering::Relaxed);
+    while done.load(StdOrdering::SeqCst) < made {
+        std::thread::yield_now();
+    }
+    trace.close().unwrap().wait();
+    check(&trace.bytes()).unwrap();
+    assert!(trace.outcome().lost > 0);
+    trace.ask_to_end().unwrap().wait();
+    trace.end();
+}
