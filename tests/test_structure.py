@@ -210,7 +210,7 @@ def imports_of_gort(path: Path) -> set[str]:
                 for alias in inner.names:
                     if alias.name.split(".")[0] == "gort":
                         found.add(alias.name.removeprefix("gort").removeprefix(".") or "__init__")
-    packages = ("cli", "net", "pprof", "testing", "wsgi")
+    packages = {name.removesuffix(".__init__") for name in ORDER if name.endswith(".__init__")}
     return {f"{name}.__init__" if name in packages else name for name in found}
 
 

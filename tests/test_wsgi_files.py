@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tempfile
@@ -60,6 +61,17 @@ def test_pipe_in_a_file_wrapper_is_read():
         return environ["wsgi.file_wrapper"](open(reading, "rb", 0))
 
     assert one(app).body == b"abc"
+
+
+def test_file_that_makes_something_else_of_its_descriptor_is_read(tmp_path):
+    with gzip.open(tmp_path / "f", "wb") as file:
+        file.write(b"abc" * 1000)
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](gzip.open(tmp_path / "f"))
+
+    assert one(app).body == b"abc" * 1000
 
 
 # wsgi.input.

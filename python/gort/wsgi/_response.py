@@ -7,6 +7,7 @@ and never by bytes that a client could take for more of it.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -70,7 +71,12 @@ class FileWrapper:
         return iter(lambda: self.filelike.read(self.block_size), b"")
 
     def region(self) -> tuple[int, int, int] | None:
-        """Give (descriptor, first byte, bytes) of a regular file, None of anything else."""
+        """Give (descriptor, first byte, bytes) of a regular file, None of anything else.
+
+        Only of objects that give what is in the file: gzip.GzipFile has a descriptor, too.
+        """
+        if type(self.filelike) not in (io.BufferedReader, io.BufferedRandom, io.FileIO):
+            return None
         try:
             number = self.filelike.fileno()
             about = os.fstat(number)

@@ -225,8 +225,7 @@ fn an_end_that_came_with_the_last_of_the_data_is_read() {
 fn data_behind_an_urgent_mark_is_read() {
     let got = reads_after_the_event(2, |rt, b| {
         assert_eq!(write(rt, b, b"before"), Ok(6));
-        // SAFETY: one readable byte.
-        assert_eq!(unsafe { libc::send(b.fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) }, 1);
+        assert!(socket::send_urgent(b.fd()));
         assert_eq!(write(rt, b, b"after"), Ok(5));
     });
     assert_eq!(got, [b"before".to_vec(), b"after".to_vec()]);

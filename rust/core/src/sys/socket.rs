@@ -284,6 +284,13 @@ pub fn is_tcp(fd: i32) -> bool {
     result == 0 && protocol == libc::IPPROTO_TCP
 }
 
+/// Sends one urgent byte: for tests of what reads do at its mark.
+#[cfg(test)]
+pub fn send_urgent(fd: i32) -> bool {
+    // SAFETY: one readable byte.
+    unsafe { libc::send(fd, b"!".as_ptr().cast(), 1, libc::MSG_OOB) == 1 }
+}
+
 /// Takes a connection, with the address of the other end.
 ///
 /// # Errors
