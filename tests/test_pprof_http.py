@@ -10,7 +10,9 @@ import threading
 
 import gort
 import gort.pprof
+import gort.trace
 import pytest
+import traces
 from pprofs import go, pprof, read
 from waiting import eventually, waiter
 
@@ -47,6 +49,7 @@ def test_index_lists_the_profiles(server):
         "profile",
         "symbol",
         "threadcreate",
+        "trace",
     ):
         assert f"<a href='{name}?debug=1'>{name}</a>" in text
 
@@ -303,3 +306,21 @@ def test_go_tool_pprof_asks_a_running_program(server, tmp_path):
     for g in gs:
         with pytest.raises(gort.ChanClosed):
             g.join()
+
+
+def test_a_trace_of_some_seconds(server):
+    status, headers, body = ask(server, "/debug/pprof/trace?seconds=0.05")
+    assert status == 200 and headers["Content-Type"] == "application/octet-stream"
+    assert headers["Content-Disposition"] == 'attachment; filename="trace"'
+    assert traces.read(body).counts["GoBlock"] > 0
+    with gort.trace.to(io.BytesIO()):
+        status, headers, body = ask(server, "/debug/pprof/trace")
+    assert (status, headers["X-Go-Pprof"]) == (500, "1")
+    assert body == b"Could not enable tracing: tracing is already enabled\n"
+
+
+def test_a_trace_ends_when_its_client_goes(server):
+    with socket.create_connection(server.address) as client:
+        client.sendall(b"GET /debug/pprof/trace?seconds=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        eventually(gort.trace.is_enabled)
+    eventually(lambda: not gort.trace.is_enabled())
