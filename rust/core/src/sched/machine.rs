@@ -93,6 +93,7 @@ pub struct Machine {
     /// What its goroutine is charged with.
     pub(super) meter: Meter,
     /// What it waits for the host's lock, as far as that is known.
+    #[cfg_attr(model, allow(dead_code, reason = "a model has no boundary"))]
     pub(super) lock_wait: LockWait,
     /// One bundle kept at hand.
     pub spare: *mut Bundle,
