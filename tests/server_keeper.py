@@ -211,7 +211,10 @@ def answer(servers: dict[str, Server], asked: dict[str, str]) -> dict[str, objec
     try:
         if kind not in servers:
             made, path = find(kind)
-            servers[kind] = made(path, asked["pem"])
+            try:
+                servers[kind] = made(path, asked["pem"])
+            except Exception as error:  # as a sandbox may have it
+                return {"missing": f"{path} is here, and does not run: {error!r}"}
         elif what != "start":
             getattr(servers[kind], what)()
         elif servers[kind].process is None:
