@@ -30,16 +30,24 @@ _NATIVE = {
 class _Running:
     """The profile that is being taken."""
 
-    __slots__ = ("begun_ns", "file", "process")
+    __slots__ = ("begun_ns", "file")
 
     def __init__(self, file: Writable) -> None:
         self.file = file
         self.begun_ns = time.time_ns()
-        self.process = os.getpid()
 
 
 _lock = threading.Lock()
 _running: _Running | None = None
+
+
+def _forget_parent() -> None:
+    """In a forked child: its parent's profile is not its own, and nobody has the lock."""
+    global _lock, _running
+    _lock, _running = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forget_parent)
 
 
 def start_cpu_profile(file: Writable) -> None:
@@ -70,7 +78,7 @@ def start_cpu_profile(file: Writable) -> None:
     if not callable(getattr(file, "write", None)):
         raise TypeError(f"start_cpu_profile() needs a file, not {type(file).__name__}")
     with _lock:
-        if _running is not None and _running.process == os.getpid():
+        if _running is not None:
             raise RuntimeError("cpu profiling already in use")
         if not _cpu_start(_PERIOD_NS):
             raise RuntimeError("cpu profiling already in use")
@@ -88,7 +96,7 @@ def stop_cpu_profile() -> None:
     global _running
     with _lock:
         running, _running = _running, None
-        if running is None or running.process != os.getpid():
+        if running is None:
             return
         found = _cpu_stop()
     samples, lost = found if found is not None else ([], 0)
