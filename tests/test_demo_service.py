@@ -70,7 +70,8 @@ def test_million_says_how_many_goroutines_fit(tmp_path):
         cwd=tmp_path, code="d.affordable = lambda count: 7",
     )  # fmt: skip
     assert "300 GETs of /health by a goroutine each, 7 at once, for which there is memory" in text
-    assert row(text, "asking at once, at most") == ["7", "7"]
+    # How many of them ask at once is a matter of who is faster.
+    assert all(1 <= int(peak) <= 7 for peak in row(text, "asking at once, at most"))
     assert row(text, "answered") == ["300", "300"]
     assert "Nobody ran out of descriptors" in text
 
