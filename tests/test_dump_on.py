@@ -277,7 +277,7 @@ def test_many_signals_are_one_dump_or_more_and_no_harm():
         for i in range(300): os.kill(os.getpid(), signal.SIGUSR1); gort.go(gort.gosched)
         gort.dump_on(signal.SIGUSR1, exits=True)
         os.kill(os.getpid(), signal.SIGUSR1)
-        gort.Chan().recv()
+        gort.sleep(1000)  # not a deadlock, which would end it as well
         """
     )
     assert done.returncode == 2
