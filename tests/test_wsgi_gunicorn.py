@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from serving import ask
 from waiting import LIMIT, eventually
 
 HERE = Path(__file__).resolve().parent
@@ -61,17 +62,6 @@ def gunicorn(folder, *options):
                     process.kill()
                     process.wait()
             print((folder / "log").read_text())
-
-
-def ask(port, path="/"):
-    """One request over a connection of its own: status and words."""
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
-    try:
-        client.request("GET", path)
-        response = client.getresponse()
-        return response.status, response.read().decode().split()
-    finally:
-        client.close()
 
 
 def test_worker_serves_and_sigterm_lets_requests_finish(tmp_path):

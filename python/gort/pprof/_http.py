@@ -177,16 +177,9 @@ def _cpu_profile(values: dict[str, str], wait: Callable[[float], None]) -> Answe
     seconds, is_number = _integer(values.get("seconds", ""))
     if not is_number or seconds <= 0:
         seconds = 30
-    file = io.BytesIO()
-    try:
-        _cpu.start_cpu_profile(file)
-    except RuntimeError as error:
-        return _error(500, f"Could not enable CPU profiling: {error}")
-    try:
-        wait(min(seconds, _LONGEST))
-    finally:
-        _cpu.stop_cpu_profile()
-    return _file("profile", file.getvalue())
+    return _recorded(
+        "profile", "CPU profiling", _cpu.start_cpu_profile, _cpu.stop_cpu_profile, seconds, wait
+    )
 
 
 def _trace(values: dict[str, str], wait: Callable[[float], None]) -> Answer:
@@ -197,16 +190,28 @@ def _trace(values: dict[str, str], wait: Callable[[float], None]) -> Answer:
         seconds = 0.0
     if not 0.0 < seconds < math.inf:
         seconds = 1.0
+    return _recorded("trace", "tracing", trace.start, trace.stop, seconds, wait)
+
+
+def _recorded(
+    name: str,
+    what: str,
+    start: Callable[[io.BytesIO], object],
+    stop: Callable[[], object],
+    seconds: float,
+    wait: Callable[[float], None],
+) -> Answer:
+    """What is written between a start and a stop, so many seconds apart."""
     file = io.BytesIO()
     try:
-        trace.start(file)
+        start(file)
     except RuntimeError as error:
-        return _error(500, f"Could not enable tracing: {error}")
+        return _error(500, f"Could not enable {what}: {error}")
     try:
         wait(min(seconds, _LONGEST))
     finally:
-        trace.stop()
-    return _file("trace", file.getvalue())
+        stop()
+    return _file(name, file.getvalue())
 
 
 def _symbol(words: str) -> Answer:

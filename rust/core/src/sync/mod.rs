@@ -62,8 +62,7 @@ fn wait_in<S>(
         }
         queue(&mut state).push_back(node);
         drop(state);
-        let is_lock = matches!(reason, Reason::RwMutexRead | Reason::RwMutexWrite);
-        let began_ns = if is_lock { rt.begin_lock_wait() } else { 0 };
+        let began_ns = if is_lock(reason) { rt.begin_lock_wait() } else { 0 };
         let outcome = sched::block(rt, &mut *wait, reason, until);
         rt.end_lock_wait(began_ns);
         if outcome != Outcome::Delivered {
