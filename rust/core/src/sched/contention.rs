@@ -274,7 +274,8 @@ impl Runtime {
     /// It does not wait for it any more, and nobody let it go.
     #[inline]
     pub(crate) fn leave_lock(&self, lock: usize, node: &mut Node) {
-        if std::mem::take(&mut node.case) != 0 {
+        if node.case != 0 {
+            node.case = 0;
             self.contention.give_up(lock);
         }
     }

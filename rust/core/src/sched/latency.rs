@@ -104,16 +104,17 @@ impl OfProcessor {
     /// `g` is the caller's, and so is the P or, under an exclusive host, its lock.
     #[inline(always)]
     pub(super) unsafe fn note_ready(&self, g: *mut Goroutine) {
-        let turn = self.turn.load(Ordering::Relaxed); // one owner; where there are more they time a few more or less
-        if turn == 0 {
+        // Relaxed: one owner; where there are more they time a few more or less.
+        let (turn, is_due) = self.turn.load(Ordering::Relaxed).overflowing_sub(1);
+        self.turn.store(turn, Ordering::Relaxed);
+        if is_due {
             // SAFETY: the caller's promise.
             unsafe { self.stamp(g) }
-        } else {
-            self.turn.store(turn - 1, Ordering::Relaxed);
         }
     }
 
     #[cold]
+    #[inline(never)]
     unsafe fn stamp(&self, g: *mut Goroutine) {
         self.turn.store(EVERY - 1, Ordering::Relaxed);
         // SAFETY: the caller's promise.
@@ -195,19 +196,34 @@ impl Runtime {
     }
 
     /// The caller begins to wait for a lock: what `end_lock_wait` is to be given.
+    #[inline]
     pub(crate) fn begin_lock_wait(&self) -> u64 {
         // Relaxed: two at a time take the same turn, which does no harm.
-        let turn = self.counters.latencies.lock_turn.load(Ordering::Relaxed);
-        self.counters.latencies.lock_turn.store(turn.wrapping_add(1), Ordering::Relaxed);
-        if turn.is_multiple_of(LOCKS_EVERY) { clock::now_ns() } else { 0 }
+        let (turn, is_due) = self.counters.latencies.lock_turn.load(Ordering::Relaxed).overflowing_sub(1);
+        self.counters.latencies.lock_turn.store(turn, Ordering::Relaxed);
+        if is_due { self.begin_timed_lock_wait() } else { 0 }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_timed_lock_wait(&self) -> u64 {
+        self.counters.latencies.lock_turn.store(LOCKS_EVERY - 1, Ordering::Relaxed);
+        clock::now_ns()
     }
 
     /// The wait is over.
+    #[inline]
     pub(crate) fn end_lock_wait(&self, began_ns: u64) {
         if began_ns != 0 {
-            let ns = clock::now_ns().saturating_sub(began_ns) * u64::from(LOCKS_EVERY);
-            self.counters.latencies.locks_ns.fetch_add(ns, Ordering::Relaxed);
+            self.end_timed_lock_wait(began_ns);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_timed_lock_wait(&self, began_ns: u64) {
+        let ns = clock::now_ns().saturating_sub(began_ns) * u64::from(LOCKS_EVERY);
+        self.counters.latencies.locks_ns.fetch_add(ns, Ordering::Relaxed);
     }
 
     /// How long goroutines and threads have waited for locks, as estimated from some of these waits, ns.

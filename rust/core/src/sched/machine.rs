@@ -242,7 +242,7 @@ impl Machine {
                 Action::Yield => {
                     // Release, here and below: pairs with the Acquire of the M that takes it from the queue.
                     (*g).status.store(status::RUNNABLE, Ordering::Release);
-                    self.rt.inject_goroutine(g);
+                    self.rt.inject_at_once(g);
                 }
                 Action::Preempt => {
                     (*g).status.store(status::RUNNABLE, Ordering::Release);
@@ -395,11 +395,11 @@ pub unsafe fn leave(action: Action) {
     // SAFETY: `m` is this thread's M and `current` the caller.
     unsafe {
         let g = (*m).current;
-        if event::is_on() {
-            (*m).rt.trace_left(g, action);
-        }
         (*m).previous = g;
         (*m).action = action;
+        if event::is_on() {
+            (*m).rt.trace_left(g, (*m).action); // read again, so that nothing is kept for a call that mostly is not made
+        }
         (*m).in_scheduler.store(true, Ordering::Relaxed);
         let bundle = (*g).bundle;
         (*m).note_binding(&mut *bundle, (&raw const m).addr()); // an address of this frame

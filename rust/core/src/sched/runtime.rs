@@ -295,16 +295,24 @@ impl Runtime {
         unsafe {
             let p = self.usable_processor();
             if p.is_null() {
-                self.inject_goroutine(g);
-                return;
+                return self.inject_goroutine(g);
             }
             self.note_if_watched(g);
             (*p).latency.note_ready(g);
             if let Some(kicked) = (*p).queue.push_next(g) {
-                self.push_back(&*p, kicked);
+                self.push_kicked(p, kicked);
+            } else {
+                self.wake_for_queued();
             }
-            self.wake_for_queued();
         }
+    }
+
+    /// The end of `enqueue` where the next slot was taken. Out of line: what it keeps in registers is not for the other case.
+    #[inline(never)]
+    unsafe fn push_kicked(&self, p: *const Processor, kicked: *mut Goroutine) {
+        // SAFETY: as for `enqueue`.
+        unsafe { self.push_back(&*p, kicked) };
+        self.wake_for_queued();
     }
 
     /// As `enqueue`, but behind what is queued: for who was woken by the clock and not by what runs now.
@@ -357,14 +365,21 @@ impl Runtime {
     pub(super) unsafe fn note_if_watched(&self, g: *mut Goroutine) {
         let requests = self.requests.load(Ordering::Relaxed);
         if requests & (REQUEST_POLICY | REQUEST_WAITS) != 0 {
-            // SAFETY: the caller owns `g`, and under an exclusive host has that one's lock.
-            unsafe {
-                if requests & REQUEST_WAITS != 0 {
-                    self.note_readied(g);
-                }
-                if requests & REQUEST_POLICY != 0 && is_exclusive() {
-                    self.note_woken(g);
-                }
+            // SAFETY: the caller's promise.
+            unsafe { self.note_watched(g, requests) }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn note_watched(&self, g: *mut Goroutine, requests: u32) {
+        // SAFETY: the caller owns `g`, and under an exclusive host has that one's lock.
+        unsafe {
+            if requests & REQUEST_WAITS != 0 {
+                self.note_readied(g);
+            }
+            if requests & REQUEST_POLICY != 0 && is_exclusive() {
+                self.note_woken(g);
             }
         }
     }
@@ -383,7 +398,19 @@ impl Runtime {
     ///
     /// # Safety
     /// As for `enqueue`.
+    #[cold]
+    #[inline(never)]
     pub unsafe fn inject_goroutine(&self, g: *mut Goroutine) {
+        // SAFETY: the caller's promise.
+        unsafe { self.inject_at_once(g) }
+    }
+
+    /// The same, in the caller's own frame: for who comes this way often.
+    ///
+    /// # Safety
+    /// As for `enqueue`.
+    #[inline(always)]
+    pub(super) unsafe fn inject_at_once(&self, g: *mut Goroutine) {
         // SAFETY: the caller owns `g` until it is pushed. Whose turn of the first P's it is matters to nobody.
         let owner = unsafe {
             self.processors[0].latency.note_ready(g);
