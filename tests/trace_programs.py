@@ -200,11 +200,24 @@ def middle(path: str, period_ns: int, stacks: bool) -> None:
     parked(*parked_ones, sleeps)
     ours, theirs = os.pipe()
     blocked = gort.go(ctypes.CDLL(None).read, ours, ctypes.create_string_buffer(1), 1)
-    eventually(lambda: blocked.status not in ("new", "runnable"))
+    eventually(lambda: f"goroutine {blocked.id} [syscall" in gort.dump())
     ready = [gort.go(int) for _ in range(3)]
-    computes = [gort.go(burns, 0.1) for _ in range(2)]
+    begun: list[bool] = []
+
+    def computes():
+        while not begun:
+            pass
+
+    def yields():
+        while not begun:
+            gort.gosched()
+
+    # They last until the trace has begun, however long that takes. One runs; who lost its P as it computed and has not come
+    # back is in a call, as far as can be seen; those that yield are on a queue but for an instant.
+    lasting = [gort.go(computes) for _ in range(2)] + [gort.go(yields) for _ in range(6)]
     gort.gosched()
     gort.trace._start(path, stacks, period_ns)
+    begun.append(True)
     chan.send(1)
     ends.close()
     mutex.unlock()
@@ -213,7 +226,7 @@ def middle(path: str, period_ns: int, stacks: bool) -> None:
         cond.signal()
     os.write(theirs, b"x")
     sleeps.cancel()
-    for g in [*parked_ones, *ready, *computes, blocked]:
+    for g in [*parked_ones, *ready, *lasting, blocked]:
         g.join()
     eventually(lambda: sleeps.done)
     gort.trace.stop()
