@@ -23,8 +23,11 @@ def deadlocks(*, channels: bool = True) -> list[Deadlock]:
 
     Example:
         >>> import gort
-        >>> gort.deadlocks()
-        []
+        >>> g = gort.go(gort.Chan().recv)  # a leak, but no cycle
+        >>> any(link.id == g.id for found in gort.deadlocks() for link in found.cycle)
+        False
+        >>> g.cancel()
+        True
     """
     from gort import deadlock
 

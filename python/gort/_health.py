@@ -94,9 +94,10 @@ class Health:
 
     Example:
         >>> import gort
-        >>> found = gort.HealthMonitor().check()
-        >>> found.ok, found.reasons
-        (True, ())
+        >>> limits = gort.HealthLimits(descriptors=1e-9)
+        >>> found = gort.HealthMonitor(limits).check()
+        >>> "descriptors" in found.flags, found.ok, len(found.reasons) == len(found.flags)
+        (True, False, True)
     """
 
     __slots__ = (
@@ -192,9 +193,9 @@ class HealthMonitor:
 
     Example:
         >>> import gort
-        >>> monitor = gort.HealthMonitor(gort.HealthLimits(descriptors=1.0))
-        >>> monitor.check().ok
-        True
+        >>> monitor = gort.HealthMonitor(gort.HealthLimits(gc_per_s=1e9))
+        >>> "gc" in monitor.check().flags
+        False
     """
 
     def __init__(self, limits: HealthLimits | None = None) -> None:
@@ -289,8 +290,8 @@ def health(limits: HealthLimits | None = None) -> Health:
     Example:
         >>> import gort
         >>> found = gort.health()
-        >>> "gc" in found.flags, found.goroutines >= 1
-        (False, True)
+        >>> found.goroutines >= 1, found.ok == (not found.reasons)
+        (True, True)
     """
     if limits is not None:
         _monitor.limits = limits

@@ -78,7 +78,7 @@ class Watch(Stopping):
         ...     for _ in range(3):
         ...         threading.Thread(target=over.wait).start()
         ...         watch.sample()
-        ...     [growth] = watch.growing()
+        ...     [growth] = [growth for growth in watch.growing() if growth.kind == "threads"]
         >>> growth.kind, growth.counts
         ('threads', [1, 2, 3])
         >>> over.set()

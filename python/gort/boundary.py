@@ -120,9 +120,11 @@ class Status:
             most often first.
 
         Example:
-            >>> import gort.boundary
-            >>> gort.boundary.status().advice()
-            []
+            >>> from gort.boundary import Status
+            >>> seen = Status(True, True, [], [], [("/usr/lib/libodbc.so.2", 7)])
+            >>> [sentence] = seen.advice()  # of this process: status().advice()
+            >>> sentence.endswith("gort.boundary.add('libodbc')")
+            True
         """
         often = sorted(self.lasting.items(), key=lambda item: -item[1])
         return [

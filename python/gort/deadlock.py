@@ -194,8 +194,11 @@ def inversions() -> list[str]:
 
     Example:
         >>> import gort.deadlock
+        >>> was_on = gort.deadlock.track()
         >>> gort.deadlock.inversions()
         []
+        >>> gort.deadlock.track(False)
+        True
     """
     return list(_inversions)
 
@@ -271,9 +274,18 @@ def find(*, channels: bool = True) -> list[Deadlock]:
         The deadlocks, each once, in order of their least ids.
 
     Example:
-        >>> import gort.deadlock
-        >>> gort.deadlock.find()
-        []
+        >>> import gort, gort.deadlock
+        >>> ch = gort.Chan(1)
+        >>> first = gort.go(lambda: ch.recv().join())
+        >>> second = gort.go(first.join)
+        >>> ch.send(second)
+        >>> while (first.status, second.status) != ("join", "join"):
+        ...     gort.gosched()
+        >>> found = [{link.id for link in one.cycle} for one in gort.deadlock.find()]
+        >>> {first.id, second.id} in found
+        True
+        >>> first.cancel()
+        True
     """
     waits: dict[int, list[tuple[int, object]]] = {}
     for lock, holders, waiters, _, _ in _core._lock_holders():
@@ -369,7 +381,8 @@ class Watch(Stopping):
     Example:
         >>> import gort, gort.deadlock
         >>> with gort.deadlock.Watch(period=60) as watch:
-        ...     watch.look()
+        ...     known = watch.look()
+        ...     watch.look()  # what is new since then
         []
     """
 

@@ -93,8 +93,8 @@ def stats() -> Stats:
         >>> import gc, gort
         >>> before = gort.gc.stats()
         >>> _ = gc.collect()
-        >>> gort.gc.stats().passes[2] - before.passes[2]
-        1
+        >>> gort.gc.stats().passes[2] > before.passes[2]
+        True
     """
     return Stats(_core._gc_stats())
 

@@ -71,8 +71,8 @@ def trim() -> int:
 
     Example:
         >>> import gort
-        >>> gort.memory.trim()
-        0
+        >>> gort.memory.trim() >= 0
+        True
     """
     before = _memory_stats()["stack_saves"]
     slab = 0
@@ -132,7 +132,8 @@ def stats() -> dict[str, int]:
     `heap_` names are those of Go's X
     Example:
         >>> import gort
-        >>> gort.memory.stats()["stacks_saved"]
-        0
+        >>> stats = gort.memory.stats()
+        >>> stats["stack_saves"] - stats["stack_restores"] >= 0
+        True
     """
     return _memory_stats()

@@ -84,10 +84,10 @@ def set_schedstats(on: bool, /) -> bool:
         >>> import gort
         >>> gort.set_schedstats(True)
         False
-        >>> g = gort.go(gort.sleep, 0.001)
-        >>> gort.sleep(0)
-        >>> g.stats()["runs"]
-        1
+        >>> g = gort.go(gort.Chan().recv)
+        >>> gort.gosched()
+        >>> g.stats()["runs"], g.cancel()
+        (1, True)
         >>> gort.set_schedstats(False)
         True
     """

@@ -226,8 +226,9 @@ def is_enabled() -> bool:
 
     Example:
         >>> import gort.trace
-        >>> gort.trace.is_enabled()
-        False
+        >>> with gort.trace.FlightRecorder():
+        ...     gort.trace.is_enabled()
+        True
     """
     return _trace_on()
 

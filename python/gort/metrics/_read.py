@@ -68,8 +68,9 @@ def read(*names: str) -> list[Sample]:
 
     Example:
         >>> import gort.metrics
-        >>> gort.metrics.read("/sched/gomaxprocs:threads", "/no/such:metric")
-        [Sample('/sched/gomaxprocs:threads', UINT64, 1), Sample('/no/such:metric', BAD, None)]
+        >>> threads, unknown = gort.metrics.read("/sched/gomaxprocs:threads", "/no/such:metric")
+        >>> threads.value == gort.gomaxprocs(), unknown
+        (True, Sample('/no/such:metric', BAD, None))
     """
     for name in names:
         if not isinstance(name, str):
