@@ -1,6 +1,6 @@
 //! Addresses as Python has them: (host, port), a path, "@name" for an abstract one as in Go, "" without a name.
 
-use super::read::len_of;
+use super::buffer::len_of;
 use super::{NetObject, Object, net, socket_of};
 use crate::error;
 use gort_core::sys::socket::{self, Address, Shown};

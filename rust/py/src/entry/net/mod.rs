@@ -10,6 +10,7 @@
 //! and is what the next call reads; how much of something was sent stands on the exception that cut it short, as `sent`.
 
 mod address;
+mod buffer;
 mod connect;
 mod packet;
 mod read;
@@ -50,6 +51,10 @@ struct NetObject {
     unread: Object,
     unread_from: usize,
     unread_to: usize,
+    /// Of a stream, how much room its next read gets of its own, and whether the last read found nothing before it waited. Of whose
+    /// turn to read it is.
+    expected: usize,
+    was_empty: bool,
     /// Known once somebody asked, or it was closed.
     local: Address,
     remote: Address,

@@ -1,6 +1,7 @@
 //! Packets: each is read and sent whole. What is longer than a read asked for is cut off and gone, as everywhere.
 
-use super::read::{into_buffer, len_of, receive_by, receiving, size, start_of};
+use super::buffer::{len_of, receive_by, start_of};
+use super::read::{into_buffer, receiving, size};
 use super::write::{sending, with_bytes};
 use super::{Call, MOST_AT_ONCE, Object, address, net, none, runtime};
 use crate::entry::context::limited_object;

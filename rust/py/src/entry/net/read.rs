@@ -1,8 +1,6 @@
 //! Receiving from a stream: `read`, `read_exact`, `readinto`.
-//!
-//! A bytes object is made before anything is received, so that there is one to put it into. Up to [`SPARE_BYTES`] that is always the
-//! same one, of which what came is copied out: who waits holds no buffer, and a small answer to a large request takes little memory.
 
+use super::buffer::{put_back, receive_some, start_of};
 use super::{Call, MOST_AT_ONCE, Object, net, none, runtime, socket_of};
 use crate::entry::context::limited_object;
 use crate::entry::{arguments, fast};
@@ -14,105 +12,9 @@ use pyo3::ffi;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// Size of the bytes object that is used again.
-const SPARE_BYTES: usize = 64 << 10;
-/// What is longer is not copied out of it, but given away with it, cut to size: a copy takes longer than a new one.
-const MOST_COPIED: usize = 32 << 10;
 /// How often a number is asked for that says what was done already.
 const TRIES: usize = 100;
-
-/// Nobody else has it: it is taken, received into, and put back or given away, all with the GIL.
-static SPARE: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
-
-/// A bytes object of at least `bytes`; null with an exception set.
-unsafe fn take_buffer(bytes: usize) -> Object {
-    // SAFETY: GIL held.
-    unsafe {
-        if bytes > SPARE_BYTES {
-            return ffi::PyBytes_FromStringAndSize(ptr::null(), bytes as _);
-        }
-        let spare = SPARE.swap(ptr::null_mut(), Ordering::Relaxed); // the GIL orders it
-        if spare.is_null() { ffi::PyBytes_FromStringAndSize(ptr::null(), SPARE_BYTES as _) } else { spare }
-    }
-}
-
-unsafe fn give_buffer(buffer: Object) {
-    // SAFETY: GIL held; of `take_buffer`, and nobody else has it.
-    unsafe {
-        if len_of(buffer) == SPARE_BYTES {
-            let other = SPARE.swap(buffer, Ordering::Relaxed);
-            ffi::Py_XDECREF(other);
-        } else {
-            ffi::Py_DECREF(buffer);
-        }
-    }
-}
-
-/// Where a bytes object has its bytes.
-pub(super) unsafe fn start_of(bytes: Object) -> *mut u8 {
-    // SAFETY: GIL held; a live bytes object.
-    unsafe { ffi::PyBytes_AS_STRING(bytes).cast_mut().cast() }
-}
-
-/// How many bytes it has.
-pub(super) unsafe fn len_of(bytes: Object) -> usize {
-    // SAFETY: GIL held; a live bytes object.
-    unsafe { (*bytes.cast::<ffi::PyVarObject>()).ob_size as usize }
-}
-
-/// The buffer, cut to `bytes`. Never fails: where memory for a smaller one is refused, it keeps what it has.
-unsafe fn cut(buffer: Object, bytes: usize) -> Object {
-    // SAFETY: GIL held; a bytes object that nobody else has and nobody has hashed, as `_PyBytes_Resize` wants it; that one lets go of it
-    // on failure. The bytes begin at the same place in each.
-    unsafe {
-        let header = start_of(buffer).byte_offset_from_unsigned(buffer);
-        let moved = ffi::PyObject_Realloc(buffer.cast(), header + bytes + 1).cast::<ffi::PyObject>();
-        let buffer = if moved.is_null() { buffer } else { moved };
-        (*buffer.cast::<ffi::PyVarObject>()).ob_size = bytes as _;
-        *start_of(buffer).add(bytes) = 0;
-        buffer
-    }
-}
-
-/// What to give out of the first `bytes` of `buffer`. Never fails.
-unsafe fn deliver(buffer: Object, bytes: usize) -> Object {
-    // SAFETY: GIL held; the buffer is ours.
-    unsafe {
-        if bytes <= MOST_COPIED && bytes != len_of(buffer) {
-            let copy = ffi::PyBytes_FromStringAndSize(start_of(buffer).cast(), bytes as _);
-            if !copy.is_null() {
-                give_buffer(buffer);
-                return copy;
-            }
-            ffi::PyErr_Clear();
-        }
-        cut(buffer, bytes)
-    }
-}
-
-/// Receives up to `bytes` bytes by `ask`; as its result a bytes object, or null with an exception set.
-#[inline(never)] // what it needs is no part of the stack of who waits
-pub(super) unsafe fn receive_by(
-    bytes: usize,
-    ask: impl FnOnce(*mut u8, usize) -> Result<usize, i32>,
-) -> Result<Object, i32> {
-    // SAFETY: GIL held.
-    unsafe {
-        let buffer = take_buffer(bytes);
-        if buffer.is_null() {
-            return Ok(buffer);
-        }
-        match ask(start_of(buffer), bytes) {
-            Ok(count) => Ok(deliver(buffer, count)),
-            Err(number) => {
-                give_buffer(buffer);
-                Err(number)
-            }
-        }
-    }
-}
 
 /// How much was received, and whether that was some, but less than there is room for.
 unsafe fn receive(fd: i32, place: *mut u8, bytes: usize) -> Result<(usize, bool), i32> {
@@ -141,19 +43,6 @@ unsafe fn take_unread(slf: Object, place: *mut u8, bytes: usize) -> usize {
             }
         }
         count
-    }
-}
-
-/// Keeps the first `bytes` of `buffer`, which is ours, for the next to read; there are none of before.
-unsafe fn put_back(slf: Object, buffer: Object, bytes: usize) {
-    // SAFETY: GIL held, `slf` alive, and this call has its turn: nobody else has put anything there.
-    unsafe {
-        if bytes == 0 {
-            ffi::Py_DECREF(buffer);
-            return;
-        }
-        let object = net(slf);
-        (object.unread, object.unread_from, object.unread_to) = (buffer, 0, bytes);
     }
 }
 
@@ -204,15 +93,8 @@ unsafe fn read_until(slf: Object, bytes: usize, until: Until) -> Object {
             if unread_bytes(slf) != 0 {
                 return if is_open(&call) { read_unread(slf, bytes) } else { ptr::null_mut() };
             }
-            let read = |fd| {
-                let mut is_short = false;
-                let received = receive_by(bytes, |place, bytes| {
-                    let (count, short) = receive(fd, place, bytes)?;
-                    is_short = short;
-                    Ok(count)
-                })?;
-                Ok((received, is_short))
-            };
+            let mut is_first = true;
+            let read = |fd| receive_some(slf, fd, bytes, std::mem::replace(&mut is_first, false));
             call.done_reading(read).unwrap_or(ptr::null_mut())
         })
     }

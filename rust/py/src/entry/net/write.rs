@@ -1,6 +1,7 @@
 //! Sending to a stream: all of it, or an exception that says how much.
 
-use super::read::{count_of, len_of, size};
+use super::buffer::len_of;
+use super::read::{count_of, size};
 use super::{Call, MOST_AT_ONCE, Object, again, none, note_sent, runtime, socket_of};
 use crate::entry::context::limited_object;
 use crate::entry::{arguments, fast};
