@@ -91,6 +91,29 @@ def reads_too_much():
     return act, verify
 
 
+def reading_more(first, asked):
+    """Make an operation that reads more than the last read, `first` bytes, lets expect."""
+
+    def operation():
+        a, b = pair()
+        a.write(bytes(first))
+        left = first
+        while left:
+            left -= len(b.read(left))
+        a.write(DATA)
+
+        def verify(outcome):
+            got = b"" if outcome is FAILED else outcome
+            assert got + b.read_exact(len(DATA) - len(got), timeout=LIMIT) == DATA
+            a.close()
+            assert b.read(1) == b""
+            b.close()
+
+        return lambda: b.read(asked), verify
+
+    return operation
+
+
 def writing(write):
     """Make an operation of `write`: all of it arrives, or nothing."""
 
@@ -222,6 +245,9 @@ for name, read in {
 }.items():
     OPERATIONS[f"net {name}"] = reading(read, waits=False)
     OPERATIONS[f"net {name} that waits"] = reading(read, waits=True)
+OPERATIONS["net read of more than expected"] = reading_more(20_000, 1 << 16)
+OPERATIONS["net read of what is expected"] = reading_more(20_000, 20_000)
+OPERATIONS["net read of less than expected"] = reading_more(60_000, 5_000)
 for name, write in {
     "write": lambda conn: conn.write(b"hello"),
     "write of a view": lambda conn: conn.write(memoryview(b"hello")),

@@ -333,8 +333,10 @@ pub fn shut_down(fd: i32, receiving: bool) -> Result<(), i32> {
 /// `AGAIN`; the errno.
 #[inline]
 pub unsafe fn receive(fd: i32, place: *mut u8, bytes: usize) -> Result<usize, i32> {
+    let nobody = ptr::null_mut::<u8>();
+    // Not by recv: in a program with threads that opens and closes a place to be cancelled at, for a wait that this has not.
     // SAFETY: the caller's promise.
-    checked(unsafe { libc::recv(fd, place.cast(), bytes, libc::MSG_DONTWAIT) })
+    checked(unsafe { libc::syscall(libc::SYS_recvfrom, fd, place, bytes, libc::MSG_DONTWAIT, nobody, nobody) } as isize)
 }
 
 /// Receives into several parts, one after another, in one call.
@@ -379,8 +381,9 @@ pub unsafe fn receive_from(fd: i32, place: *mut u8, bytes: usize) -> Result<(usi
 pub unsafe fn send(fd: i32, place: *const u8, bytes: usize, to: Option<&Address>) -> Result<usize, i32> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     let (to, size) = to.map_or((ptr::null(), 0), |to| (to.start(), to.size));
+    // As in `receive`.
     // SAFETY: the caller's promise.
-    checked(unsafe { libc::sendto(fd, place.cast(), bytes, flags, to, size) })
+    checked(unsafe { libc::syscall(libc::SYS_sendto, fd, place, bytes, flags, to, size) } as isize)
 }
 
 /// Sends several parts in one call.
