@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from http.client import HTTPSConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from queue import Queue
 from threading import Event
 from time import perf_counter_ns as now
@@ -20,7 +19,6 @@ from typing import Any
 import harness
 import served
 
-PAIR = str(Path(__file__).resolve().parent / "load" / "localhost.pem")  # for tests, valid to 2120
 PAUSE = 0.02
 BACKLOG = 4096
 TIMEOUT = 60  # a request that takes this long is lost
@@ -73,9 +71,8 @@ def run(start: Start, at_once: int, n: int) -> harness.Figures:
     The time is that of the requests; the handshakes have a figure of their own.
     """
     served.more_files(2 * at_once + served.SPARE_FILES)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PAIR)
-    trusting = ssl.create_default_context(cafile=PAIR)
+    context = served.secured()
+    trusting = ssl.create_default_context(cafile=served.PAIR)
     server = _Server(start, context)
     loop = start(server.serve_forever, 0.05)
     each, threads = n // at_once, 0

@@ -20,16 +20,18 @@ HERE = Path(__file__).resolve().parent
 VENVS = HERE / ".venv-bench"
 PIP_PEERS = ("gevent", "greenlet", "uvloop", "trio", "runloom")
 IMPLEMENTATIONS = (
-    "gort", "go1", "go", "runloom", "greenlet", "gevent", "uvloop", "asyncio", "trio", "threads",
-    "granian", "gunicorn_gthread", "gunicorn_gort", "aiohttp", "uvicorn",
+    "gort", "go1", "go", "runloom", "greenlet", "gevent", "uvloop", "uvloop_streams", "asyncio",
+    "trio", "threads", "granian", "gunicorn_gthread", "gunicorn_gort", "aiohttp", "uvicorn",
 )  # fmt: skip
-# The servers of group http, of which HTTP_ONLY are in no other, and what is installed for those.
+# The servers of group http, of which HTTP_ONLY are in no other.
 HTTP = (
     "gort", "go1", "gevent", "threads", "granian", "gunicorn_gthread", "gunicorn_gort", "aiohttp",
     "uvicorn",
 )  # fmt: skip
 HTTP_ONLY = HTTP[4:]
-HTTP_PEERS = {
+# What is installed for those that are not called as their package is.
+PACKAGES = {
+    "uvloop_streams": ["uvloop"],
     "granian": ["granian"],
     "gunicorn_gthread": ["gunicorn"],
     "gunicorn_gort": ["gunicorn"],
@@ -102,7 +104,8 @@ class Machine:
 
     def _programs(self, python: str, folder: str, name: str) -> dict[str, list[str]]:
         """The program of an implementation for each group that it has one for."""
-        files = {"core": f"{name}_bench.py", "boundary": f"{name}_boundary.py"}
+        ends = {"core": "bench", "boundary": "boundary", "net": "net"}
+        files = {group: f"{name}_{end}.py" for group, end in ends.items()}
         paths = {g: HERE / folder / files[g] for g in self.groups if g in files}
         found = {group: [python, str(path)] for group, path in paths.items() if path.exists()}
         if "http" in self.groups and name in HTTP:
@@ -124,10 +127,8 @@ class Machine:
         self.versions["go"] = self._output([program, "--version"])
         plain = {k: v for k, v in os.environ.items() if k != "GOMAXPROCS"}
         for name in names:
-            programs = {
-                "core": [program],
-                "boundary": [self.python, str(HERE / "peers" / "go_boundary.py"), program],
-            }
+            served = [self.python, str(HERE / "peers" / "go_boundary.py"), program]
+            programs = {"core": [program], "boundary": served, "net": served}
             if name in HTTP:  # one CPU each: GOMAXPROCS=1 is all there is
                 programs["http"] = [self.python, str(HERE / "http_work.py"), f"go:{program}"]
             self.commands[name] = {g: programs[g] for g in self.groups if g in programs}
@@ -144,7 +145,7 @@ class Machine:
             subprocess.run([self.python, "-m", "venv", str(venv)], check=True)
         reasons = json.loads(refused.read_text()) if refused.exists() else {}
         for name in names:
-            packages = HTTP_PEERS.get(name, [name] if name in PIP_PEERS else [])
+            packages = PACKAGES.get(name, [name] if name in PIP_PEERS else [])
             for package in packages:
                 if package not in reasons and not self._install(str(python), package):
                     reasons[package] = f"pip install {package} fails on Python {self.tag}"

@@ -3,7 +3,7 @@
     python benches/run.py [--quick] [--rounds K] [--group boundary] [--only spawn,sieve]
                            [--impl gort,go1] [--python PATH] [--before PATH]
 
-Prints a table of medians with the ratios of gort to Go at GOMAXPROCS=1, to gevent and to threads,
+Prints a table of medians with the ratios of gort to Go at GOMAXPROCS=1, gevent, uvloop and threads,
 and the figures to reach; writes results/<python>.json and a plot beside it (with the group, -quick
 and -part in the name for runs that are not whole). Exit code 1 when a program of gort's fails, 2
 for bad arguments. Peers are installed into benches/.venv-bench/<python>; what cannot be had is n/a.
@@ -38,7 +38,7 @@ OWN = {
 # Others that no figure is measured against run fewer rounds, so that a whole run stays short.
 FEWER_ROUNDS = 3
 COMPARED = ("gort", "go1", "go", "gevent", "runloom")
-GROUPS = ("core", "boundary", "http")
+GROUPS = ("core", "boundary", "net", "http")
 # What the JSON line of a program says beside further figures.
 FRAME = ("workload", "n", "ns_per_op")
 
@@ -161,16 +161,17 @@ def report(
         "",
         "ns per operation, medians; spread is (highest - lowest) / median of gort (of go1 without)",
         f"{'workload':<15}" + "".join(f"{n:>{width}}" for n in names)
-        + f"{'spread':>8}{'/go1':>7}{'/gevent':>9}{'/threads':>10}",
+        + f"{'spread':>8}{'/go1':>7}{'/gevent':>9}{'/uvloop':>9}{'/threads':>10}",
     ]  # fmt: skip
     for name, entries in found.items():
         cells = "".join(f"{number(entries.get(n, {}).get('median')):>{width}}" for n in names)
         base = next((entries[k] for k in ("gort", "go1") if entries.get(k, {}).get("median")), None)
         spread = f"{(base['max'] - base['min']) / base['median']:.0%}" if base else "n/a"
         against = (
-            number(ratio(entries, o), d) for o, d in (("go1", 2), ("gevent", 3), ("threads", 3))
+            number(ratio(entries, o), d)
+            for o, d in (("go1", 2), ("gevent", 3), ("uvloop", 3), ("threads", 3))
         )
-        columns = "".join(f"{text:>{w}}" for text, w in zip(against, (7, 9, 10), strict=True))
+        columns = "".join(f"{text:>{w}}" for text, w in zip(against, (7, 9, 9, 10), strict=True))
         lines.append(f"{name:<15}{cells}{spread:>8}{columns}")
         keys = {k.removesuffix("_runs") for e in entries.values() for k in e if k.endswith("_runs")}
         for key in sorted(keys):

@@ -13,6 +13,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -31,6 +32,10 @@ RECV = 1 << 14 if sys.argv[-1].endswith("16k") else 4096
 KEPT = 2_000  # connections of http
 SPARE_FILES = 200  # descriptors of a process beside its connections
 HTTP_SERVER = str(HERE / "load" / "http_server.py")
+TLS_LOAD = str(HERE / "load" / "tls_load.py")
+PAIR = str(HERE / "load" / "localhost.pem")  # key and certificate, for tests, valid to 2120
+AT_ONCE = 8  # connections that make a handshake at a time
+PACKET = 2048  # bytes that a server of packets asks for at once
 IDLE_TRIPS = 30_000
 READY_SECONDS = 30
 
@@ -52,6 +57,37 @@ def talk(conn: Any) -> None:
     with conn:
         while data := conn.recv(RECV):
             conn.sendall(data)
+            del data  # else it would be kept over the wait
+
+
+def secured() -> ssl.SSLContext:
+    """What a server needs for TLS. Each handshake is a whole one: no client brings a ticket."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PAIR)
+    return context
+
+
+def talk_tls(sock: Any, context: Any) -> None:
+    """Make the handshake and echo, over sockets and contexts of the module ssl or like it."""
+    try:
+        talk(context.wrap_socket(sock, server_side=True))
+    except OSError:
+        sock.close()
+
+
+def talk_packets(sock: Any) -> None:
+    """Send each packet back: the same code for every kind of socket."""
+    while True:
+        data, sender = sock.recvfrom(PACKET)
+        sock.sendto(data, sender)
+
+
+def packets() -> socket.socket:
+    """A socket for packets on a free port of this machine, its port told on stdout."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    tell(sock)
+    return sock
 
 
 def load_program() -> str:
@@ -143,8 +179,9 @@ class Load:
     def __init__(self, kind: str, port: int, size: int, on: set[int]) -> None:
         """Start it."""
         os.sched_setaffinity(0, on)
+        program = [sys.executable, TLS_LOAD] if kind == "tls" else [load_program(), kind]
         self.process = subprocess.Popen(
-            [load_program(), kind, str(port), str(size)],
+            [*program, str(port), str(size)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -200,6 +237,7 @@ def _idle(server: Server, load: Load, n: int) -> dict[str, float]:
     return {
         "ns_per_op": found["p99_ns"],
         "bytes": harness.slope(low, high, n),
+        "resident_mb": high / 1e6,
         "per_second": IDLE_TRIPS / found["ns"] * 1e9,
         "os_threads": threads,
         "n": n,
@@ -224,6 +262,21 @@ def _http(server: Server, load: Load, n: int) -> dict[str, float]:
     }
 
 
+def _handshakes(server: Server, load: Load, n: int) -> dict[str, float]:
+    """CPU time of the server for a connection: handshake, one trip, end."""
+    load.ask(f"churn {max(n // 10, AT_ONCE)} {AT_ONCE}")
+    before = server.cpu_ns()
+    found = load.ask(f"churn {n} {AT_ONCE}")
+    spent = server.cpu_ns() - before
+    return {
+        "ns_per_op": spent / n,
+        "per_second": n / found["ns"] * 1e9,
+        "p99_ms": found["p99_ns"] / 1e6,
+        "os_threads": server.threads(),
+        "load_cpu": found["cpu_ns"] / found["ns"],  # near 1: it is the load that is measured
+    }
+
+
 _KINDS: dict[str, tuple[str, int, Callable[[Server, Load, int], dict[str, float]]]] = {
     "echo": ("echo", BYTES, _echo),
     "echo_64": ("echo", 64, _echo),
@@ -232,12 +285,17 @@ _KINDS: dict[str, tuple[str, int, Callable[[Server, Load, int], dict[str, float]
     "net_16k": ("echo", 16 << 10, _echo),
     "idle": ("echo", BYTES, _idle),
     "net_idle": ("echo", BYTES, _idle),
+    "udp": ("udp", 64, _echo),
+    "tls": ("tls", 64, _handshakes),
+    "net_tls": ("tls", 64, _handshakes),
     "http_2000": ("http", BODY, _http),
 }
 SERVED = tuple(_KINDS)
 #: Echo servers: by plain sockets or streams, and by what an implementation has that is fastest.
 PLAIN = ("echo", "echo_64", "echo_16k", "idle")
 FASTEST = ("net_64", "net_16k", "net_idle")
+#: Of these the programs of group net are, and more.
+NET = (*FASTEST, "udp", "tls", "net_tls")
 
 
 def measure(command: list[str], name: str, n: int) -> None:
@@ -251,6 +309,7 @@ def measure(command: list[str], name: str, n: int) -> None:
             sys.exit(f"{connections + SPARE_FILES} open files are needed, the limit is {files}")
         n = files - SPARE_FILES - ACTIVE
         print(f"idle: {n} connections only, the limit is {files} open files", file=sys.stderr)
+    os.environ["BENCH_PAIR"] = PAIR  # for Go's program
     for_server, for_load = cpus()
     server = Server(command, for_server)
     try:

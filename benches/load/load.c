@@ -1,6 +1,7 @@
 /* The load of the served workloads: one thread, epoll, every answer compared byte by byte.
  *
  *     load echo PORT BYTES        a trip sends BYTES bytes and gets the same bytes back
+ *     load udp PORT BYTES         the same by packets; none may be lost
  *     load http PORT BYTES        a trip is GET /x on a kept connection; the body is BYTES times 'x'
  *     load json PORT BYTES        the same; the body is {"message":"xx...x"}, BYTES in all
  *
@@ -43,6 +44,7 @@ struct connection {
 
 static struct connection *connections;
 static int count, room, poller, http;
+static int type = SOCK_STREAM;
 static int churning;          /* connections end with their answer */
 static unsigned long errors; /* of the trips measured */
 static size_t bytes;
@@ -134,7 +136,7 @@ static int advance(struct connection *c) {
 static void connect_to(struct connection *c) {
     int on = 1;
     c->begun = now();
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    c->fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
     if (c->fd < 0) fail("socket %ld: %s", (long)(c - connections), strerror(errno));
     while (connect(c->fd, (struct sockaddr *)&server, sizeof server)) {
         if (!latency || ++errors > ERRORS_MOST) fail("connect %ld: %s", (long)(c - connections), strerror(errno));
@@ -285,7 +287,9 @@ static void check(void) {
 
 int main(int argc, char **argv) {
     const int json = argc == 4 && !strcmp(argv[1], "json");
-    if (argc != 4 || (!json && strcmp(argv[1], "echo") && strcmp(argv[1], "http"))) fail("usage: load echo|http|json PORT BYTES");
+    const int udp = argc == 4 && !strcmp(argv[1], "udp");
+    if (argc != 4 || (!json && !udp && strcmp(argv[1], "echo") && strcmp(argv[1], "http"))) fail("usage: load echo|udp|http|json PORT BYTES");
+    if (udp) type = SOCK_DGRAM;
     http = json || !strcmp(argv[1], "http");
     bytes = strtoul(argv[3], NULL, 10);
     if (bytes < 16) fail("BYTES must be at least 16");

@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import entry_cost
 import gort
-import gort.net
 import gort.threads
 import harness
 import https_work
@@ -26,19 +25,6 @@ def echo() -> None:
     listener = served.listener()
     while True:
         gort.go(served.talk, listener.accept()[0])
-
-
-def talk(conn: gort.net.Conn) -> None:
-    """Echo until the other side ends."""
-    while data := conn.read(served.RECV):
-        conn.write(data)
-
-
-def net() -> None:
-    """The same by gort.net."""
-    listener = gort.net.listen("tcp", "127.0.0.1:0")
-    print(listener.local_addr()[1], flush=True)
-    listener.serve(talk)
 
 
 def http() -> None:
@@ -62,8 +48,7 @@ if __name__ == "__main__":
         "start_join_daemons": lambda n: start_join(n, daemon=True),
     }
     outside = {"plain_call": entry_cost.plain_call, "boundary_off": entry_cost.boundary_off}
-    servers = dict.fromkeys(served.PLAIN, echo) | dict.fromkeys(served.FASTEST, net)
-    servers["http_2000"] = http
+    servers = {**dict.fromkeys(served.PLAIN, echo), "http_2000": http}
     served.main(
         {name: lambda n, f=f: gort.run(f, n) for name, f in inside.items()} | outside,
         {name: lambda f=f: gort.run(f) for name, f in servers.items()},

@@ -45,8 +45,7 @@ if __name__ == "__main__":
             "start_join_daemons": lambda n: thread_work.start_join(n, daemon=True),
         },
         {
-            "echo": echo,
-            "idle": echo,
+            **dict.fromkeys(served.PLAIN, echo),
             "http_2000": http,
         },
     )

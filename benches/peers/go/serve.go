@@ -2,10 +2,13 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
+	"os"
 	"strings"
 )
 
@@ -35,8 +38,35 @@ func talk(conn net.Conn) {
 	}
 }
 
-func serveEcho() {
-	l := listen()
+// BENCH_PAIR names the file with key and certificate.
+func listenTLS() net.Listener {
+	pair := os.Getenv("BENCH_PAIR")
+	certificate, err := tls.LoadX509KeyPair(pair, pair)
+	if err != nil {
+		fail(err.Error())
+	}
+	return tls.NewListener(listen(), &tls.Config{Certificates: []tls.Certificate{certificate}})
+}
+
+func serveUDP() {
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		fail(err.Error())
+	}
+	fmt.Println(conn.LocalAddr().(*net.UDPAddr).Port)
+	buffer := make([]byte, 2048)
+	for {
+		n, sender, err := conn.ReadFromUDPAddrPort(buffer)
+		if err != nil {
+			fail(err.Error())
+		}
+		if _, err := conn.WriteToUDPAddrPort(buffer[:n], sender); err != nil {
+			fail(err.Error())
+		}
+	}
+}
+
+func serveEcho(l net.Listener) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -67,7 +97,11 @@ func serve(name string) {
 	}
 	switch name {
 	case "echo", "echo_64", "echo_16k", "net_64", "net_16k", "idle", "net_idle":
-		serveEcho()
+		serveEcho(listen())
+	case "tls", "net_tls":
+		serveEcho(listenTLS())
+	case "udp":
+		serveUDP()
 	case "http", "http_2000":
 		serveHTTP()
 	case "json":

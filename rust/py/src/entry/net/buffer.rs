@@ -200,13 +200,7 @@ pub(super) unsafe fn receive_some(slf: Object, fd: i32, bytes: usize, is_first: 
 
 /// The same with `room` bytes of its own, and a part of the spare one for the rest.
 #[inline(never)] // as above
-unsafe fn receive_expected(
-    slf: Object,
-    fd: i32,
-    room: usize,
-    bytes: usize,
-    count: &mut usize,
-) -> Result<Object, i32> {
+unsafe fn receive_expected(slf: Object, fd: i32, room: usize, bytes: usize, count: &mut usize) -> Result<Object, i32> {
     // SAFETY: as above.
     unsafe {
         let own = ffi::PyBytes_FromStringAndSize(ptr::null(), room as _);
