@@ -14,6 +14,7 @@
 #include <internal/pycore_runtime.h>
 #include <internal/pycore_frame.h>
 #include <internal/pycore_interp.h>
+#include <internal/pycore_pystate.h>
 #endif
 #include <dlfcn.h>
 #include <link.h>
@@ -178,6 +179,19 @@ static int c_levels(size_t bytes) { return (int)(bytes / 512); }
 /* A number of its own as thread id: sys._current_frames() tells goroutines apart, and gort_forget_states knows them. */
 static void mark_as_ours(PyThreadState *t) { t->thread_id = (unsigned long)(uintptr_t)t; }
 
+/* A new state of the calling thread's; NULL where memory is refused. PyThreadState_New of 3.11 looks into it unseen then. Needs no
+ * GIL. */
+static PyThreadState *new_state(PyInterpreterState *interpreter) {
+#if PY_VERSION_HEX < 0x030C0000
+    PyThreadState *t = _PyThreadState_Prealloc(interpreter);
+    if (t != NULL)
+        _PyThreadState_SetCurrent(t);
+    return t;
+#else
+    return PyThreadState_New(interpreter);
+#endif
+}
+
 /* The state an M idles on. Needs no GIL. */
 PyThreadState *gort_new_home(void) {
 #if PY_VERSION_HEX < 0x030D0000
@@ -192,7 +206,7 @@ PyThreadState *gort_new_home(void) {
 #endif
     }
 #endif
-    PyThreadState *t = PyThreadState_New(PyInterpreterState_Main());
+    PyThreadState *t = new_state(PyInterpreterState_Main());
     if (t != NULL)
         mark_as_ours(t);
     return t;
@@ -202,7 +216,7 @@ PyThreadState *gort_new_home(void) {
  * the GIL still look into theirs to see that they must end; and it would unmap root chunks that are not its own. */
 void gort_forget_states(void) {
     /* The list's head is internal; a new state becomes it, so that all others have a predecessor. */
-    PyThreadState *head = PyThreadState_New(PyInterpreterState_Get());
+    PyThreadState *head = new_state(PyInterpreterState_Get());
     if (head == NULL)
         return;
     for (PyThreadState *t = head, *next; t != NULL; t = next) {
@@ -335,7 +349,7 @@ void gort_lead(PyThreadState *t, Place place, void *arg) {
 
 /* The state of a goroutine on the stack [base, top). Its first data-stack chunk is the `chunk_bytes` at `chunk`. */
 PyThreadState *gort_new_thread(uintptr_t base, uintptr_t top, uintptr_t chunk, size_t chunk_bytes) {
-    PyThreadState *t = PyThreadState_New(PyInterpreterState_Get());
+    PyThreadState *t = new_state(PyInterpreterState_Get());
     if (t == NULL) {
         PyErr_Clear();
         return NULL;
