@@ -61,6 +61,24 @@ def starts_and_joins():
     return lambda: gort.go(add, 1, b=2).join(timeout=LIMIT), lambda r: r in (FAILED, 3)
 
 
+def starts_on_new_stacks():
+    """A goroutine has a stack and a state of the interpreter's, or ends with MemoryError."""
+    gate, made = gort.Chan(), []
+    gort.memory.trim()  # nothing is kept for the next one
+
+    def act():
+        while len(made) < 3:
+            made.append(gort.go(gate.recv_ok))
+        gort.gosched()
+
+    def verify(_):
+        gate.close()
+        for g in made:
+            joins(g, (None, False))
+
+    return act, verify
+
+
 def makes_channels():
     """Channels, with and without a buffer."""
     return lambda: (gort.Chan(), gort.Chan(3)), lambda _: None
@@ -402,7 +420,8 @@ def receive_in_a_context(ch):
 OPERATIONS = {
     f.__name__: f
     for f in (
-        starts_with_keywords, spawns, starts_in_a_context, starts_and_joins, makes_channels,
+        starts_with_keywords, spawns, starts_in_a_context, starts_and_joins,
+        starts_on_new_stacks, makes_channels,
         sends_to_a_buffer, selects_among_many, selects_to_send, counts_in_a_group, locks,
         makes_locks, waits_for_a_condition, sleeps, times, calls_later, looks_around, cancels,
         iterates, derives_contexts, ends_contexts, waits_until_a_context_is_done,
