@@ -22,7 +22,7 @@ PLAIN = {
 }
 
 
-def run_tool(name: str, *arguments: object, stdin: str = "", **env: str):
+def run_tool(name: str, *arguments: object, stdin: str = "", limit: float = LIMIT, **env: str):
     """Run a program of this environment by name; skips where it is not installed."""
     program = Path(sys.executable).parent / name
     if not program.exists():
@@ -32,7 +32,7 @@ def run_tool(name: str, *arguments: object, stdin: str = "", **env: str):
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=limit,
         check=False,
         env={**os.environ, "PYTHONPATH": str(HERE), **PLAIN, **env},
         cwd="/",

@@ -34,6 +34,8 @@ SPECS = {
     28: ("GCActive", 1, (), None),
     29: ("GCBegin", 2, (), 1),
     30: ("GCEnd", 1, (), None),
+    32: ("GCSweepBegin", 1, (), 0),
+    33: ("GCSweepEnd", 2, (), None),
     37: ("HeapAlloc", 1, (), None),
     39: ("GoLabel", 1, (0,), None),
     40: ("UserTaskBegin", 4, (2,), 3),
@@ -195,6 +197,7 @@ class _Order:
         self.collecting: bool | None = None
         self.collected = 0
         self.stopped: set[int] = set()
+        self.sweeping: set[int] = set()
         self.tasks: set[int] = set()
         self.regions: dict[int, list[tuple[int, str]]] = defaultdict(list)
 
@@ -258,6 +261,10 @@ class _Order:
         elif name == "HeapAlloc":
             if m[1] is None:
                 raise Wrong("there is no P")
+        elif name.startswith("GCSweep"):
+            if m[1] is None or (m[1] in self.sweeping) != (name == "GCSweepEnd"):
+                raise Wrong("it sweeps, or does not")
+            self.sweeping ^= {m[1]}
         elif name.startswith("GC"):
             return self._collect(gen, m, name, args)
         else:

@@ -234,23 +234,59 @@ void gort_walk_stack(PyThreadState *t, int (*see)(void *arg, PyObject *code, int
     }
 }
 
-/* For each of the calling thread's frames, the newest first, its code and how many bytes it is in: `gort_walk_stack` for who looks
- * often. Borrowed; a hash of them as well. How many frames there are, at most `most`. */
-int gort_codes(PyThreadState *t, uint64_t *words, int most, uint64_t *hash) {
+/* A stack that was looked at before, as the instructions of its frames, and its number; no words: none. */
+struct known {
+    const uint64_t *words;
+    uint32_t count;
+    uint32_t number;
+};
+
+/* For each frame of a state that is off its processor, or the caller's, the newest first, the instruction that it is at: as long as
+ * their codes are alive no others have those. A hash of them as well. How many frames there are, at most `most`. */
+int gort_places(PyThreadState *t, uint64_t *words, int most, uint64_t *hash) {
     int count = 0;
     uint64_t mixed = 0;
     for (Frame *frame = top_frame(t); frame != NULL && count < most; frame = frame->previous) {
         if (is_bottom(frame) || _PyFrame_IsIncomplete(frame))
             continue;
-        uint64_t code = (uint64_t)(uintptr_t)CODE_OF(frame), at = (uint64_t)(uintptr_t)INSTRUCTION(frame);
-        words[2 * count] = code;
-        words[2 * count + 1] = at - (uint64_t)(uintptr_t)_PyCode_CODE((PyCodeObject *)(uintptr_t)code);
+        uint64_t at = (uint64_t)(uintptr_t)INSTRUCTION(frame);
+        words[count] = at;
         mixed = (mixed ^ at) * 0x9E3779B97F4A7C15u;
         mixed ^= mixed >> 32;
         count++;
     }
     *hash = mixed;
     return count;
+}
+
+/* The number of the calling thread's stack, if it is the one that `table` of 2^bits has in its place, else 0; what place that is. By the
+ * two newest frames: the same function called from two places has two. */
+uint32_t gort_known_stack(const struct known *table, int bits, int most, uint32_t *place) {
+    Frame *frame = top_frame(PyThreadState_Get());
+    while (frame != NULL && is_bottom(frame))
+        frame = frame->previous;
+    *place = 0;
+    if (frame == NULL)
+        return 0;
+    uint64_t mixed = (uint64_t)(uintptr_t)INSTRUCTION(frame);
+    Frame *caller = frame->previous;
+    if (caller != NULL && !is_bottom(caller))
+        mixed += 3 * (uint64_t)(uintptr_t)INSTRUCTION(caller);
+    *place = (uint32_t)((mixed * 0x9E3779B97F4A7C15u) >> (64 - bits));
+    const struct known *known = &table[*place];
+    const uint64_t *word = known->words, *end = word + known->count;
+    if (word == NULL)
+        return 0;
+    for (; frame != NULL; frame = frame->previous) {
+        if (word != end && *word == (uint64_t)(uintptr_t)INSTRUCTION(frame)) {
+            word++;
+            continue;
+        }
+        if (is_bottom(frame) || _PyFrame_IsIncomplete(frame))
+            continue;
+        return word == end && known->count == (uint32_t)most ? known->number : 0; /* deeper ones are not told */
+    }
+    return word == end ? known->number : 0;
 }
 
 /* Tells `see` what the frames and the state of a parked goroutine own, which began as the call function(*args, **kwargs). */

@@ -18,7 +18,8 @@ type Object = *mut ffi::PyObject;
 type State = *mut ffi::PyThreadState;
 
 unsafe extern "C" {
-    fn gort_codes(state: State, words: *mut u64, most: c_int, hash: *mut u64) -> c_int;
+    fn gort_places(state: State, words: *mut u64, most: c_int, hash: *mut u64) -> c_int;
+    fn gort_known_stack(table: *const Recent, bits: c_int, most: c_int, place: *mut u32) -> u32;
     fn gort_walk_stack(
         state: State,
         see: unsafe extern "C" fn(*mut c_void, Object, c_int, Object) -> c_int,
@@ -51,7 +52,20 @@ impl Hasher for AsIs {
     }
 }
 
-/// A stack that was seen: its codes, and how far it was in each.
+/// How many stacks are found at once, as a power of two.
+const RECENT_BITS: c_int = 10;
+
+/// A stack that is found at once; as in shim/stacks.c.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Recent {
+    /// Of a `Known`, which stays.
+    words: *const u64,
+    count: u32,
+    number: u32,
+}
+
+/// A stack that was seen: the instructions that its frames were at.
 struct Known {
     words: Vec<u64>,
     number: u32,
@@ -60,6 +74,8 @@ struct Known {
 /// What was seen since the trace began.
 struct Seen {
     stacks: HashMap<u64, Known, BuildHasherDefault<AsIs>>,
+    /// Some of them, by their newest frames; none: memory was refused.
+    recent: Vec<Recent>,
     /// What began as a function or an instance of a type.
     entries: HashMap<u64, u32, BuildHasherDefault<AsIs>>,
     /// Code objects and functions that are named by their addresses: owned.
@@ -83,7 +99,12 @@ pub(crate) unsafe fn begin() {
     // SAFETY: the caller's promise.
     unsafe {
         forget();
-        *SEEN.0.get() = Some(Seen { stacks: HashMap::default(), entries: HashMap::default(), kept: Vec::new() });
+        let mut recent = Vec::new();
+        if recent.try_reserve_exact(1 << RECENT_BITS).is_ok() {
+            recent.resize(1 << RECENT_BITS, Recent { words: ptr::null(), count: 0, number: 0 });
+        }
+        *SEEN.0.get() =
+            Some(Seen { stacks: HashMap::default(), recent, entries: HashMap::default(), kept: Vec::new() });
     }
 }
 
@@ -184,20 +205,57 @@ unsafe extern "C" fn tell(arg: *mut c_void, code: Object, offset: c_int, globals
 
 /// `Eyes::here`.
 unsafe fn here(session: &Session) -> u32 {
-    // SAFETY: GIL held, on the stack of what runs. So many words are written as there are frames.
+    // SAFETY: GIL held, on the stack of what runs. The table has so many places, and what they point to stays as long as it.
     unsafe {
         let Some(seen) = (*SEEN.0.get()).as_mut() else { return 0 };
-        let state = ffi::PyThreadState_Get();
-        let (mut words, mut hash) = ([const { MaybeUninit::<u64>::uninit() }; 2 * DEPTH], 0);
-        let count = gort_codes(state, words.as_mut_ptr().cast(), DEPTH as c_int, &raw mut hash) as usize;
+        let mut place = 0;
+        if !seen.recent.is_empty() {
+            let number = gort_known_stack(seen.recent.as_ptr(), RECENT_BITS, DEPTH as c_int, &raw mut place);
+            if number != 0 {
+                return number;
+            }
+        }
+        look_up(session, seen, ffi::PyThreadState_Get(), place as usize)
+    }
+}
+
+/// The number of the stack of a state, for who is not it; 0: it is not known.
+///
+/// # Safety
+/// GIL held; the state is null, or alive and off its processor, or the caller's.
+pub(crate) unsafe fn number_of(session: &Session, state: State) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (*SEEN.0.get()).as_mut() {
+            Some(seen) if session.sees && !state.is_null() => look_up(session, seen, state, usize::MAX),
+            _ => 0,
+        }
+    }
+}
+
+/// By all its frames; from here on it is in its place, if that is one.
+#[inline(never)]
+unsafe fn look_up(session: &Session, seen: &mut Seen, state: State, place: usize) -> u32 {
+    // SAFETY: GIL held, a state as for `number_of`. So many words are written as there are frames.
+    unsafe {
+        let (mut words, mut hash) = ([const { MaybeUninit::<u64>::uninit() }; DEPTH], 0);
+        let count = gort_places(state, words.as_mut_ptr().cast(), DEPTH as c_int, &raw mut hash) as usize;
         if count == 0 {
             return 0;
         }
-        let words = std::slice::from_raw_parts(words.as_ptr().cast::<u64>(), 2 * count);
-        match seen.stacks.get(&hash) {
-            Some(known) if known.words == words => known.number,
-            _ => new_stack(session, seen, state, hash, words).unwrap_or(0),
+        let words = std::slice::from_raw_parts(words.as_ptr().cast::<u64>(), count);
+        let is_known = |seen: &Seen| seen.stacks.get(&hash).is_some_and(|known| known.words == words);
+        if !is_known(seen) {
+            let number = new_stack(session, seen, state, hash, words).unwrap_or(0);
+            if !is_known(seen) {
+                return number;
+            }
         }
+        let Some(known) = seen.stacks.get(&hash) else { return 0 };
+        if let Some(place) = seen.recent.get_mut(place) {
+            *place = Recent { words: known.words.as_ptr(), count: count as u32, number: known.number };
+        }
+        known.number
     }
 }
 
@@ -214,7 +272,9 @@ unsafe fn new_stack(session: &Session, seen: &mut Seen, state: State, hash: u64,
         }
         let number = session.tables.lock().unwrap_or_else(|e| e.into_inner()).stack(&frames);
         seen.stacks.try_reserve(1).ok()?;
-        if number != 0 {
+        // One whose hash another has is told anew each time: that one's words may be in use. So is one that memory was refused for in
+        // the middle: not all its codes are kept.
+        if number != 0 && frames.len() == words.len() && !seen.stacks.contains_key(&hash) {
             seen.stacks.insert(hash, Known { words: try_copy(words)?, number });
         }
         Some(number)

@@ -33,6 +33,14 @@ pub fn is_on() -> bool {
 
 /// No goroutine, M, P or stack.
 pub const NONE: u64 = 0;
+/// Ns of a step in which records tell how long something took: up to a minute.
+pub const STEP_NS: u64 = 16;
+
+/// How many steps that is.
+pub fn steps(ns: u64) -> u32 {
+    u32::try_from(ns / STEP_NS).unwrap_or(u32::MAX)
+}
+
 /// No P.
 pub const NO_P: u16 = u16::MAX;
 
@@ -66,8 +74,12 @@ pub enum Kind {
     CollectEnd,
     /// `g` bytes are in use.
     Heap,
-    /// A sample of the CPU profile.
+    /// `arg` samples of the CPU profile: `g` runs on the M, with `p`.
     Sample,
+    /// `g` has waited for the host's lock: for `arg` steps of [`STEP_NS`], until `stack` of them ago.
+    HostLock,
+    /// Stacks were shrunk, for `arg` steps until now: `g` bytes of them are kept elsewhere. `stack`: how many stacks.
+    Shrink,
     /// A task begins: a [`User`] and text follow, as many records as `aux` says. So for all from here on.
     TaskBegin,
     /// It ends.
@@ -82,7 +94,7 @@ pub enum Kind {
     Label,
 }
 
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 22] = [
     Kind::None,
     Kind::Create,
     Kind::Start,
@@ -97,6 +109,8 @@ const KINDS: [Kind; 20] = [
     Kind::CollectEnd,
     Kind::Heap,
     Kind::Sample,
+    Kind::HostLock,
+    Kind::Shrink,
     Kind::TaskBegin,
     Kind::TaskEnd,
     Kind::RegionBegin,
@@ -129,7 +143,17 @@ pub struct Record {
 
 const _: () = assert!(size_of::<Record>() == 32);
 
+/// A record in four words, which is how it is written: as parts of it, it could not be read again as a whole at once.
+pub type Words = [u64; 4];
+
 impl Record {
+    /// Its words.
+    #[inline(always)]
+    pub fn words(self) -> Words {
+        // SAFETY: as large, without padding, and any bytes are words.
+        unsafe { std::mem::transmute(self) }
+    }
+
     /// Its kind.
     #[inline]
     pub fn kind(&self) -> Kind {
@@ -243,6 +267,7 @@ impl Session {
     }
 
     /// There is something for the reader.
+    #[cold]
     pub fn wake(&self) {
         // Release: pairs with the Acquire of the reader, who reads blocks after it.
         if self.note.swap(1, Ordering::Release) == 0 {

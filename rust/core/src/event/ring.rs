@@ -3,7 +3,7 @@
 //! A writer publishes how far a block is full; the reader reads so far, at any time, and goes to the next block once there is
 //! one. What it has read goes back through a stack of its own, which the writer empties as a whole.
 
-use super::{Record, Session};
+use super::{Record, Session, Words};
 use crate::primitive::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -17,6 +17,9 @@ const MOST: u32 = 1024;
 /// With so many blocks that are not read the writer waits a moment for each one more.
 pub const MANY: u32 = 256;
 
+/// The reader is woken for so many full blocks: that costs the writer a system call, and the reader looks from time to time anyway.
+const WORTH_A_WAKE: u32 = 8;
+
 /// A block.
 #[repr(C, align(64))]
 pub struct Block {
@@ -29,6 +32,7 @@ pub struct Block {
 
 #[cfg(not(model))] // whose words are larger, and which has no blocks
 const _: () = assert!(size_of::<Block>() <= BLOCK_BYTES);
+const _: () = assert!(std::mem::offset_of!(Record, time) == 8 && align_of::<Record>() == align_of::<Words>());
 
 impl Block {
     /// Makes a block of memory.
@@ -67,6 +71,8 @@ pub struct Ring {
     block: *mut Block,
     /// Blocks that may be written to next.
     spare: *mut Block,
+    /// Blocks that were filled.
+    filled: u32,
     /// The time of the last record.
     pub time: u64,
 }
@@ -76,7 +82,7 @@ unsafe impl Send for Ring {}
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
-    /// It is written; whether a block is full with it.
+    /// It is written; whether so many blocks are full that the reader is worth a wake.
     Written(bool),
     /// There is no block for it.
     Full,
@@ -85,39 +91,59 @@ pub enum Put {
 impl Ring {
     /// A list of one block, nobody else's, at which the reader begins.
     pub fn new(block: *mut Block) -> Self {
-        Self { block, spare: ptr::null_mut(), time: 0 }
+        Self { block, spare: ptr::null_mut(), filled: 0, time: 0 }
     }
 
-    /// Writes a record and what belongs to it, if there is room.
-    #[inline]
-    pub fn put(&mut self, record: &Record, rest: &[Record]) -> Put {
+    /// Writes a record and what belongs to it, if there is room in the block. `false`: there is not.
+    #[inline(always)]
+    fn put_here(&mut self, words: Words, rest: &[Record]) -> bool {
         let count = 1 + rest.len();
         // SAFETY: blocks of the list are alive while there is a session; the writer's part is this caller's.
         unsafe {
             let block = &*self.block;
             let used = block.used.load(Ordering::Relaxed) as usize; // our own store
-            if used + count <= RECORDS {
-                let place = block.records.get().cast::<Record>().add(used);
-                place.write(*record);
-                self.time = record.time;
-                if count > 1 {
-                    ptr::copy_nonoverlapping(rest.as_ptr(), place.add(1), rest.len()); // a call, even for none
-                }
-                block.used.store((used + count) as u32, Ordering::Release); // pairs with the Acquire in `written`
-                return Put::Written(false);
+            if used + count > RECORDS {
+                return false;
             }
-            if self.spare.is_null() {
-                return Put::Full;
+            let place = block.records.get().cast::<Record>().add(used);
+            place.cast::<Words>().write(words); // as large, and aligned so
+            self.time = words[1];
+            if count > 1 {
+                ptr::copy_nonoverlapping(rest.as_ptr(), place.add(1), rest.len()); // a call, even for none
             }
+            block.used.store((used + count) as u32, Ordering::Release); // pairs with the Acquire in `written`
+        }
+        true
+    }
+
+    /// Writes a record and what belongs to it, if there is room.
+    #[inline(always)]
+    pub fn put(&mut self, words: Words, rest: &[Record]) -> Put {
+        if self.put_here(words, rest) {
+            return Put::Written(false);
+        }
+        let [a, b, c, d] = words; // in registers: what has an address is written there first, for each record
+        self.put_in_next(a, b, c, d, rest)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn put_in_next(&mut self, a: u64, b: u64, c: u64, d: u64, rest: &[Record]) -> Put {
+        if self.spare.is_null() {
+            return Put::Full;
+        }
+        // SAFETY: as in `put_here`.
+        unsafe {
             let new = self.spare;
             self.spare = (*new).next.load(Ordering::Relaxed); // the writer's alone
             (*new).next.store(ptr::null_mut(), Ordering::Relaxed); // as above, and below
             (*new).used.store(0, Ordering::Relaxed);
-            block.next.store(new, Ordering::Release); // pairs with the Acquire in `following`
+            (*self.block).next.store(new, Ordering::Release); // pairs with the Acquire in `following`
             self.block = new;
-            self.put(record, rest);
-            Put::Written(true)
         }
+        self.put_here([a, b, c, d], rest); // it is empty
+        self.filled = self.filled.wrapping_add(1);
+        Put::Written(self.filled.is_multiple_of(WORTH_A_WAKE))
     }
 
     /// Takes what the reader has done with. Whether there is a block to be written to.
@@ -193,13 +219,14 @@ mod tests {
         let session = Session::new(first, false);
         let mut ring = session.ring.lock();
         for g in 0..RECORDS as u64 {
-            assert_eq!(ring.put(&record(g), &[]), Put::Written(false));
+            assert_eq!(ring.put(record(g).words(), &[]), Put::Written(false));
         }
-        assert_eq!((ring.put(&record(7), &[]), ring.take_back(&session)), (Put::Full, false));
+        assert_eq!((ring.put(record(7).words(), &[]), ring.take_back(&session)), (Put::Full, false));
         // SAFETY: made for this; the reader below is at the end of the first one.
         unsafe {
             ring.add(block());
-            assert_eq!(ring.put(&record(RECORDS as u64), &[record(1), record(2)]), Put::Written(true));
+            ring.filled = WORTH_A_WAKE - 1;
+            assert_eq!(ring.put(record(RECORDS as u64).words(), &[record(1), record(2)]), Put::Written(true));
             let read: Vec<u64> = (*first).written(0).iter().map(|record| record.g).collect();
             assert_eq!(read, (0..RECORDS as u64).collect::<Vec<_>>());
             let second = (*first).following();

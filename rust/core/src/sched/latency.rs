@@ -10,6 +10,7 @@
 use super::machine::Machine;
 use super::processor::Processor;
 use super::runtime::Runtime;
+use crate::event;
 use crate::goroutine::Goroutine;
 use crate::primitive::histogram::{TimeHistogram, Times};
 use crate::sys::clock;
@@ -55,6 +56,33 @@ pub(super) struct LockWait {
     /// 0: there is none.
     began_ns: AtomicU64,
     last_ns: AtomicU64,
+    /// The longest that a goroutine had here and a trace was not told of, and when it was over, ns; 0: there is none.
+    untold_ns: AtomicU64,
+    untold_until_ns: AtomicU64,
+}
+
+impl LockWait {
+    /// A goroutine has waited, for a trace that is told of it when this thread notes something next: now it has not got the lock.
+    #[cold]
+    fn keep(&self, ns: u64, until_ns: u64) {
+        if ns >= self.untold_ns.load(Ordering::Relaxed) {
+            self.untold_ns.store(ns.max(1), Ordering::Relaxed);
+            self.untold_until_ns.store(until_ns, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there is one to be told.
+    #[inline(always)]
+    pub(super) fn is_untold(&self) -> bool {
+        self.untold_ns.load(Ordering::Relaxed) != 0
+    }
+
+    /// For how long, and until when; from here on it is told.
+    pub(super) fn take_untold(&self) -> (u64, u64) {
+        let ns = self.untold_ns.load(Ordering::Relaxed);
+        self.untold_ns.store(0, Ordering::Relaxed);
+        (ns, self.untold_until_ns.load(Ordering::Relaxed))
+    }
 }
 
 /// The rest.
@@ -162,6 +190,9 @@ impl Machine {
             all.record(last_ns.saturating_sub(since_ns) as i64); // the lock was free when its time was up
         }
         let since_ns = if is_same { since_ns } else { began_ns };
+        if event::is_on() && !self.in_scheduler.load(Ordering::Relaxed) {
+            wait.keep(now.saturating_sub(since_ns), now);
+        }
         if !is_time_up {
             all.record(now.saturating_sub(since_ns) as i64);
         }

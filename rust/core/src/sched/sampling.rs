@@ -8,6 +8,7 @@
 
 use super::idle;
 use super::machine::Machine;
+use super::processor::Processor;
 use super::runtime::{REQUEST_ERRANDS, Runtime};
 use crate::goroutine::{Goroutine, status};
 use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -50,6 +51,12 @@ impl Owed {
     /// Whether the thread is an M.
     pub fn is_machine(&self) -> bool {
         !self.machine.is_null()
+    }
+
+    /// The P of its M, or null.
+    pub(super) fn processor(&self) -> *const Processor {
+        // SAFETY: null or an M, which is never freed.
+        unsafe { self.machine.as_ref() }.map_or(ptr::null(), |m| m.p().cast_const())
     }
 
     /// What it runs, or ran at the look if that is still alive; else null. Host attached, an exclusive one.

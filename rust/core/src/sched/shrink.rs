@@ -16,6 +16,7 @@
 //! then while there is other work, and an M that has none goes through the rest of the pass before it sleeps.
 
 use super::runtime::{REQUEST_SHRINK, Runtime};
+use crate::event;
 use crate::goroutine::{Bundle, Goroutine, Rest, status};
 use crate::primitive::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::stack::packed::{self, Packed, Packing};
@@ -181,6 +182,7 @@ impl Runtime {
             return false;
         }
         let mut saved = Vec::new();
+        let before = event::is_on().then(|| (clock::now_ns(), self.shrink_stats()));
         let more = self.registry.each_of_slab(slab, |g| {
             // SAFETY: the host's lock is held: what is parked stays so.
             unsafe { self.shrink(g, at_once, &mut saved) }
@@ -188,6 +190,10 @@ impl Runtime {
         // SAFETY: nothing of these stacks is in use: their goroutines' bytes are kept elsewhere. The bundles are alive.
         unsafe { self.stacks.empty_slots(&mut saved, |&bundle: &*mut Bundle| (*bundle).rest = Rest::Bared) };
         self.registry.release_if_idle(slab, at_once);
+        if let Some((began_ns, before)) = before {
+            let now = self.shrink_stats();
+            self.trace_shrunk(began_ns, now.saves - before.saves, now.saved_bytes - before.saved_bytes);
+        }
         self.let_in();
         more
     }

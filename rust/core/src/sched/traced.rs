@@ -5,12 +5,13 @@
 
 use super::machine::{Action, Machine};
 use super::runtime::Runtime;
+use super::sampling::Owed;
 use super::{caller, current_machine};
 use crate::event::{self, Block, Kind, NO_P, NONE, Put, Record, Session};
 use crate::goroutine::{Goroutine, status};
 use crate::primitive::atomic::Ordering;
 use crate::primitive::tries::try_push;
-use crate::sys::{futex, thread};
+use crate::sys::{clock, futex, thread};
 
 /// How long a writer waits for a reader that is far behind, ns, for each block.
 const PATIENCE_NS: u64 = 200_000;
@@ -47,56 +48,111 @@ impl Runtime {
     #[inline(never)]
     pub fn trace(&self, kind: Kind, aux: u8, g: u64, arg: u32) {
         let Some(session) = self.tracer.session() else { return };
-        self.trace_with(session, kind, aux, g, arg, &[]);
+        self.note(session, kind, aux, g, arg, &[]);
     }
 
     /// The same with what belongs to it, and where it happens.
     pub fn trace_with(&self, session: &Session, kind: Kind, aux: u8, g: u64, arg: u32, rest: &[Record]) {
-        let m = current_machine();
-        // SAFETY: null or this thread's M; Ps are never freed.
-        let (tid, p) = unsafe {
-            match m.as_ref() {
-                Some(m) => (m.tid.load(Ordering::Relaxed), m.p().as_ref().map_or(NO_P, |p| p.id as u16)),
-                None => (thread::tid(), NO_P),
-            }
-        };
+        self.note(session, kind, aux, g, arg, rest);
+    }
+
+    /// In each of its callers: what need not be done for a kind is left out there.
+    #[inline(always)]
+    fn note(&self, session: &Session, kind: Kind, aux: u8, g: u64, arg: u32, rest: &[Record]) {
+        // SAFETY: null or this thread's M.
+        let m = unsafe { current_machine().as_ref() };
+        let (tid, p) = Self::place_of(m);
+        if let Some(m) = m
+            && m.lock_wait.is_untold()
+        {
+            self.trace_lock_wait(session, m, tid, p);
+        }
         let stack = if Self::has_place(kind) { self.place_of_caller(session) } else { 0 };
         let record = Record { kind: kind as u8, aux, p, m: tid, time: session.time(), g, arg, stack };
-        self.put(session, &record, rest);
+        self.put(session, record, rest);
+    }
+
+    /// The goroutine of `m`, this thread's, has waited for the host's lock before what it does now.
+    #[cold]
+    #[inline(never)]
+    fn trace_lock_wait(&self, session: &Session, m: &Machine, tid: u32, p: u16) {
+        let (ns, until_ns) = m.lock_wait.take_untold();
+        // SAFETY: null or a descriptor; it has not left since, or that would have been noted.
+        let g = unsafe { m.current.as_ref() }.map_or(NONE, |g| g.id);
+        let (arg, stack) = (event::steps(ns), event::steps(clock::now_ns().saturating_sub(until_ns)));
+        let kind = Kind::HostLock as u8;
+        self.put(session, Record { kind, aux: 0, p, m: tid, time: session.time(), g, arg, stack }, &[]);
+    }
+
+    /// Stacks were shrunk, since `began_ns`: `count`, of which `bytes` are kept elsewhere.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn trace_shrunk(&self, began_ns: u64, count: u64, bytes: u64) {
+        let Some(session) = self.tracer.session().filter(|_| count != 0) else { return };
+        // SAFETY: null or this thread's M.
+        let (m, p) = Self::place_of(unsafe { current_machine().as_ref() });
+        let (arg, stack) = (event::steps(clock::now_ns().saturating_sub(began_ns)), count as u32);
+        let kind = Kind::Shrink as u8;
+        self.put(session, Record { kind, aux: 0, p, m, time: session.time(), g: bytes, arg, stack }, &[]);
+    }
+
+    /// Samples of the CPU profile, with the place they are owed to. Host attached.
+    pub fn trace_samples(&self, session: &Session, owed: &Owed, stack: u32) {
+        // SAFETY: null or alive, as the host is attached. Ps are never freed.
+        let (g, p) = unsafe { (owed.goroutine().as_ref().map_or(NONE, |g| g.id), owed.processor().as_ref()) };
+        let p = p.map_or(NO_P, |p| p.id as u16);
+        let arg = u32::try_from(owed.count).unwrap_or(u32::MAX);
+        let kind = Kind::Sample as u8;
+        self.put(session, Record { kind, aux: 0, p, m: owed.tid, time: session.time(), g, arg, stack }, &[]);
+    }
+
+    /// The calling thread, whose M that is, and its P.
+    #[inline(always)]
+    fn place_of(m: Option<&Machine>) -> (u32, u16) {
+        let Some(m) = m else { return (thread::tid(), NO_P) };
+        // SAFETY: Ps are never freed.
+        (m.tid.load(Ordering::Relaxed), unsafe { m.p().as_ref() }.map_or(NO_P, |p| p.id as u16))
     }
 
     /// Whether it matters where it happens.
+    #[inline(always)]
     fn has_place(kind: Kind) -> bool {
         !matches!(kind, Kind::Start | Kind::End | Kind::Idle | Kind::Take | Kind::CollectEnd | Kind::Heap | Kind::Label)
     }
 
+    #[inline(always)]
     fn place_of_caller(&self, session: &Session) -> u32 {
+        if !session.sees {
+            return 0;
+        }
         let Some(eyes) = self.tracer.eyes.get() else { return 0 };
-        if !session.sees || (!current_machine().is_null() && caller().is_null()) {
+        if !current_machine().is_null() && caller().is_null() {
             return 0; // on g0 no code runs
         }
         // SAFETY: on a goroutine's stack, or a plain thread; host attached, as for all that is noted.
         unsafe { (eyes.here)(session) }
     }
 
-    #[inline]
-    fn put(&self, session: &Session, record: &Record, rest: &[Record]) {
-        let put = session.ring.lock().put(record, rest);
-        if put != Put::Written(false) {
-            self.put_slowly(session, record, rest, put);
+    #[inline(always)]
+    fn put(&self, session: &Session, record: Record, rest: &[Record]) {
+        let words = record.words();
+        let put = session.ring.lock().put(words, rest);
+        if put == Put::Full {
+            let [a, b, c, d] = words; // as in `Ring::put`
+            self.put_slowly(session, a, b, c, d, rest);
+        } else if put == Put::Written(true) {
+            session.wake();
         }
     }
 
     #[cold]
-    fn put_slowly(&self, session: &Session, record: &Record, rest: &[Record], first: Put) {
-        if first == Put::Written(true) {
-            return session.wake();
-        }
+    #[inline(never)]
+    fn put_slowly(&self, session: &Session, a: u64, b: u64, c: u64, d: u64, rest: &[Record]) {
         loop {
             let put = {
                 let mut ring = session.ring.lock();
-                match ring.put(record, rest) {
-                    Put::Full if ring.take_back(session) => ring.put(record, rest),
+                match ring.put([a, b, c, d], rest) {
+                    Put::Full if ring.take_back(session) => ring.put([a, b, c, d], rest),
                     put => put,
                 }
             };
@@ -151,10 +207,11 @@ impl Runtime {
     #[cold]
     #[inline(never)]
     pub(super) fn trace_left(&self, g: *const Goroutine, action: Action) {
+        let Some(session) = self.tracer.session() else { return };
         // SAFETY: the running goroutine.
         let (id, reason) = unsafe { ((*g).id, (*g).reason.load(Ordering::Relaxed)) };
         match action {
-            Action::Park => self.trace(Kind::Block, reason, id, 0),
+            Action::Park => self.note(session, Kind::Block, reason, id, 0, &[]),
             Action::Yield | Action::Preempt => self.trace(Kind::Stop, u8::from(action == Action::Preempt), id, 0),
             Action::Exit => self.trace(Kind::End, 0, id, 0),
             Action::None => {}
@@ -165,8 +222,9 @@ impl Runtime {
     #[cold]
     #[inline(never)]
     pub(super) fn trace_ready(&self, g: *const Goroutine) {
+        let Some(session) = self.tracer.session() else { return };
         // SAFETY: it waits for the caller.
-        self.trace(Kind::Ready, 0, unsafe { (*g).id }, 0);
+        self.note(session, Kind::Ready, 0, unsafe { (*g).id }, 0, &[]);
     }
 
     /// Every goroutine there is. Host attached; `None`: memory is refused.
@@ -220,7 +278,7 @@ impl Machine {
         let (p, g) = unsafe { (self.p().as_ref().map_or(NO_P, |p| p.id as u16), (*g).id) };
         let time = if follows { session.ring.lock().time } else { session.time() };
         let m = self.tid.load(Ordering::Relaxed);
-        self.rt.put(session, &Record { kind: Kind::Start as u8, aux: 0, p, m, time, g, arg: 0, stack: 0 }, &[]);
+        self.rt.put(session, Record { kind: Kind::Start as u8, aux: 0, p, m, time, g, arg: 0, stack: 0 }, &[]);
     }
 }
 

@@ -3,7 +3,9 @@
 use super::chan::tuple;
 use super::{boolean, labels, methods, none, plain, runtime};
 use crate::error;
+use crate::sight;
 use crate::stacks::{Stacks, stack_of};
+use gort_core::event;
 use gort_core::sched::Runtime;
 use gort_core::sched::sampling::Owed;
 use pyo3::ffi;
@@ -88,11 +90,12 @@ const DEPTH: usize = 128;
 ///
 /// # Safety
 /// On an M's g0 with the GIL.
-unsafe fn note(_rt: &'static Runtime, list: &[Owed]) {
+unsafe fn note(rt: &'static Runtime, list: &[Owed]) {
     // SAFETY: the caller's promise. The collector is off and nothing here runs code, so goroutines and states stay.
     unsafe {
         let was_on = PyGC_Disable() != 0;
         let stacks = Stacks::default();
+        let session = if event::is_on() { rt.tracer.session() } else { None };
         if let Some(samples) = samples().as_mut() {
             for owed in list {
                 let g = owed.goroutine();
@@ -106,6 +109,9 @@ unsafe fn note(_rt: &'static Runtime, list: &[Owed]) {
                     true if owed.is_machine() => SCHEDULER,
                     true => OTHER_THREAD,
                 };
+                if let Some(session) = session {
+                    rt.trace_samples(session, owed, sight::number_of(session, state));
+                }
                 let stack = stack_of(state, DEPTH);
                 let tags = if state.is_null() { ptr::null_mut() } else { labels::shared(state) };
                 let done = if stack.is_null() { None } else { add(samples, kind, stack, tags, owed.count) };

@@ -37,12 +37,12 @@ struct Gor {
 }
 
 /// What it knows of a thread.
-struct Mach {
+pub(super) struct Mach {
     tid: u32,
     /// Its P.
     p: Option<u32>,
     /// What it runs, perhaps in a call; 0: nobody.
-    g: u64,
+    pub(super) g: u64,
     batch: Batch,
 }
 
@@ -66,10 +66,10 @@ pub(super) struct Encoder {
     session: &'static Session,
     pub(super) wire: Wire,
     gs: ByNumber<u64, Gor>,
-    ms: Vec<Mach>,
+    pub(super) ms: Vec<Mach>,
     by_tid: ByNumber<u32, u32>,
     ps: Vec<Proc>,
-    now_ns: u64,
+    pub(super) now_ns: u64,
     began_ns: u64,
     /// What the wall's clock is ahead of the other one.
     wall_ahead_ns: u64,
@@ -177,12 +177,20 @@ impl Encoder {
         Some(index)
     }
 
+    #[inline]
     pub(super) fn emit(&mut self, m: usize, event: u8, args: &[u64]) {
         let at = &mut self.ms[m];
         self.wire.event(at.tid.into(), &mut at.batch, self.now_ns, event, args);
     }
 
-    fn string(&mut self, text: &str) -> u64 {
+    /// The same for what was at `ns`, or if something else was since then on that M, after that.
+    pub(super) fn emit_late(&mut self, m: usize, ns: u64, event: u8, args: &[u64]) {
+        let at = &mut self.ms[m];
+        let ns = at.batch.earliest(ns.max(self.began_ns)).min(self.now_ns);
+        self.wire.event(at.tid.into(), &mut at.batch, ns, event, args);
+    }
+
+    pub(super) fn string(&mut self, text: &str) -> u64 {
         self.wire.string(text.as_bytes())
     }
 
@@ -310,11 +318,9 @@ impl Encoder {
             Kind::CollectBegin | Kind::CollectEnd => self.collect(m, p, record),
             Kind::Heap if self.ms[m].p.is_some() => self.emit(m, ev::HEAP_ALLOC, &[g]),
             Kind::Heap => {}
-            Kind::Sample => {
-                let stack = self.stack(record.stack);
-                let p = p.map_or(u64::MAX, u64::from);
-                let _ = self.wire.sample([self.now_ns, record.m.into(), p, g, stack]);
-            }
+            Kind::Sample => self.sampled(p, record),
+            Kind::HostLock => self.waited(m, p, record),
+            Kind::Shrink => self.shrunk(m, p, record),
             _ => self.user(m, p, record, rest),
         }
         self.tell_processors(m);
@@ -409,7 +415,7 @@ impl Encoder {
 
     /// `m`, which runs nobody, has the P `p`, or if that is not known any: one beyond all there are stands for the right to run
     /// that a goroutine has which came back from a call without its P.
-    fn hold(&mut self, m: usize, p: Option<u32>) {
+    pub(super) fn hold(&mut self, m: usize, p: Option<u32>) {
         let own = self.ms[m].p;
         let wanted = p.or(own).unwrap_or_else(|| self.lent());
         if own == Some(wanted) {
@@ -448,7 +454,7 @@ impl Encoder {
     }
 
     /// `m` runs nobody: it gives back a P that there is not.
-    fn drop_lent(&mut self, m: usize) {
+    pub(super) fn drop_lent(&mut self, m: usize) {
         if let Some(p) = self.ms[m].p.filter(|&p| p as usize >= MOST) {
             self.release(m, p);
         }

@@ -4,6 +4,7 @@
 //! flight recorder, which keeps the last generations; each of them, and each snapshot, begins with a generation of its own.
 //! A file that cannot be written is given up, and whoever ends the trace is told; nothing else notices.
 
+mod afterwards;
 mod clocks;
 mod encoder;
 mod recorder;

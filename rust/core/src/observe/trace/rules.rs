@@ -74,6 +74,8 @@ fn shape(kind: u8) -> Result<(usize, &'static [usize], Option<usize>), String> {
     Ok(match kind {
         ev::PROC_STOP | ev::GO_DESTROY | ev::SYSCALL_END_BLOCKED | ev::STW_END => (0, &[], None),
         ev::GC_ACTIVE | ev::GC_END | ev::HEAP_ALLOC => (1, &[], None),
+        ev::SWEEP_BEGIN => (1, &[], Some(0)),
+        ev::SWEEP_END => (2, &[], None),
         ev::GO_LABEL => (1, &[0], None),
         ev::PROCS_CHANGE | ev::SYSCALL_BEGIN | ev::GC_BEGIN | ev::TASK_END => (2, &[], Some(1)),
         ev::PROC_START | ev::PROC_STATUS | ev::GO_START => (2, &[], None),
@@ -216,6 +218,8 @@ struct Order {
     /// Whether a pass is in progress, if that is known, and the number of its last event.
     pass: (Option<bool>, u64),
     stopped: Vec<u64>,
+    /// Ps that sweep.
+    sweeping: Vec<Option<u64>>,
     tasks: Vec<u64>,
     regions: HashMap<u64, Vec<(u64, String)>>,
 }
@@ -240,6 +244,16 @@ impl Order {
         Ok(())
     }
 
+    fn sweep(&mut self, m: &M, kind: u8) -> Advanced {
+        let before = self.sweeping.iter().position(|&p| p == m.p);
+        match (kind, before) {
+            (ev::SWEEP_BEGIN, None) => self.sweeping.push(m.p),
+            (ev::SWEEP_END, Some(place)) => drop(self.sweeping.remove(place)),
+            _ => return Err("it sweeps, or does not".into()),
+        }
+        Ok(true)
+    }
+
     fn advance(&mut self, generation: u64, id: u64, kind: u8, args: &[u64], texts: &[String]) -> Advanced {
         let mut m = self.ms.get(&id).copied().unwrap_or_default();
         let done = match kind {
@@ -252,6 +266,7 @@ impl Order {
             ev::SYSCALL_BEGIN | ev::SYSCALL_END_BLOCKED => self.call(generation, &mut m, kind, args),
             ev::GC_ACTIVE | ev::GC_BEGIN | ev::GC_END => self.collect(generation, &m, kind, args),
             ev::HEAP_ALLOC => self.needs(&m, false).map(|()| true),
+            ev::SWEEP_BEGIN | ev::SWEEP_END => self.needs(&m, false).and_then(|()| self.sweep(&m, kind)),
             _ => self.needs(&m, true).and_then(|()| self.user(m.g, kind, args, texts)),
         }
         .map_err(|e| format!("event {kind} {args:?} {texts:?} of M {id} in generation {generation}: {e}"))?;

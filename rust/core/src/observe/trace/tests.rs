@@ -151,6 +151,36 @@ fn words_are_kept_as_long_as_gos() {
 }
 
 #[test]
+fn a_wait_for_the_lock_and_a_pass_over_stacks_are_told_when_they_are_over() {
+    let late = |kind, ns, m, g, steps, stack| Record { stack, ..record(kind, ns, m, 0, g, steps) };
+    let records = [
+        (record(Kind::Ready, 10_000, 10, 0, 2, 0), vec![]),
+        (late(Kind::HostLock, 20_000, 10, 1, 200, 100), vec![]), // for 3,200 ns, until 1,600 ago
+        (late(Kind::HostLock, 21_000, 10, 1, 400, 0), vec![]),   // some of it was before the other one
+        (record(Kind::Block, 30_000, 10, 0, 1, 0), vec![]),
+        (late(Kind::Shrink, 40_000, 11, 5_000, 100, 3), vec![]),
+        (late(Kind::HostLock, 50_000, 11, 0, 1, 1), vec![]), // of nobody
+    ];
+    let found = vec![found(1, Does::Runs, 10, 0), found(2, Does::Waits, 0, NO_P)];
+    let events = check(&trace(encoder(found), &records)).unwrap();
+    let of = |kinds: [u8; 2]| events.iter().filter(move |e| kinds.contains(&e.kind)).map(|e| (e.ns, e.g)).collect::<Vec<_>>();
+    let waits = [(15_200, 1), (18_400, 1), (18_400, 1), (21_000, 1)];
+    assert_eq!(of([ev::REGION_BEGIN, ev::REGION_END]), waits);
+    assert_eq!(of([ev::SWEEP_BEGIN, ev::SWEEP_END]), [(40_000, 0), (40_000, 0)], "it had no P before");
+    assert_eq!(events.iter().find(|e| e.kind == ev::SWEEP_END).unwrap().args, [5_000, 3 * 4096]);
+}
+
+#[test]
+fn samples_of_a_cpu_profile_are_in_a_table() {
+    let mut encoder = encoder(vec![found(1, Does::Runs, 10, 0)]);
+    let before = encoder.wire.samples();
+    encoder.take(&record(Kind::Sample, 200, 10, 0, 1, 3), &[]).unwrap();
+    encoder.take(&record(Kind::Sample, 300, 10, NO_P, 0, u32::MAX), &[]).unwrap();
+    assert_eq!((before, encoder.wire.samples()), (0, 1003));
+    check(&trace(encoder, &[])).unwrap();
+}
+
+#[test]
 fn many_generations_are_one_after_another() {
     let found = (1..=3000).map(|id| found(id, Does::Waits, 0, NO_P)).collect();
     let records: Vec<_> = (1..=3000)
@@ -172,7 +202,7 @@ const NAMES: [&[u8]; 4] = [b"a", b"b", b"", b"c"];
 static TASKS: AtomicUsize = AtomicUsize::new(100);
 
 fn any_record() -> impl Strategy<Value = (Record, Vec<Record>)> {
-    let part = (0_u8..22, 0_u64..400_000_000, 1_u32..5, 0_u16..5, 0_u64..7, 0_u32..4);
+    let part = (0_u8..24, 0_u64..400_000_000, 1_u32..5, 0_u16..5, 0_u64..7, 0_u32..4);
     part.prop_map(|(kind, ns, m, p, g, arg)| {
         let p = if p == 4 { NO_P } else { p };
         let mut record = Record { kind, aux: 0, p, m, time: ns, g, arg, stack: arg };

@@ -44,6 +44,8 @@ pub(super) mod ev {
     pub(in super::super) const GC_ACTIVE: u8 = 28;
     pub(in super::super) const GC_BEGIN: u8 = 29;
     pub(in super::super) const GC_END: u8 = 30;
+    pub(in super::super) const SWEEP_BEGIN: u8 = 32;
+    pub(in super::super) const SWEEP_END: u8 = 33;
     pub(in super::super) const HEAP_ALLOC: u8 = 37;
     pub(in super::super) const GO_LABEL: u8 = 39;
     pub(in super::super) const TASK_BEGIN: u8 = 40;
@@ -115,6 +117,11 @@ impl Batch {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(MOST_BATCH).ok()?;
         Some(Self { bytes, began_ns: 0, last_ns: 0 })
+    }
+
+    /// The earliest time, from `ns` on, that its next event may have.
+    pub(super) fn earliest(&self, ns: u64) -> u64 {
+        ns.max(self.last_ns)
     }
 
     /// Bytes of the batch that it would make, at most; 0: there would be none.
@@ -271,6 +278,12 @@ impl Wire {
             to.push(ev::SAMPLE);
             parts.into_iter().for_each(|n| varint(to, n));
         })
+    }
+
+    /// How many there are in this generation.
+    #[cfg(test)]
+    pub(super) fn samples(&self) -> usize {
+        self.samples.ends.len()
     }
 
     /// Ends the generation, whose batches are finished: its tables and clocks. `None`: memory is refused.
