@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.dirname(__file__))
 
 import gort  # noqa: E402
 import server_keeper  # noqa: E402
+import traces  # noqa: E402
 import waiting  # noqa: E402
 
 TIMEOUT = 120
@@ -46,6 +47,16 @@ def no_goroutine_left():
                 pytest.fail(f"{g!r} did not end after cancel()")
             except (Exception, gort.GoroutineExit):
                 pass  # the test is over: only that it ended matters
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traces_that_go_takes(tmp_path_factory):
+    """At the end: `go tool trace` takes each trace that tests have written to a folder of theirs."""
+    yield
+    if traces.go() is not None:
+        found = traces.all_below(tmp_path_factory.getbasetemp())
+        refused = {str(path): why for path in found if (why := traces.refused_by_go(path))}
+        assert not refused, refused
 
 
 @pytest.fixture(scope="session")

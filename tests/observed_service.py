@@ -14,13 +14,14 @@ import gort.labels
 import gort.pprof
 import gort.trace
 import gort.wsgi
+from waiting import eventually
 
 kept: list[bytearray] = []
 mutex = gort.sync.Mutex()
 
 
 def computes() -> int:
-    return sum(n * n for n in range(20_000))
+    return sum(n * n for n in range(2_000))
 
 
 def allocates() -> None:
@@ -30,8 +31,9 @@ def allocates() -> None:
 
 
 def contends() -> None:
+    """Most clients wait here: one answer is computed in less time."""
     with mutex:
-        gort.sleep(0.001)
+        gort.sleep(0.005)
 
 
 def application(environ, start_response):
@@ -66,7 +68,9 @@ def main() -> None:
     gort.go(leaks)
     stop: list[bool] = []
     with gort.pprof.serve("127.0.0.1:0") as server:
-        clients = [gort.go(asks, port, stop) for _ in range(2)]
+        clients = [gort.go(asks, port, stop) for _ in range(4)]
+        some = [gort.pprof.lookup(name) for name in ("block", "mutex")]
+        eventually(lambda: kept and all(profile.count() for profile in some))
         print(port, server.address[1], flush=True)
         sys.stdin.read()
         stop.append(True)

@@ -143,7 +143,9 @@ def test_trace_makes_profiles_of_a_trace(trace, tmp_path, kind):
     profile = tmp_path / kind
     with profile.open("wb") as file:
         command = [go(), "tool", "trace", f"-pprof={kind}", str(trace)]
-        done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, timeout=250, check=False)
+        done = subprocess.run(
+            command, stdout=file, stderr=subprocess.PIPE, timeout=250, check=False
+        )
     assert done.returncode == 0, done.stderr.decode()
     text = pprof("-top", "-cum", "-nodecount=1000", profile, tmp_path=tmp_path)
     assert "Showing nodes" in text

@@ -1,7 +1,7 @@
 """Reads execution traces and holds them to the rules of Go's reader (internal/trace, Go 1.26).
 
-`read` refuses what `go tool trace` refuses, as far as gort's events go; `accepted_by_go` asks that
-tool itself, where it is.
+`read` refuses what `go tool trace` refuses, as far as gort's events go, and asks that tool itself,
+where it is; `conftest.py` asks it of all traces that the tests have left.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 HEADER = b"go 1.26 trace\0\0\0"
@@ -70,10 +73,20 @@ class Event(NamedTuple):
     entry: str
 
 
+class Sample(NamedTuple):
+    """A sample of the CPU profile."""
+
+    time: int
+    m: int
+    p: int
+    g: int
+    stack: tuple[tuple[str, str, int], ...]
+
+
 class Trace:
     """What a trace tells."""
 
-    def __init__(self, events: list[Event], samples: int) -> None:
+    def __init__(self, events: list[Event], samples: list[Sample]) -> None:
         self.events = events
         self.samples = samples
         self.counts = Counter(event.name for event in events)
@@ -133,7 +146,7 @@ class _Generation:
         self.frames: dict[int, tuple[int, int, int]] = {}
         self.events: dict[int, list[tuple[int, int, list[int]]]] = defaultdict(list)
         self.synced = False
-        self.samples = 0
+        self.samples: list[list[int]] = []
 
     def frames_of(self, stack: int) -> tuple[tuple[str, str, int], ...]:
         frames = (self.frames[pc] for pc in self.stacks[stack])
@@ -154,8 +167,9 @@ class _Generation:
             elif kind == 2:
                 self._stack(body)
             elif kind == 6:
-                body.byte(), body.numbers(5)
-                self.samples += 1
+                if body.byte() != 7:
+                    raise Wrong("no sample among samples")
+                self.samples.append(body.numbers(5))
             elif kind == 50:
                 if self.synced or m != NO_M:
                     raise Wrong("clocks told twice")
@@ -367,10 +381,22 @@ def _ordered(generation: _Generation, order: _Order, events: list[Event]) -> Non
 
 
 def read(data: bytes) -> Trace:
-    """Read a trace, or raise `Wrong`."""
+    """Read a trace, or raise `Wrong`; so if Go refuses it."""
+    trace = _read(data)
+    if go() is not None:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            if refused := refused_by_go(file.name):
+                raise Wrong(f"go tool trace: {refused}")
+    return trace
+
+
+def _read(data: bytes) -> Trace:
+    """Read a trace by our own rules."""
     if not data.startswith(HEADER):
         raise Wrong("the header")
-    rest, order, events, samples, last = _Bytes(data, len(HEADER)), _Order(), [], 0, 0
+    rest, order, events, samples, last = _Bytes(data, len(HEADER)), _Order(), [], [], 0
     while rest:
         generation = _Generation()
         while (kind := rest.byte()) != 52:
@@ -382,7 +408,8 @@ def read(data: bytes) -> Trace:
         last = generation.number
         order.first = order.first or last
         _ordered(generation, order, events)
-        samples += generation.samples
+        for *numbers, stack in generation.samples:
+            samples.append(Sample(*numbers, generation.frames_of(stack)))
     if not last:
         raise Wrong("there is no generation")
     return Trace(events, samples)
@@ -392,6 +419,15 @@ def go() -> str | None:
     """Where Go is."""
     usual = "/usr/local/go/bin/go"
     return shutil.which("go") or (usual if os.access(usual, os.X_OK) else None)
+
+
+def all_below(folder: Path) -> Iterator[Path]:
+    """The files that are traces."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                if file.read(len(HEADER)) == HEADER:
+                    yield path
 
 
 def refused_by_go(path: object) -> str:

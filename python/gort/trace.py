@@ -148,7 +148,7 @@ def start(file: str | os.PathLike[str] | Writable, *, stacks: bool = True) -> No
 
     Args:
         file: a path, or a file open for bytes, or anything with a `write`.
-        stacks: note the Python frames of each event; without them it takes half the time.
+        stacks: note the Python frames of each event; without them it takes less time.
 
     Raises:
         RuntimeError: a trace is being taken ("tracing is already enabled"), or the system refuses a

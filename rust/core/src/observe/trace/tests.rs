@@ -163,7 +163,9 @@ fn a_wait_for_the_lock_and_a_pass_over_stacks_are_told_when_they_are_over() {
     ];
     let found = vec![found(1, Does::Runs, 10, 0), found(2, Does::Waits, 0, NO_P)];
     let events = check(&trace(encoder(found), &records)).unwrap();
-    let of = |kinds: [u8; 2]| events.iter().filter(move |e| kinds.contains(&e.kind)).map(|e| (e.ns, e.g)).collect::<Vec<_>>();
+    let of = |kinds: [u8; 2]| {
+        events.iter().filter(move |e| kinds.contains(&e.kind)).map(|e| (e.ns, e.g)).collect::<Vec<_>>()
+    };
     let waits = [(15_200, 1), (18_400, 1), (18_400, 1), (21_000, 1)];
     assert_eq!(of([ev::REGION_BEGIN, ev::REGION_END]), waits);
     assert_eq!(of([ev::SWEEP_BEGIN, ev::SWEEP_END]), [(40_000, 0), (40_000, 0)], "it had no P before");
