@@ -38,6 +38,7 @@ from gort._core import (
     spawn,
 )
 from gort._exceptions import ChanClosed
+from gort._graphviews import Graph, mermaid, svg
 from gort._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ if TYPE_CHECKING:
             """Take some."""
 
 
-__all__ = ["FlightRecorder", "Region", "Task", "is_enabled", "log", "start", "stop", "to"]
+__all__ = [
+    "FlightRecorder", "Graph", "Region", "Task", "is_enabled", "log", "mermaid", "start", "stop",
+    "svg", "to",
+]  # fmt: skip
 
 #: Nanoseconds of a generation, with which a trace can begin.
 _PERIOD_NS = 1_000_000_000
