@@ -122,10 +122,11 @@ class Drawing:
             )
         for i, box in enumerate(drawing.boxes):
             x, y = layout.left[i], float(layout.top[i])
+            middle = x + wide[i] / 2
             parts.append(
                 f'<rect x="{x:.0f}" y="{y:.0f}" width="{wide[i]:.0f}" height="{HIGH}" '
                 f'rx="{_ROUND.get(box.shape, 3)}" fill="{_COLOURS[box.shape]}" stroke="#4a4a4a"/>'
-                f'<text x="{x + wide[i] / 2:.0f}" y="{y + 22:.0f}">{_escaped(_short(box.text))}</text>'
+                f'<text x="{middle:.0f}" y="{y + 22:.0f}">{_escaped(_short(box.text))}</text>'
             )
         for pair, found in texts.items():
             places = layout.words(pair, [len(text) * _SMALL_LETTER for text in found])

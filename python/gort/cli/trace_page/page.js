@@ -16,15 +16,17 @@ function element(name, text, parent) {
   return made;
 }
 
+const whole = (n) => n.toLocaleString("en");
+const many = (n, one) => whole(n) + " " + one + (n === 1 ? "" : "s");
+
 function time(ns) {
   const size = Math.abs(ns);
+  if (size >= 1e12) return whole(Math.round(ns / 1e9)) + " s";
   if (size >= 1e9) return (ns / 1e9).toPrecision(4) + " s";
   if (size >= 1e6) return (ns / 1e6).toPrecision(4) + " ms";
   if (size >= 1e3) return (ns / 1e3).toPrecision(4) + " µs";
   return Math.round(ns) + " ns";
 }
-
-const whole = (n) => n.toLocaleString("en");
 
 async function get(path) {
   const answer = await fetch(path);
@@ -356,7 +358,7 @@ async function members(group) {
   const table = byId("members"), found = await get("/group?index=" + group.index);
   byId("membersPart").hidden = false;
   byId("membersHead").textContent = group.name + ": " + (group.kept < group.count ?
-    "the " + group.kept + " that took longest of " + whole(group.count) : whole(group.count) + " goroutines");
+    "the " + group.kept + " that took longest of " + whole(group.count) : many(group.count, "goroutine"));
   heads(table, ["goroutine", "line", "began", "in all", "running", "runnable", "in calls", "blocked", "shares"].map((t) => [null, t]));
   table.tBodies[0].replaceChildren(...found.map(([total, g, created, running, runnable, syscall, blocked]) => {
     const row = document.createElement("tr");
@@ -430,8 +432,8 @@ async function begin() {
     return;
   }
   const count = facts.groups.reduce((sum, group) => sum + group.count, 0);
-  byId("facts").textContent = time(facts.length) + ", " + whole(count) + " goroutines, " + facts.lanes.length +
-    " processors were used; format " + facts.version;
+  byId("facts").textContent = time(facts.length) + ", " + many(count, "goroutine") + " on " +
+    many(facts.lanes.length, "processor") + "; format " + facts.version;
   if (facts.warning) warn(facts.warning);
   facts.length = Math.max(facts.length, 100);
   view.to = facts.length;
