@@ -48,16 +48,16 @@ def small() -> bytes:
     return file.getvalue()
 
 
-def converted(data: bytes) -> dict:
-    """A trace as JSON, checked."""
+def converted(data: bytes, *, is_whole: bool = True) -> dict:
+    """A trace as JSON, checked; times of a damaged one may be so large that floats lose digits."""
     out = io.StringIO()
     write_json(TraceFile(io.BytesIO(data)), out)
     found = json.loads(out.getvalue())
-    hold(found["traceEvents"])
+    hold(found["traceEvents"], is_whole=is_whole)
     return found
 
 
-def hold(events: list[dict]) -> None:
+def hold(events: list[dict], *, is_whole: bool = True) -> None:
     """Hold events to what Chrome's format asks for."""
     ends: dict[tuple[int, int], list[str]] = defaultdict(list)
     flows: dict[int, dict[str, float]] = defaultdict(dict)
@@ -72,7 +72,7 @@ def hold(events: list[dict]) -> None:
         at, track = event["ts"], (event["pid"], event["tid"])
         assert at >= 0 and type(event["tid"]) is int
         if event["ph"] == "X":
-            assert event["dur"] > 0 or at > 1e12  # digits that a float has not
+            assert event["dur"] > 0 or not is_whole
             slices[track].append((at, at + event["dur"]))
         elif event["ph"] == "B":
             ends[track].append(event["name"])
@@ -91,7 +91,7 @@ def hold(events: list[dict]) -> None:
     for (_, tid), found in slices.items():
         found.sort()
         apart = all(a[1] <= b[0] + 0.002 for a, b in zip(found, found[1:], strict=False))
-        assert apart or tid > 1_000_000
+        assert apart or tid > 1_000_000 or not is_whole
 
 
 def test_the_readers_agree(everything):
@@ -184,7 +184,7 @@ def test_damage_is_told_and_raises_nothing(everything):
         damaged = bytearray(data)
         for _ in range(at.randrange(1, 6)):
             damaged[at.randrange(16, len(data))] = at.randrange(256)
-        converted(bytes(damaged))
+        converted(bytes(damaged), is_whole=False)
         Store(TraceFile(io.BytesIO(damaged))).picture(0, 1 << 40, 500, [1])
 
 

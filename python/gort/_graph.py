@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import partial
 from time import perf_counter_ns
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from gort import _core
 from gort._typing import TYPE_CHECKING
@@ -77,8 +78,9 @@ class Edge:
 
     def ended(self, began_ns: int) -> None:
         """Note that it was done after a wait."""
-        self.count += 1
-        self.waited_ns += perf_counter_ns() - began_ns
+        spent_ns = perf_counter_ns() - began_ns
+        self.count += 1  # nothing from here on lets another goroutine run
+        self.waited_ns += spent_ns
 
 
 class Recording:
@@ -93,7 +95,7 @@ class Recording:
         self._threads: Actor | None = None
         self._of_goroutine: WeakKeyDictionary[Any, Actor] = WeakKeyDictionary()
         self._of_object: WeakKeyDictionary[Any, Thing] = WeakKeyDictionary()
-        self._of_case: dict[int, tuple[str, Any]] = {}
+        self._of_case: dict[int, tuple[str, ref[Any]]] = {}
         self._actors_of: dict[tuple[object, ...], Actor] = {}
         self._things_of: dict[tuple[object, ...], Thing] = {}
 
@@ -131,7 +133,7 @@ class Recording:
             if known.parent is None:
                 known.parent = self.actor()
             given = goroutine.name
-            known.name = None if given.startswith("goroutine-") else given
+            known.name = None if given.startswith("goroutine-") else _inner(given)
         return known
 
     def made(self, thing: object, site: Site | None) -> Thing:
@@ -161,16 +163,18 @@ class Recording:
         return found if found is not None else self.edges.setdefault(key, Edge(actor, op, target))
 
     def note_case(self, case: object, op: str, chan: object) -> None:
-        """Keep what a case of a select is about, as long as there are not many."""
+        """Keep what a case of a select is about, unless it is nothing; the last ones."""
         if len(self._of_case) > 10_000:
             self._of_case.clear()
-        self._of_case[id(case)] = (op, chan)
+        if isinstance(chan, _core.Chan):
+            self._of_case[id(case)] = (op, ref(chan))
 
     def chosen(self, case: object) -> None:
         """Note the case that a select has chosen."""
         op, chan = self._of_case.get(id(case), ("", None))
-        if isinstance(chan, _core.Chan):
-            self.edge(op, chan).count += 1
+        found = chan() if chan is not None else None
+        if found is not None:
+            self.edge(op, found).count += 1
 
 
 def _kind_of(thing: object) -> str:
@@ -182,21 +186,16 @@ def _kind_of(thing: object) -> str:
 
 
 def _name_of(function: Any) -> str:
-    """Name a function; what calls another one has the name of that."""
-    for _ in range(5):
-        within = next(
-            (
-                getattr(function, name)
-                for name in ("__wrapped__", "func", "_fn", "fn", "_function")
-                if callable(getattr(function, name, None))
-            ),
-            None,
-        )
-        if within is None or isinstance(function, type):
-            break
-        function = within
+    """Name a function, or what is called like one."""
+    while isinstance(function, partial):
+        function = function.func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return str(name).rpartition("<locals>.")[2]
+    return _inner(str(name))
+
+
+def _inner(name: str) -> str:
+    """Give a name without the functions that it is in."""
+    return name.rpartition("<locals>.")[2]
 
 
 def _site() -> Site | None:
@@ -408,14 +407,18 @@ def begin() -> Recording:
     global _at
     if _at is not None:
         raise RuntimeError("a graph is being recorded")
-    _at = Recording()
-    for cls, methods in _methods().items():
-        kept = _replaced.setdefault(cls, {})
-        for name, method in methods.items():
-            kept[name] = cls.__dict__.get(name)
-            setattr(cls, name, method)
-    _swap(_FUNCTIONS)
-    return _at
+    _at = found = Recording()
+    try:
+        for cls, methods in _methods().items():
+            kept = _replaced.setdefault(cls, {})
+            for name, method in methods.items():
+                kept[name] = cls.__dict__.get(name)
+                setattr(cls, name, method)
+        _swap(_FUNCTIONS)
+    except BaseException:
+        end()
+        raise
+    return found
 
 
 def end() -> None:
@@ -426,7 +429,8 @@ def end() -> None:
     for cls, methods in _replaced.items():
         for name, original in methods.items():
             if original is None:
-                delattr(cls, name)
+                if name in cls.__dict__:  # not where beginning has failed
+                    delattr(cls, name)
             else:
                 setattr(cls, name, original)
     _replaced.clear()
