@@ -1,5 +1,6 @@
 //! The libc boundary for Python: what is in place, and opting objects in.
 
+use super::gc::Uncollected;
 use super::{boolean, methods, none, plain, runtime};
 use crate::{error, host};
 use gort_core::boundary::hooks::HOOKS;
@@ -122,7 +123,7 @@ unsafe extern "C-unwind" fn status(_m: Object, _: Object) -> Object {
     unsafe {
         let (objects, calls, lasting) = (ffi::PyList_New(0), ffi::PyList_New(0), ffi::PyList_New(0));
         // A collection could run code that forks, and the fork would wait for the list that is held here.
-        let collects = ffi::PyGC_Disable();
+        let uncollected = Uncollected::begin();
         let mut ok = !objects.is_null() && !calls.is_null() && !lasting.is_null();
         let seen = boundary::each_object(|placed| {
             if placed.kind != Kind::Unknown {
@@ -132,9 +133,7 @@ unsafe extern "C-unwind" fn status(_m: Object, _: Object) -> Object {
                 ok = append(lasting, tuple(&[path(placed), count]));
             }
         });
-        if collects != 0 {
-            ffi::PyGC_Enable();
-        }
+        drop(uncollected);
         if ok && seen.is_none() {
             ffi::PyErr_NoMemory();
             ok = false;

@@ -2,6 +2,7 @@
 //! a look into a table; a stack is made into objects when it is seen first.
 
 use super::chan::tuple;
+use super::gc::Uncollected;
 use super::{arguments, fast, methods, runtime};
 use crate::stacks::{key_of, stack_of};
 use gort_core::goroutine::waiter::reason_name;
@@ -13,11 +14,6 @@ use std::ptr;
 use std::sync::{Mutex, MutexGuard};
 
 type Object = *mut ffi::PyObject;
-
-unsafe extern "C" {
-    fn PyGC_Disable() -> c_int;
-    fn PyGC_Enable() -> c_int;
-}
 
 /// What events have in common: an owned tuple of `stack_of`, which keeps alive what the key names by address.
 struct Sum {
@@ -56,11 +52,8 @@ unsafe fn stack_here(state: *mut ffi::PyThreadState) -> Object {
         let (mut kind, mut value, mut traceback) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
         #[allow(deprecated, reason = "what replaces it is not in 3.11")]
         ffi::PyErr_Fetch(&raw mut kind, &raw mut value, &raw mut traceback);
-        let was_on = PyGC_Disable() != 0;
+        let _uncollected = Uncollected::begin();
         let stack = stack_of(state, DEPTH);
-        if was_on {
-            PyGC_Enable();
-        }
         #[allow(deprecated, reason = "as above")]
         ffi::PyErr_Restore(kind, value, traceback);
         stack
@@ -143,11 +136,8 @@ unsafe extern "C-unwind" fn records(_m: Object, args: *const Object, nargs: ffi:
             return ptr::null_mut();
         };
         let which = if ffi::PyObject_IsTrue(which) == 1 { Profile::Mutex } else { Profile::Block };
-        let was_on = PyGC_Disable() != 0;
+        let _uncollected = Uncollected::begin();
         let result = records_of(which);
-        if was_on {
-            PyGC_Enable();
-        }
         result
     }
 }

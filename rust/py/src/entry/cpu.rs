@@ -1,6 +1,7 @@
 //! The CPU profile: what goroutines and threads run, counted by stack and labels. The core says who is owed a sample.
 
 use super::chan::tuple;
+use super::gc::Uncollected;
 use super::{boolean, labels, methods, none, plain, runtime};
 use crate::error;
 use crate::sight;
@@ -18,8 +19,6 @@ type Object = *mut ffi::PyObject;
 type State = *mut ffi::PyThreadState;
 
 unsafe extern "C" {
-    fn PyGC_Disable() -> c_int;
-    fn PyGC_Enable() -> c_int;
     fn gort_state_of_tid(tid: std::ffi::c_ulong) -> State;
 }
 
@@ -93,7 +92,7 @@ const DEPTH: usize = 128;
 unsafe fn note(rt: &'static Runtime, list: &[Owed]) {
     // SAFETY: the caller's promise. The collector is off and nothing here runs code, so goroutines and states stay.
     unsafe {
-        let was_on = PyGC_Disable() != 0;
+        let _uncollected = Uncollected::begin();
         let stacks = Stacks::default();
         let session = if event::is_on() { rt.tracer.session() } else { None };
         if let Some(samples) = samples().as_mut() {
@@ -120,9 +119,6 @@ unsafe fn note(rt: &'static Runtime, list: &[Owed]) {
                     samples.lost += owed.count;
                 }
             }
-        }
-        if was_on {
-            PyGC_Enable();
         }
     }
 }

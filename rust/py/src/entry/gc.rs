@@ -25,6 +25,30 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 type Object = *mut ffi::PyObject;
 
+/// While it lives the collector does not run on its own, so that no code of others does: goroutines, states and what is kept of them
+/// stay as they are. Begun and dropped with the GIL held, and not kept over a park.
+pub(super) struct Uncollected {
+    was_on: bool,
+}
+
+impl Uncollected {
+    /// # Safety
+    /// The caller has the GIL until it is dropped.
+    pub(super) unsafe fn begin() -> Self {
+        // SAFETY: GIL held.
+        Self { was_on: unsafe { ffi::PyGC_Disable() } != 0 }
+    }
+}
+
+impl Drop for Uncollected {
+    fn drop(&mut self) {
+        if self.was_on {
+            // SAFETY: GIL held, by the promise of who began.
+            unsafe { ffi::PyGC_Enable() };
+        }
+    }
+}
+
 /// Seconds over which the rate of passes is told.
 const WINDOW_S: usize = 60;
 

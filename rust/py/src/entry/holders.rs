@@ -5,6 +5,7 @@
 //! not kept.
 
 use super::chan::tuple;
+use super::gc::Uncollected;
 use super::sync::{for_each_waiter, object_of};
 use super::{boolean, methods, none, plain, runtime};
 use crate::task::GoObject;
@@ -20,11 +21,6 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 type Object = *mut ffi::PyObject;
-
-unsafe extern "C" {
-    fn PyGC_Disable() -> std::ffi::c_int;
-    fn PyGC_Enable() -> std::ffi::c_int;
-}
 
 /// What is kept of a lock.
 #[derive(Default)]
@@ -291,7 +287,7 @@ unsafe fn append(list: Object, item: Object) -> bool {
 unsafe extern "C-unwind" fn holders(_m: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL. The collector is off, so no code of others runs, and what is in the table lives.
     unsafe {
-        let was_on = PyGC_Disable() != 0;
+        let _uncollected = Uncollected::begin();
         let mut all: Vec<Object> = Vec::new();
         let is_whole = table().locks.keys().all(|&lock| try_push(&mut all, object_of(lock)).is_some());
         let mut list = if is_whole { ffi::PyList_New(0) } else { ffi::PyErr_NoMemory() };
@@ -317,9 +313,6 @@ unsafe extern "C-unwind" fn holders(_m: Object, _: Object) -> Object {
                 break;
             }
         }
-        if was_on {
-            PyGC_Enable();
-        }
         list
     }
 }
@@ -329,7 +322,7 @@ unsafe extern "C-unwind" fn joins(_m: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
     // SAFETY: METH_NOARGS with the GIL. The collector is off, so no code of others runs: goroutines and their objects stay.
     unsafe {
-        let was_on = PyGC_Disable() != 0;
+        let _uncollected = Uncollected::begin();
         let (mut found, mut is_whole): (Vec<(Object, Vec<u64>)>, bool) = (Vec::new(), true);
         rt.registry.for_each(|g: &Goroutine| {
             let object = if g.is_thread() { ptr::null_mut() } else { g.task };
@@ -353,9 +346,6 @@ unsafe extern "C-unwind" fn joins(_m: Object, _: Object) -> Object {
             if !list.is_null() && !append(list, item) {
                 ffi::Py_XDECREF(std::mem::replace(&mut list, ptr::null_mut()));
             }
-        }
-        if was_on {
-            PyGC_Enable();
         }
         list
     }

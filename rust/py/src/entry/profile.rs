@@ -1,6 +1,7 @@
 //! What `gort.pprof` is made of: what every goroutine does, with its Python frames, and the bytes of a profile. Nothing here parks.
 
 use super::chan::tuple;
+use super::gc::Uncollected;
 use super::metrics::Stopped;
 use super::{arguments, boolean, fast, labels, methods, none, runtime};
 use crate::error;
@@ -16,11 +17,6 @@ use std::ptr;
 use std::sync::atomic::Ordering;
 
 type Object = *mut ffi::PyObject;
-
-unsafe extern "C" {
-    fn PyGC_Disable() -> std::ffi::c_int;
-    fn PyGC_Enable() -> std::ffi::c_int;
-}
 
 /// A new reference to an object that may be null, else to None.
 unsafe fn or_none(object: Object) -> Object {
@@ -121,7 +117,7 @@ unsafe extern "C-unwind" fn records(_m: Object, args: *const Object, nargs: ffi:
         }
         let Some(rt) = runtime() else { return ptr::null_mut() };
         let _stopped = Stopped::begin(rt);
-        let was_on = PyGC_Disable() != 0;
+        let uncollected = Uncollected::begin();
         let stacks = Stacks::default();
         let list = match all(rt) {
             Some(all) => {
@@ -138,9 +134,7 @@ unsafe extern "C-unwind" fn records(_m: Object, args: *const Object, nargs: ffi:
             }
             None => ffi::PyErr_NoMemory(),
         };
-        if was_on {
-            PyGC_Enable();
-        }
+        drop(uncollected);
         if stacks.is_refused() && !list.is_null() {
             ffi::Py_DECREF(list);
             return ffi::PyErr_NoMemory();

@@ -1,6 +1,7 @@
 //! Dumps that a signal asks for, as Go's on SIGQUIT. The handler wakes a thread and does nothing else. That thread has an M go for the
 //! GIL and make the dump, with frames, as `gort.dump` has it; while a C call keeps the GIL it tells what can be told without.
 
+use super::gc::Uncollected;
 use super::profile::{all, state_of};
 use super::{arguments, fast, labels, methods, none, runtime};
 use crate::error;
@@ -20,11 +21,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 type Object = *mut ffi::PyObject;
-
-unsafe extern "C" {
-    fn PyGC_Disable() -> std::ffi::c_int;
-    fn PyGC_Enable() -> std::ffi::c_int;
-}
 
 /// What the thread sleeps on; a handler adds to it.
 static WORD: AtomicU32 = AtomicU32::new(0);
@@ -230,7 +226,7 @@ unsafe fn make(rt: &'static Runtime, number: usize) {
     let mut out = Text::new();
     // SAFETY: the caller's promise. The collector is off and nothing here runs code, so goroutines and states stay.
     unsafe {
-        let was_on = PyGC_Disable() != 0;
+        let _uncollected = Uncollected::begin();
         let stacks = Stacks::default();
         match all(rt) {
             Some(mut list) => {
@@ -242,9 +238,6 @@ unsafe fn make(rt: &'static Runtime, number: usize) {
                 }
             }
             None => out.is_whole = false,
-        }
-        if was_on {
-            PyGC_Enable();
         }
     }
     *TEXT.lock().unwrap_or_else(|e| e.into_inner()) = Some(out);
