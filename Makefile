@@ -64,6 +64,10 @@ wheel: check
 bench: check
 	$(PYTHON) tools/bench.py $(BENCH)
 
+# docs/services-3.x.svg from benches/results: requests per second and p99 of servers, echo, packets, TLS.
+services:
+	for minor in $(or $(PY),3.11); do $(PYTHON) benches/services.py $$minor || exit; done
+
 # CPython's own test files, plain and under gort: docs/compat.md. FILES=test_queue MODES=goroutine: a part of it.
 compat: check
 	PY="$(PY)" FILES="$(FILES)" MODES="$(MODES)" $(PYTHON) tools/compat.py $(COMPAT)
@@ -113,4 +117,4 @@ format: check-test
 clean:
 	rm -rf target dist .venv .venv-* benches/.venv-bench gort-demo.html
 
-.PHONY: help check check-test run test lint core loom shuttle mutants python stress wheel bench compat malloc executor fuzz soak churn asan valgrind audit diagrams format clean
+.PHONY: help check check-test run test lint core loom shuttle mutants python stress wheel bench services compat malloc executor fuzz soak churn asan valgrind audit diagrams format clean

@@ -67,7 +67,7 @@ def churn(port: int, size: int, n: int, at_once: int) -> dict[str, int]:
             try:
                 work(port, size, number, count, writing)
                 os._exit(0)
-            except BaseException as error:
+            except (Exception, SystemExit) as error:
                 print(f"tls_load: {error!r}", file=sys.stderr, flush=True)
                 os._exit(1)
         os.close(writing)
@@ -77,7 +77,8 @@ def churn(port: int, size: int, n: int, at_once: int) -> dict[str, int]:
     for reading in pipes:
         with os.fdopen(reading, "rb") as pipe:
             parts.append(pipe.read())
-    if any([os.waitpid(child, 0)[1] for child in children]):
+    ends = [os.waitpid(child, 0)[1] for child in children]
+    if any(ends):
         sys.exit(1)
     took = time.perf_counter_ns() - begun
     data = b"".join(parts)

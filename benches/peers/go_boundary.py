@@ -1,6 +1,6 @@
 """The served workloads of benches/workloads.toml on Go's net: `go_boundary.py PROGRAM NAME N`.
 
-Those of group net, too. PROGRAM is benches/peers/go, compiled; the measuring is the same as for the others.
+Those of group net, too. PROGRAM is benches/peers/go, compiled; measured as the others are.
 """
 
 from __future__ import annotations
