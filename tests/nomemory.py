@@ -19,6 +19,7 @@ import gort
 import nomemory_http
 import nomemory_library
 import nomemory_net
+import nomemory_observe
 import nomemory_scopes
 from nomemory_values import FAILED, LIMIT, Value, add, reported, use_up_tuples
 
@@ -427,7 +428,7 @@ OPERATIONS = {
         iterates, derives_contexts, ends_contexts, waits_until_a_context_is_done,
     )
 } | nomemory_library.OPERATIONS | nomemory_net.OPERATIONS | nomemory_scopes.OPERATIONS  # fmt: skip
-OPERATIONS |= nomemory_http.OPERATIONS
+OPERATIONS |= nomemory_http.OPERATIONS | nomemory_observe.OPERATIONS
 for receive in (
     gort.Chan.recv,
     gort.Chan.recv_ok,

@@ -100,9 +100,13 @@ class _Feeder:
                 self.error = error
 
     def end(self) -> None:
-        """Wait for the goroutine."""
-        self._ends.close()
-        self._goroutine.join()
+        """Wait for the goroutine. May be called again."""
+        if not self._ends.closed:
+            self._ends.close()
+        try:
+            self._goroutine.join()
+        except MemoryError:
+            pass  # it had no memory to go on: what it has not taken is written at the end
 
 
 class _Running:
@@ -177,6 +181,7 @@ def _start(file: str | os.PathLike[str] | Writable, stacks: bool, period_ns: int
     with _lock:
         if _trace_state()[0]:
             raise RuntimeError("tracing is already enabled")
+        running = _Running(None)  # before it begins: it could not be ended for want of memory
         descriptor = _descriptor(file)
         try:
             opened = _trace_open(descriptor, stacks, period_ns)
@@ -186,7 +191,14 @@ def _start(file: str | os.PathLike[str] | Writable, stacks: bool, period_ns: int
             raise
         if not opened:
             raise RuntimeError("tracing is already enabled")
-        _running = _Running(None if descriptor >= 0 else _Feeder(file))  # type: ignore[arg-type]
+        _running = running
+        if descriptor < 0:
+            try:
+                running.feeder = _Feeder(file)  # type: ignore[arg-type]
+            except BaseException:
+                _running = None
+                _trace_close()
+                raise
 
 
 def stop() -> None:
@@ -204,12 +216,13 @@ def stop() -> None:
     """
     global _running
     with _lock:
-        running, _running = _running, None
+        running = _running
         if running is None:
             return
         if running.feeder is not None:
             running.feeder.end()
         ended = _trace_close()
+        _running = None  # where that was refused memory it can be called again
     if ended is None:
         return
     data, number, lost = ended
@@ -447,15 +460,16 @@ class FlightRecorder:
         """Begin, with generations of that length."""
         if self.enabled:
             raise RuntimeError("cannot enable a enabled flight recorder")
+        process = os.getpid()  # before it begins: it could not be stopped for want of memory
         if not _trace_record(self._age_ns, self._bytes, self._stacks, period_ns):
             raise RuntimeError("flight recorder already enabled")
-        self._process = os.getpid()
+        self._process = process
 
     def stop(self) -> None:
         """End; what was kept is gone. Does nothing if it does not run."""
         if self.enabled:
-            self._process = 0
             _trace_forget()
+            self._process = 0
 
     def write_to(self, file: Writable) -> int:
         """Write a trace of what it keeps; it goes on. Waits for the thread that keeps it.

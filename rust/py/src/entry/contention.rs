@@ -123,8 +123,14 @@ unsafe extern "C-unwind" fn rates(_m: Object, args: *const Object, nargs: ffi::P
         let Some(rt) = runtime() else { return ptr::null_mut() };
         profiles().get_or_insert_default();
         let _ = rt.contention.note.set(note);
-        let (block, mutex) = rt.set_contention_rates(block, mutex);
-        tuple([ffi::PyLong_FromUnsignedLongLong(block), ffi::PyLong_FromUnsignedLongLong(mutex)])
+        // Before they are set: where memory is refused for the answer they are as they were.
+        let (block_before, mutex_before) = rt.set_contention_rates(None, None);
+        let before = [block_before, mutex_before].map(|rate| ffi::PyLong_FromUnsignedLongLong(rate));
+        let answer = tuple(before);
+        if !answer.is_null() {
+            rt.set_contention_rates(block, mutex);
+        }
+        answer
     }
 }
 

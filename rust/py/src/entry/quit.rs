@@ -16,6 +16,7 @@ use gort_core::sys::signal::{self, Mask};
 use gort_core::sys::{clock, futex, thread};
 use pyo3::ffi;
 use std::fmt::{Result as Written, Write};
+use std::io;
 use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -313,14 +314,13 @@ unsafe extern "C-unwind" fn dumper_thread(argument: *mut u8) {
     }
 }
 
-/// `false`: the system refuses a thread.
-fn start(rt: &'static Runtime) -> bool {
+fn start(rt: &'static Runtime) -> io::Result<()> {
     if IS_THERE.swap(true, Ordering::Relaxed) {
-        return true; // under the GIL
+        return Ok(()); // under the GIL
     }
     // SAFETY: runtimes are never freed.
-    let started = unsafe { thread::spawn_raw(dumper_thread, ptr::from_ref(rt).cast_mut().cast()) }.is_ok();
-    IS_THERE.store(started, Ordering::Relaxed);
+    let started = unsafe { thread::spawn_raw(dumper_thread, ptr::from_ref(rt).cast_mut().cast()) };
+    IS_THERE.store(started.is_ok(), Ordering::Relaxed);
     started
 }
 
@@ -348,8 +348,10 @@ unsafe extern "C-unwind" fn dump_on(_m: Object, args: *const Object, nargs: ffi:
         if !(1..=64).contains(&number) || signal::OTHERS & 1 << (number - 1) == 0 {
             return error::set(ffi::PyExc_ValueError, format_args!("signal {number} cannot ask for a dump"));
         }
-        if !start(rt) {
-            return error::set(ffi::PyExc_RuntimeError, "the system refuses a thread for dumps");
+        match start(rt) {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => return ffi::PyErr_NoMemory(),
+            Err(_) => return error::set(ffi::PyExc_RuntimeError, "the system refuses a thread for dumps"),
+            Ok(()) => {}
         }
         let bit = 1u64 << (number - 1);
         match ends {

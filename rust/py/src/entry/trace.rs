@@ -12,6 +12,7 @@ use gort_core::sched::traced::traced_caller;
 use pyo3::ffi;
 use std::cell::UnsafeCell;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::FromRawFd;
 use std::ptr;
 
@@ -76,6 +77,8 @@ unsafe fn refuse(why: Refused) -> Object {
     match why {
         // SAFETY: GIL held by every caller.
         Refused::Memory => unsafe { ffi::PyErr_NoMemory() },
+        // SAFETY: as above.
+        Refused::Thread(error) if error.kind() == ErrorKind::OutOfMemory => unsafe { ffi::PyErr_NoMemory() },
         Refused::Thread(error) => {
             // SAFETY: as above.
             error::set(
@@ -180,12 +183,24 @@ unsafe extern "C-unwind" fn close(_m: Object, _: Object) -> Object {
 /// ENOMEM
 const NO_MEMORY: i32 = 12;
 
+/// What was written to memory and not taken; null with an exception set, and it stays, where memory is refused.
+unsafe fn taken(trace: &Trace) -> Object {
+    // SAFETY: GIL held by every caller; a new object of bytes runs no code.
+    let bytes_of = |bytes: &[u8]| unsafe {
+        let object = ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len() as _);
+        (!object.is_null()).then_some(object)
+    };
+    trace.take_bytes(bytes_of).unwrap_or(ptr::null_mut())
+}
+
 /// `_trace_take()`: what was written to memory and not taken.
 unsafe extern "C-unwind" fn take(_m: Object, _: Object) -> Object {
     // SAFETY: METH_NOARGS with the GIL.
     unsafe {
-        let bytes = running().map_or(Vec::new(), |running| running.trace.bytes());
-        ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), bytes.len() as _)
+        match running() {
+            Some(running) => taken(&running.trace),
+            None => ffi::PyBytes_FromStringAndSize(ptr::null(), 0),
+        }
     }
 }
 

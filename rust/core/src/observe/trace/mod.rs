@@ -27,6 +27,7 @@ use encoder::{Begin, Encoder};
 use recorder::Recorder;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::IntoRawFd;
 use std::ptr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -56,6 +57,9 @@ enum Command {
     Snapshot,
     Quit,
 }
+
+/// For so many commands at once there is memory in any case: whoever ends a trace must not be refused.
+const COMMANDS: usize = 16;
 
 /// What the thread and those who ask it share.
 struct Shared {
@@ -143,7 +147,8 @@ impl Trace {
             return Err(Refused::Memory);
         };
         // SAFETY: leaked; freed at the end, or here, when nobody knows it any more.
-        let shared = try_box(Shared::new(unsafe { &*session }, block)).map(Box::into_raw);
+        let made = Shared::new(unsafe { &*session }, block);
+        let shared = made.and_then(try_box).map(Box::into_raw);
         rt.tracer.begin(session);
         let begun = shared.map_or(Err(Refused::Memory), |shared| Self::start_reader(rt, shared, period_ns));
         if begun.is_err() {
@@ -178,8 +183,17 @@ impl Trace {
         };
         let encoder = Encoder::new(begin).ok_or(Refused::Memory)?;
         let block = shared.block.load(Ordering::Relaxed); // written before
-        let reader =
-            Reader { shared, encoder, block, at: 0, file: None, to_memory: false, recorder: None, failed: false };
+        let reader = Reader {
+            shared,
+            commands: room_for_commands().ok_or(Refused::Memory)?,
+            encoder,
+            block,
+            at: 0,
+            file: None,
+            to_memory: false,
+            recorder: None,
+            failed: false,
+        };
         let reader = try_box(reader).map(Box::into_raw).ok_or(Refused::Memory)?;
         // SAFETY: the thread's alone from here on.
         if let Err(error) = unsafe { thread::spawn_raw(reader_thread, reader.cast()) } {
@@ -190,37 +204,49 @@ impl Trace {
         Ok(Self { rt, shared, asked: AtomicU32::new(0) })
     }
 
-    /// `None`: memory is refused.
-    fn ask(&self, command: Command) -> Option<Ticket> {
-        try_push(&mut self.shared.commands.lock().unwrap_or_else(|e| e.into_inner()), command)?;
+    /// Gives the command back where memory is refused.
+    fn ask(&self, command: Command) -> Result<Ticket, Command> {
+        let mut commands = self.shared.commands.lock().unwrap_or_else(|e| e.into_inner());
+        if commands.try_reserve(1).is_err() {
+            return Err(command);
+        }
+        commands.push(command);
+        drop(commands);
         let number = self.asked.fetch_add(1, Ordering::Relaxed).wrapping_add(1); // with the host's lock
         self.shared.session.wake();
-        Some(Ticket { shared: self.shared, number })
+        Ok(Ticket { shared: self.shared, number })
     }
 
-    /// Writes to `sink` from here on. `None`: memory is refused.
+    /// Writes to `sink` from here on. `None`: memory is refused, and the file's descriptor is the caller's as before.
     pub fn open(&self, sink: Sink) -> Option<Ticket> {
-        self.ask(Command::Open(sink))
+        let asked = self.ask(Command::Open(sink));
+        asked
+            .map_err(|command| {
+                if let Command::Open(Sink::File(file)) = command {
+                    let _ = file.into_raw_fd();
+                }
+            })
+            .ok()
     }
 
     /// Writes no more to that one.
     pub fn close(&self) -> Option<Ticket> {
-        self.ask(Command::Close)
+        self.ask(Command::Close).ok()
     }
 
     /// Keeps the last generations from here on.
     pub fn record(&self, limits: Limits) -> Option<Ticket> {
-        self.ask(Command::Record(limits))
+        self.ask(Command::Record(limits)).ok()
     }
 
     /// Keeps none any more.
     pub fn forget(&self) -> Option<Ticket> {
-        self.ask(Command::Forget)
+        self.ask(Command::Forget).ok()
     }
 
     /// Makes a trace of what is kept, for [`Trace::snapshot`].
     pub fn ask_snapshot(&self) -> Option<Ticket> {
-        self.ask(Command::Snapshot)
+        self.ask(Command::Snapshot).ok()
     }
 
     /// The trace that was asked for; `None`: memory is refused.
@@ -231,6 +257,14 @@ impl Trace {
     /// What was written into memory since the last call.
     pub fn bytes(&self) -> Vec<u8> {
         std::mem::take(&mut self.results().bytes)
+    }
+
+    /// Gives `take` what was written into memory since the last call, which is gone if that gives something. It must not wait.
+    pub fn take_bytes<T>(&self, take: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
+        let mut results = self.results();
+        let taken = take(&results.bytes)?;
+        results.bytes = Vec::new();
+        Some(taken)
     }
 
     fn results(&self) -> crate::primitive::MutexGuard<'static, Results> {
@@ -246,7 +280,7 @@ impl Trace {
 
     /// Notes nothing any more; the thread ends. `None`: memory is refused.
     pub fn ask_to_end(&self) -> Option<Ticket> {
-        let ticket = self.ask(Command::Quit)?;
+        let ticket = self.ask(Command::Quit).ok()?;
         self.rt.tracer.end();
         Some(ticket)
     }
@@ -283,20 +317,29 @@ impl Trace {
 }
 
 impl Shared {
-    fn new(session: &'static Session, block: *mut Block) -> Self {
-        Self {
-            commands: Mutex::new(Vec::new()),
+    /// `None`: memory is refused.
+    fn new(session: &'static Session, block: *mut Block) -> Option<Self> {
+        Some(Self {
+            commands: Mutex::new(room_for_commands()?),
             answered: AtomicU32::new(0),
             results: Mutex::new(Results::default()),
             block: AtomicPtr::new(block),
             session,
-        }
+        })
     }
+}
+
+fn room_for_commands() -> Option<Vec<Command>> {
+    let mut commands = Vec::new();
+    commands.try_reserve(COMMANDS).ok()?;
+    Some(commands)
 }
 
 /// The thread.
 struct Reader {
     shared: &'static Shared,
+    /// Empty, with room: it takes the place of those that are obeyed.
+    commands: Vec<Command>,
     encoder: Encoder,
     /// What it reads, and how far it is.
     block: *mut Block,
@@ -330,20 +373,22 @@ impl Reader {
     fn look(&mut self) -> bool {
         // Before it reads: what was noted before the question is read before the answer. Acquire: pairs with the Release in `wake`.
         self.shared.session.note.swap(0, Ordering::Acquire);
-        let commands = std::mem::take(&mut *self.shared.commands.lock().unwrap_or_else(|e| e.into_inner()));
+        let mut commands = std::mem::take(&mut self.commands);
+        std::mem::swap(&mut commands, &mut *self.shared.commands.lock().unwrap_or_else(|e| e.into_inner()));
         self.encoder.clocks.look(Moment::now(self.shared.session));
         self.read();
         self.deliver();
         if commands.is_empty() {
             let _ = futex::wait(&self.shared.session.note, 0, Some(LOOK_NS));
         }
-        for command in commands {
+        for command in commands.drain(..) {
             if matches!(command, Command::Quit) {
                 return false;
             }
             self.obey(command);
             answer(self.shared);
         }
+        self.commands = commands;
         true
     }
 
