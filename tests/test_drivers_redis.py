@@ -34,6 +34,14 @@ def take(client, i):
     "Wait for an element of a list of one's own."
     return int(client.blpop(f"list{{abs(i)}}", 0)[1])
 
+def patient(call, *args):
+    "What a call gives that may be late, however often it is."
+    while True:
+        try:
+            return call(*args)
+        except redis.TimeoutError:
+            pass
+
 def waiting():
     return control.info("clients")["blocked_clients"]
 
@@ -91,20 +99,22 @@ print("ok")
 @EVERY
 def test_time_outs_are_redis_exceptions_and_the_pool_stays_whole(name, port):
     code = """
-shared = pool(20, socket_timeout=0.2)
+shared, late = pool(20, socket_timeout=0.2), []
 def work(i):
     try:
         return take(client(shared), i)
     except redis.TimeoutError:
+        late.append(i)
         return "late"
 goroutines = begun(work, 20)
-eventually(lambda: waiting() == 20)
+eventually(lambda: waiting() + len(late) >= 20)
 for i in range(0, 20, 2):
     control.rpush(f"list{i}", i)
 answers = join_all(goroutines)
 assert all(a == "late" if i % 2 else a in (i, "late") for i, a in enumerate(answers)), answers
 assert whole(shared, 20)
-assert join_all(begun(lambda i: client(shared).echo(str(i)), 100)) == [b"%d" % i for i in range(100)]
+echoed = join_all(begun(lambda i: patient(client(shared).echo, str(i)), 100))
+assert echoed == [b"%d" % i for i in range(100)]
 print("ok")
 """
     run(name, port, code)
@@ -200,7 +210,7 @@ def test_a_server_that_stands_still_times_out_and_goes_on(port):
 keeper = Keeper()
 options["port"] = keeper.ask("redis", "start")["port"]
 shared = pool(10, socket_timeout=0.1, retry_on_timeout=False)
-client(shared).ping()
+patient(client(shared).ping)
 keeper.ask("redis", "pause")
 def work(i):
     try:

@@ -159,13 +159,14 @@ def test_client_that_drips_is_let_go(head):
 
 
 def test_body_may_take_longer_than_its_time_when_it_keeps_coming():
-    with serving(Recorder(), body_timeout=1.0) as server, server.connect() as sock:
-        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 262144\r\n\r\n")
-        for _ in range(4):
-            gort.sleep(0.4)  # time is the subject: in all it is more than the limit
+    size = 8 * 65536
+    with serving(Recorder(), body_timeout=1.5) as server, server.connect() as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(8):
+            gort.sleep(0.2)  # time is the subject: in all it is more than the limit
             sock.sendall(b"x" * 65536)
-        head, _, body = receive_until(sock, 262144).partition(b"\r\n\r\n")
-    assert (head[:12], body) == (b"HTTP/1.1 200", b"POST / " + b"x" * 262144)
+        head, _, body = receive_until(sock, size).partition(b"\r\n\r\n")
+    assert (head[:12], body) == (b"HTTP/1.1 200", b"POST / " + b"x" * size)
 
 
 def receive_until(sock, size):
@@ -221,7 +222,7 @@ def test_client_that_reads_slowly_gets_all_of_it(kind, tmp_path):
             return environ["wsgi.file_wrapper"](open(tmp_path / "f", "rb"))
         return [bytes(size)] if kind == "list" else iter([bytes(size // 2)] * 2)
 
-    with serving(app, write_timeout=0.5) as server, socket.socket() as sock:
+    with serving(app, write_timeout=1.5) as server, socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         sock.connect(("127.0.0.1", server.port))
         sock.sendall(PLAIN)
