@@ -146,6 +146,7 @@ class Load:
             is_first = connection is None
             if is_first:
                 connection = self._connect()
+            asked = time.monotonic()
             try:
                 connection.request("GET", "/")
                 response = connection.getresponse()
@@ -156,7 +157,7 @@ class Load:
                 connection.close()  # else it was idle for so long that the server may close it
                 connection = None
                 continue
-            last = time.monotonic()
+            last = asked  # the server has not been idle for longer, however late it was read
             if response.status == 200:
                 self.answers += 1
                 self.pids.add(words[0])

@@ -239,7 +239,7 @@ def test_waits_for_locks_are_added_up():
     for lock in (mutex, rw):
         lock.lock()
         waiters = [gort.go(lambda lock=lock: (lock.lock(), lock.unlock())) for _ in range(20)]
-        gort.gosched()
+        parked(*waiters)
         gort.sleep(0.02)
         lock.unlock()
         for g in waiters:
