@@ -188,6 +188,7 @@ def test_damage_is_told_and_raises_nothing(everything):
         Store(TraceFile(io.BytesIO(damaged))).picture(0, 1 << 40, 500, [1])
 
 
+@pytest.mark.timeout(400)
 def test_a_hundred_thousand_goroutines_in_little_memory(tmp_path):
     traced("many", tmp_path / "t")
     code = (
@@ -209,6 +210,7 @@ def test_a_hundred_thousand_goroutines_in_little_memory(tmp_path):
 
 
 @needs_go
+@pytest.mark.timeout(400)
 def test_a_trace_of_gos(tmp_path):
     (tmp_path / "main.go").write_text(
         """package main
