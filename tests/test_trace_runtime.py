@@ -89,10 +89,10 @@ def test_waits_for_the_gil_are_regions_of_who_waits():
                 burns(USED / 5)
                 gort.gosched()
 
-    with gort.threads.real():
-        thread = threading.Thread(target=rivals)
     with gort.trace.to(file):
-        thread.start()
+        with gort.threads.real():
+            thread = threading.Thread(target=rivals)
+            thread.start()
         g = gort.go(computes)
         g.join()
         stop.append(True)

@@ -19,12 +19,12 @@ const LEAST: u64 = 4096;
 impl Encoder {
     /// A goroutine has waited for the host's lock.
     pub(super) fn waited(&mut self, m: usize, p: Option<u32>, record: &Record) {
-        if record.g == 0 {
-            return;
+        let ended_ns = self.now_ns.saturating_sub(u64::from(record.stack) * STEP_NS);
+        if record.g == 0 || ended_ns <= self.began_ns {
+            return; // nobody's, or over before this generation
         }
         self.run(m, p, record.g);
         let name = self.string(WAIT);
-        let ended_ns = self.now_ns.saturating_sub(u64::from(record.stack) * STEP_NS);
         let began_ns = ended_ns.saturating_sub(u64::from(record.arg) * STEP_NS);
         self.emit_late(m, began_ns, ev::REGION_BEGIN, &[0, name, 0]);
         self.emit_late(m, ended_ns, ev::REGION_END, &[0, name, 0]);

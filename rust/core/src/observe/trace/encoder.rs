@@ -70,7 +70,7 @@ pub(super) struct Encoder {
     by_tid: ByNumber<u32, u32>,
     ps: Vec<Proc>,
     pub(super) now_ns: u64,
-    began_ns: u64,
+    pub(super) began_ns: u64,
     /// What the wall's clock is ahead of the other one.
     wall_ahead_ns: u64,
     period_ns: u64,

@@ -160,6 +160,7 @@ fn a_wait_for_the_lock_and_a_pass_over_stacks_are_told_when_they_are_over() {
         (record(Kind::Block, 30_000, 10, 0, 1, 0), vec![]),
         (late(Kind::Shrink, 40_000, 11, 5_000, 100, 3), vec![]),
         (late(Kind::HostLock, 50_000, 11, 0, 1, 1), vec![]), // of nobody
+        (late(Kind::HostLock, 51_000, 10, 1, 1, 3_000), vec![]), // before the trace
     ];
     let found = vec![found(1, Does::Runs, 10, 0), found(2, Does::Waits, 0, NO_P)];
     let events = check(&trace(encoder(found), &records)).unwrap();
