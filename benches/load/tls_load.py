@@ -13,6 +13,7 @@ import socket
 import ssl
 import sys
 import time
+import traceback
 from pathlib import Path
 
 PAIR = Path(__file__).resolve().parent / "localhost.pem"
@@ -64,12 +65,14 @@ def churn(port: int, size: int, n: int, at_once: int) -> dict[str, int]:
         child = os.fork()
         if not child:
             os.close(reading)
+            code = 1
             try:
                 work(port, size, number, count, writing)
-                os._exit(0)
-            except (Exception, SystemExit) as error:
-                print(f"tls_load: {error!r}", file=sys.stderr, flush=True)
-                os._exit(1)
+                code = 0
+            finally:
+                if code:
+                    traceback.print_exc()
+                os._exit(code)
         os.close(writing)
         pipes.append(reading)
         children.append(child)

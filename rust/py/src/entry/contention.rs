@@ -9,7 +9,6 @@ use gort_core::goroutine::waiter::reason_name;
 use gort_core::sched::contention::{Delay, Profile};
 use pyo3::ffi;
 use std::collections::HashMap;
-use std::ffi::c_int;
 use std::ptr;
 use std::sync::{Mutex, MutexGuard};
 
@@ -143,8 +142,7 @@ unsafe extern "C-unwind" fn records(_m: Object, args: *const Object, nargs: ffi:
         };
         let which = if ffi::PyObject_IsTrue(which) == 1 { Profile::Mutex } else { Profile::Block };
         let _uncollected = Uncollected::begin();
-        let result = records_of(which);
-        result
+        records_of(which)
     }
 }
 

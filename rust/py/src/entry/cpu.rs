@@ -11,7 +11,6 @@ use gort_core::sched::Runtime;
 use gort_core::sched::sampling::Owed;
 use pyo3::ffi;
 use std::collections::HashMap;
-use std::ffi::c_int;
 use std::ptr;
 use std::sync::{Mutex, MutexGuard};
 

@@ -19,7 +19,6 @@ use crate::event::{Block, Record, Session};
 use crate::primitive::Mutex;
 use crate::primitive::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::primitive::boxes::try_box;
-use crate::primitive::tries::try_push;
 use crate::sched::Runtime;
 use crate::sys::{futex, thread};
 use clocks::{Clocks, Moment};
