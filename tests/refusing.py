@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import socket
+import tempfile
 import threading
 
 import gort
@@ -374,6 +376,31 @@ def tells():
     return act, verify
 
 
+def dumps_on_a_signal():
+    """A signal has a dump written, which says where it is not whole."""
+    stderr = os.dup(2)
+    file = tempfile.TemporaryFile()
+    os.dup2(file.fileno(), 2)
+
+    def act():
+        gort.dump_on(signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def is_written():
+        text = os.pread(file.fileno(), 1 << 20, 0)
+        return b"goroutine 1 [" in text or b"no memory for the rest" in text
+
+    def verify(outcome):
+        try:
+            assert outcome is FAILED or eventually(is_written)
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            file.close()
+
+    return act, verify
+
+
 OPERATIONS = {
     **nomemory.OPERATIONS,
     **{
@@ -381,7 +408,7 @@ OPERATIONS = {
         for f in (
             starts_a_crowd, fills_a_buffer, fills_a_cache, fills_a_map, sleeps_in_a_crowd, selects,
             waits_in_select, orders, gives_memory_back, limits_memory, talks,
-            locks_of_threading, starts_threads, tells,
+            locks_of_threading, starts_threads, tells, dumps_on_a_signal,
         )
     },
 }  # fmt: skip

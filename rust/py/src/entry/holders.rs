@@ -292,22 +292,24 @@ unsafe extern "C-unwind" fn holders(_m: Object, _: Object) -> Object {
         let is_whole = table().locks.keys().all(|&lock| try_push(&mut all, object_of(lock)).is_some());
         let mut list = if is_whole { ffi::PyList_New(0) } else { ffi::PyErr_NoMemory() };
         for &object in &all {
-            let mut waiting = Vec::new();
+            let (mut waiting, mut is_whole) = (Vec::new(), true);
             for_each_waiter(object, |node| {
                 if let Some(id) = stuck(node) {
-                    let _ = try_push(&mut waiting, id); // one that is left out is no part of what is found
+                    is_whole &= try_push(&mut waiting, id).is_some();
                 }
             });
             let Some(kept) = table().locks.get(&super::sync::address_of(object)) else { continue };
             let (waits, waited_ns) = (kept.waits, kept.waited_ns);
-            let Some(holders) = try_list(kept.holders.iter().copied()) else { continue };
-            let item = tuple([
-                ffi::Py_NewRef(object),
-                ids(&holders),
-                ids(&waiting),
-                ffi::PyLong_FromUnsignedLongLong(waits),
-                ffi::PyLong_FromUnsignedLongLong(waited_ns),
-            ]);
+            let item = match try_list(kept.holders.iter().copied()) {
+                Some(holders) if is_whole => tuple([
+                    ffi::Py_NewRef(object),
+                    ids(&holders),
+                    ids(&waiting),
+                    ffi::PyLong_FromUnsignedLongLong(waits),
+                    ffi::PyLong_FromUnsignedLongLong(waited_ns),
+                ]),
+                _ => ffi::PyErr_NoMemory(),
+            };
             if !append(list, item) {
                 ffi::Py_XDECREF(std::mem::replace(&mut list, ptr::null_mut()));
                 break;
