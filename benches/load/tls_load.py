@@ -13,7 +13,6 @@ import socket
 import ssl
 import sys
 import time
-import traceback
 from pathlib import Path
 
 PAIR = Path(__file__).resolve().parent / "localhost.pem"
@@ -69,9 +68,9 @@ def churn(port: int, size: int, n: int, at_once: int) -> dict[str, int]:
             try:
                 work(port, size, number, count, writing)
                 code = 0
+            except (OSError, SystemExit) as error:
+                print(f"tls_load: {error!r}", file=sys.stderr, flush=True)
             finally:
-                if code:
-                    traceback.print_exc()
                 os._exit(code)
         os.close(writing)
         pipes.append(reading)
