@@ -70,6 +70,8 @@ def secured() -> ssl.SSLContext:
 def talk_tls(sock: Any, context: Any) -> None:
     """Make the handshake and echo, over sockets and contexts of the module ssl or like it."""
     try:
+        # As asyncio and Go have it: an answer would wait for the acknowledgement of the tickets.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         talk(context.wrap_socket(sock, server_side=True))
     except OSError:
         sock.close()
