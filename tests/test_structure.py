@@ -80,6 +80,8 @@ ORDER = (
     "pprof._cpu",
     "pprof._profiles",
     "pprof._http",
+    "pprof._state",
+    "pprof._live",
     "pprof._serve",
     "pprof.__init__",
     "atomic",

@@ -12,9 +12,11 @@ from gort.pprof._kinds import labels_of
 from gort.pprof._model import Data, Frame, Frames, Sample
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gort.pprof._profiles import Writable
 
-__all__ = ["start_cpu_profile", "stop_cpu_profile"]
+__all__ = ["start_cpu_profile", "start_taking", "stop_cpu_profile"]
 
 #: CPU time between two samples of a thread, ns: Go's 100 Hz.
 _PERIOD_NS = 10_000_000
@@ -30,10 +32,10 @@ _NATIVE = {
 class _Running:
     """The profile that is being taken."""
 
-    __slots__ = ("begun_ns", "file")
+    __slots__ = ("begun_ns", "take")
 
-    def __init__(self, file: Writable) -> None:
-        self.file = file
+    def __init__(self, take: Callable[[Data], object]) -> None:
+        self.take = take
         self.begun_ns = time.time_ns()
 
 
@@ -74,15 +76,24 @@ def start_cpu_profile(file: Writable) -> None:
         >>> file.getvalue()[:2]
         b'\x1f\x8b'
     """
-    global _running
     if not callable(getattr(file, "write", None)):
         raise TypeError(f"start_cpu_profile() needs a file, not {type(file).__name__}")
+    start_taking(lambda data: file.write(data.encode()))
+
+
+def start_taking(take: Callable[[Data], object]) -> None:
+    """Begin to take samples; `stop_cpu_profile` calls `take` with the profile. Does not park.
+
+    Raises:
+        RuntimeError: as `start_cpu_profile`.
+    """
+    global _running
     with _lock:
         if _running is not None:
             raise RuntimeError("cpu profiling already in use")
         if not _cpu_start(_PERIOD_NS):
             raise RuntimeError("cpu profiling already in use")
-        _running = _Running(file)
+        _running = _Running(take)
 
 
 def stop_cpu_profile() -> None:
@@ -100,7 +111,7 @@ def stop_cpu_profile() -> None:
             return
         found = _cpu_stop()
     samples, lost = found if found is not None else ([], 0)
-    running.file.write(_data(running, samples, lost).encode())
+    running.take(_data(running, samples, lost))
 
 
 def _data(

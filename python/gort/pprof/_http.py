@@ -282,6 +282,8 @@ Types of profiles available:
 </table>
 <a href="goroutine?debug=2">full goroutine stack dump</a>
 <br>
+<a href="../gort/">live page</a>
+<br>
 <p>
 Profile Descriptions:
 <ul>

@@ -1,4 +1,4 @@
-"""/debug/pprof/ over HTTP: a server of goroutines, and a WSGI application to mount in another."""
+"""/debug/pprof/ and /debug/gort/ over HTTP: a server of goroutines, and a WSGI application."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from urllib.parse import parse_qs, unquote
 
 from gort._core import go
 from gort._typing import TYPE_CHECKING
+from gort.pprof import _live
 from gort.pprof._http import Answer, Gone, answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
 __all__ = ["Server", "app", "serve"]
@@ -26,15 +27,30 @@ _BODY = 1 << 20
 _PATIENCE = 30.0
 _NAMES = {200: "OK", 301: "Moved Permanently", 400: "Bad Request", 401: "Unauthorized"}
 _NAMES |= {403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed"}
-_NAMES |= {413: "Content Too Large", 500: "Internal Server Error"}
+_NAMES |= {409: "Conflict", 413: "Content Too Large", 500: "Internal Server Error"}
+
+
+def _answer(
+    method: str,
+    path: str,
+    query: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    wait: Callable[[float], None],
+) -> Answer:
+    """Answer a request for either of the two."""
+    if path.startswith("/debug/gort"):
+        return _live.answer(method, path, query, headers, wait)
+    return answer(method, path, query, body, wait)
 
 
 def app(
     environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, str]]], object]
 ) -> Iterable[bytes]:
-    r"""Answer as a WSGI application, wherever it is mounted: what matters is from /debug/pprof/ on.
+    r"""Answer as a WSGI application, wherever it is mounted: what matters is from /debug/ on.
 
-    Who may see it is up to who mounts it. `profile` and `seconds=` block for as long as they say.
+    /debug/pprof/ has the profiles, /debug/gort/ the live page. Who may see it is up to who mounts
+    it. Profiles and `seconds=` block for as long as they say.
 
     Args:
         environ: the request, as PEP 3333 has it.
@@ -50,13 +66,15 @@ def app(
     method = environ.get("REQUEST_METHOD", "GET")
     whole = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     whole = whole.encode("latin-1", "replace").decode("utf-8", "replace")  # PEP 3333
-    at = whole.find("/debug/pprof")
-    path = whole if at < 0 else whole[at:]
+    at = [n for n in (whole.find("/debug/pprof"), whole.find(_live.PREFIX[:-1])) if n >= 0]
+    path = whole[min(at) :] if at else whole
     body = b""
     if method == "POST":
         length = environ.get("CONTENT_LENGTH") or "0"
         body = environ["wsgi.input"].read(min(int(length), _BODY)) if length.isdigit() else b""
-    status, headers, data = answer(method, path, environ.get("QUERY_STRING", ""), body, time.sleep)
+    asked = {name: environ.get(f"HTTP_{name.upper().replace('-', '_')}", "") for name in _live.ASKED}
+    query = environ.get("QUERY_STRING", "")
+    status, headers, data = _answer(method, path, query, body, asked, time.sleep)
     headers = {**headers, "Content-Length": str(len(data))}
     start_response(f"{status} {_NAMES[status]}", list(headers.items()))
     return [] if method == "HEAD" else [data]
@@ -67,7 +85,8 @@ class Server:
 
     Attributes:
         address: host and port that it listens at.
-        url: where its index is.
+        url: where its index of profiles is.
+        live_url: where its live page is.
     """
 
     def __init__(self, listener: socket.socket, token: str | None, checks_host: bool) -> None:
@@ -79,6 +98,7 @@ class Server:
         self.address: tuple[str, int] = (host, port)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{port}/debug/pprof/"
+        self.live_url = f"http://{shown}:{port}{_live.PREFIX}"
         self._goroutine = go(self._accept)
 
     def __repr__(self) -> str:
@@ -179,7 +199,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(Answer(413, {"Content-Type": "text/plain; charset=utf-8"}, b"too large\n"))
         else:
             body = self.rfile.read(int(length))
-            self._send(answer(self.command, unquote(path), query, body, self._wait))
+            asked = {name: self.headers.get(name, "") for name in _live.ASKED}
+            path = unquote(path)
+            self._send(_answer(self.command, path, query, body, asked, self._wait))
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_GET
 
@@ -218,11 +240,12 @@ class _Handler(BaseHTTPRequestHandler):
 def serve(
     address: str = "127.0.0.1:6060", *, token: str | None = None, allow_remote: bool = False
 ) -> Server:
-    """Serve /debug/pprof/ from goroutines until the program ends or the server is closed.
+    """Serve /debug/pprof/ and /debug/gort/ from goroutines, until the server is closed.
 
-    Profiles show the program's insides, and taking one costs time: without a token or a clear word
-    it listens for this machine only. It answers in plain text; keep the token from networks that
-    are not yours. Never blocks for long.
+    The first has profiles for `go tool pprof`, the second a live page for browsers and what
+    `gort top` shows (docs/live.md). They show the program's insides, and taking a profile costs
+    time: without a token or a clear word it listens for this machine only. It answers in plain
+    text; keep the token from networks that are not yours. Never blocks for long.
 
     Args:
         address: `host:port`; port 0 takes a free one, `[::1]:6060` is IPv6.

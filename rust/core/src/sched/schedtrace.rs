@@ -65,6 +65,15 @@ impl SchedTrace {
 }
 
 impl Runtime {
+    /// How many Ps are idle, Ms look for work, and goroutines are in the global queue: a moment's view of each. Any thread.
+    pub fn unused(&self) -> [u64; 3] {
+        [
+            self.idle_processors.load(Ordering::Relaxed) as u64,
+            self.spinning.load(Ordering::Relaxed) as u64,
+            self.inject.len() as u64,
+        ]
+    }
+
     /// Writes Go's line, `at_ms` after the start. Any thread; each number is a moment's view.
     fn schedtrace(&self, line: &mut impl Write, at_ms: u64) -> fmt::Result {
         let all = &self.processors[..self.processors.in_use()];

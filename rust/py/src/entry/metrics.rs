@@ -5,6 +5,7 @@ use super::policy::core_group;
 use super::{counts, methods, none, plain, runtime};
 use crate::error;
 use gort_core::observe::metrics::census;
+use gort_core::primitive::atomic::Ordering;
 use gort_core::primitive::histogram::{BUCKETS, Times, least_ns};
 use gort_core::sched::Runtime;
 use gort_core::sched::latency::Latency;
@@ -118,6 +119,23 @@ unsafe extern "C-unwind" fn states(_m: Object, _: Object) -> Object {
     ])
 }
 
+/// Moments' views of the Ps: how many are idle, Ms that look for work, goroutines in the global queue, and of each P in
+/// turn the goroutines in its queue and how often it has begun to run one (modulo 2^32).
+unsafe extern "C-unwind" fn processors(_m: Object, _: Object) -> Object {
+    let Some(rt) = runtime() else { return ptr::null_mut() };
+    let [idle, spinning, global] = rt.unused();
+    // SAFETY: GIL held.
+    unsafe {
+        numbers((0..3 + 2 * rt.processors.in_use()).map(|i| match i {
+            0 => idle,
+            1 => spinning,
+            2 => global,
+            _ if i % 2 == 1 => rt.processors[i / 2 - 1].queue.len() as u64,
+            _ => u64::from(rt.processors[i / 2 - 2].ticks.load(Ordering::Relaxed)),
+        }))
+    }
+}
+
 /// Adds the functions.
 pub(crate) unsafe fn register(module: Object) -> bool {
     let table = vec![
@@ -135,6 +153,12 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             c"_latencies_of(priority_or_group, /)\n--\n\nThe same for what was ready of those; None: nothing was measured.",
         ),
         plain(c"_metric_totals", totals, ffi::METH_NOARGS, c"_metric_totals()\n--\n\nTimes that are added up; see gort.metrics."),
+        plain(
+            c"_processors",
+            processors,
+            ffi::METH_NOARGS,
+            c"_processors()\n--\n\nIdle, spinning, in the global queue; of each P its queue and its turns.",
+        ),
         plain(
             c"_goroutine_states",
             states,
