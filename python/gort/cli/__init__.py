@@ -1,4 +1,4 @@
-"""The command line: `gort run`, `serve`, `trace`, `demo`, `bench`, `doctor`.
+"""The command line: `gort run`, `serve`, `trace`, `top`, `demo`, `bench`, `doctor`.
 
 Each command is a module with `add_arguments(parser)` and `main(options) -> exit status`, imported
 only when it is the one asked for.
@@ -19,6 +19,7 @@ _COMMANDS = {
     "run": "run a script as the main goroutine",
     "serve": "serve a WSGI application on watched worker processes",
     "trace": "show an execution trace: a timeline in the browser, or JSON for Perfetto",
+    "top": "what a program that runs gort.pprof.serve does, live on the terminal",
     "demo": "goroutines beside threads: files, a million parked, an HTTP service; --million",
     "bench": "measure spawn, round trip and gosched on this machine, or how late goroutines run",
     "doctor": "print what this Python, kernel and CPU give",

@@ -26,7 +26,7 @@ const Goroutines = (() => {
       const [name, file, line] = group.created_by;
       parts.push(el("h4", {}, "Started by"), el("ol", {}, el("li", {}, name, el("span", { class: "faint" }, `${file}:${line}`))));
     }
-    return el("div", {}, ...parts);
+    return el("div", { class: "stack", tabindex: "0", role: "group", "aria-label": "Stack" }, ...parts);
   }
 
   function membersOf(group) {
@@ -44,7 +44,7 @@ const Goroutines = (() => {
     }
     const left = group.count - group.members.length;
     const title = left > 0 ? `The ${group.members.length} that wait longest, of ${Figures.number(group.count)}` : "Goroutines";
-    return el("div", {}, el("h4", {}, title), list);
+    return el("div", { tabindex: "0", role: "group", "aria-label": title }, el("h4", {}, title), list);
   }
 
   /** Shows an answer of goroutines.json in `place`, and keeps open what is open and the focus where it is. */
