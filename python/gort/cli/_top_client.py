@@ -8,6 +8,8 @@ import ssl
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlencode, urlsplit
 
+from gort.cli._top_figures import clean
+
 __all__ = ["Away", "Client", "Refused"]
 
 #: Seconds for which an answer may take its time.
@@ -71,7 +73,9 @@ class Client:
         self._path = f"{before}/debug/"
         self.base = f"{parts.scheme}://{self._netloc}{self._path}"
 
-    def get(self, path: str, patience: float = _PATIENCE, **query: object) -> bytes:
+    def get(
+        self, path: str, query: dict[str, int] | None = None, patience: float = _PATIENCE
+    ) -> bytes:
         """Ask for what lies below /debug/; parks until it is there.
 
         Raises:
@@ -93,7 +97,7 @@ class Client:
             connection.close()
         if status == 200:
             return body
-        said = body[:200].decode("utf-8", "replace").strip()
+        said = clean(body[:200].decode("utf-8", "replace").strip())
         if status >= 500:
             raise Away(f"status {status}: {said}")
         raise Refused(self._reason(status, said))
@@ -114,10 +118,10 @@ class Client:
             return f"{self.base}gort/ is not there: is that gort.pprof.serve, of this version?"
         return f"{self.base} refuses, with status {status}: {said}"
 
-    def _json(self, path: str, **query: object) -> dict[str, Any]:
+    def _json(self, path: str, query: dict[str, int] | None = None) -> dict[str, Any]:
         """Ask for a JSON object."""
         try:
-            found = json.loads(self.get(path, **query))
+            found = json.loads(self.get(path, query))
         except (ValueError, RecursionError) as error:
             raise Refused(f"{self.base}{path} is no JSON: {error}") from error
         if not isinstance(found, dict):
@@ -134,18 +138,18 @@ class Client:
         Args:
             most: they are not looked at if there are more; None leaves that to the server.
         """
-        return self._json("gort/goroutines.json", **({} if most is None else {"most": most}))
+        return self._json("gort/goroutines.json", None if most is None else {"most": most})
 
     def dump(self) -> bytes:
         """Ask for all goroutines with their frames, as text; see `get`."""
-        return self.get("pprof/goroutine", patience=60.0, debug=2)
+        return self.get("pprof/goroutine", {"debug": 2}, patience=60.0)
 
     def profile(self, seconds: int) -> bytes:
         """Ask for a CPU profile of so many seconds; see `get`."""
-        return self.get("pprof/profile", patience=seconds + _PATIENCE, seconds=seconds)
+        return self.get("pprof/profile", {"seconds": seconds}, patience=seconds + _PATIENCE)
 
 
 def _words(error: Exception) -> str:
     """Say what went wrong without numbers of errors."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text)
+    return clean(text)

@@ -6,13 +6,13 @@ from collections import deque
 from typing import Any, NamedTuple
 
 __all__ = [
-    "Figures", "History", "Latency", "age", "clean", "number", "rate", "size", "span",
+    "WRONG", "Figures", "History", "Latency", "age", "clean", "number", "rate", "size", "span",
 ]  # fmt: skip
 
+#: What an answer that is none of ours makes of our arithmetic.
+WRONG = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 #: Seconds that quantiles are of: in one there may be no value.
 _WINDOW_NS = 10_000_000_000
-#: `turns` are counted modulo this.
-_WRAPS = 1 << 32
 _RATES = {
     "spawned": "created",
     "steals": "steals",
@@ -36,24 +36,24 @@ class Figures(NamedTuple):
     Attributes:
         state: the answer of state.json.
         rates: how often each second, by name; empty after the first answer.
-        turns: the same of each processor.
+        runs: goroutines that each processor took from its queue each second.
         cpu: the part of the processors' time that was used.
         latencies: over the last ten seconds, by name.
     """
 
     state: dict[str, Any]
     rates: dict[str, float]
-    turns: list[float]
+    runs: list[float]
     cpu: float | None
     latencies: dict[str, Latency]
 
     def as_dict(self) -> dict[str, Any]:
         """Give all of it for JSON."""
         kept = ("process", "goroutines", "machines", "timers", "memory", "health")
-        processors = {k: v for k, v in self.state["processors"].items() if k != "turns"}
+        processors = {k: v for k, v in self.state["processors"].items() if k != "runs"}
         return {
             **{name: self.state[name] for name in kept},
-            "processors": {**processors, "turns_per_s": self.turns},
+            "processors": {**processors, "runs_per_s": self.runs},
             "rates_per_s": self.rates,
             "cpu": self.cpu,
             "latencies_s": {name: found._asdict() for name, found in self.latencies.items()},
@@ -91,13 +91,14 @@ def _between(before: dict[str, Any], after: dict[str, Any], of: dict[str, Latenc
     """What happened between two answers."""
     seconds = (after["now_ns"] - before["now_ns"]) / 1e9
     old, new = before["counters"], after["counters"]
-    pairs = zip(before["processors"]["turns"], after["processors"]["turns"], strict=False)
-    turns = [(b - a) % _WRAPS / seconds for a, b in pairs]
+    pairs = zip(before["processors"]["runs"], after["processors"]["runs"], strict=False)
+    runs = [(b - a) / seconds for a, b in pairs]
     rates = {name: (new[key] - old[key]) / seconds for name, key in _RATES.items()}
-    rates = {"switches": sum(turns), **rates}
+    shared = (new["global_pops"] - old["global_pops"]) / seconds
+    rates = {"switches": sum(runs) + shared, **rates}
     there = new["cpu_available_ns"] - old["cpu_available_ns"]
     used = new["cpu_used_ns"] - old["cpu_used_ns"]
-    return Figures(after, rates, turns, used / there if there > 0 else 0.0, of)
+    return Figures(after, rates, runs, used / there if there > 0 else 0.0, of)
 
 
 def _latencies(before: dict[str, Any] | None, after: dict[str, Any]) -> dict[str, Latency]:
@@ -132,7 +133,7 @@ def _scaled(value: float, steps: tuple[str, ...], base: float) -> str:
     at = 0
     while abs(value) >= base and at < len(steps) - 1:
         value, at = value / base, at + 1
-    digits = 0 if abs(value) >= 100 or not at and value == int(value) else 1
+    digits = 0 if abs(value) >= 100 or (not at and value == int(value)) else 1
     return f"{value:.{digits}f}{steps[at]}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shlex
 import signal
@@ -21,7 +22,7 @@ from rich.live import Live
 
 import gort
 from gort.cli._top_client import Away, Client, Refused
-from gort.cli._top_figures import History
+from gort.cli._top_figures import WRONG, History
 from gort.cli._top_screen import View
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ _COST = 20
 #: Seconds between looks while nobody answers.
 _AGAIN = 1.0
 _MOST = 99_999_999
-_WRONG = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+#: A key that sends several characters, or one that sends one.
+_KEY = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.S)
 _UP, _DOWN = ("\x1b[A", "\x1bOA", "k"), ("\x1b[B", "\x1bOB", "j")
 
 
@@ -103,7 +105,8 @@ class Loop:
                 words = os.read(sys.stdin.fileno(), 64)
                 if not words:
                     raise _Ended
-                self._key(words.decode("utf-8", "replace"), live)
+                for key in _KEY.findall(words.decode("utf-8", "replace")):
+                    self._key(key, live)
 
     @contextmanager
     def _terminal(self) -> Iterator[None]:
@@ -157,7 +160,7 @@ class Loop:
             state = self._client.state()
             figures = self._history.add(state)
             cost = _COST * float(state["cost_ns"]) / 1e9
-        except (Away, Refused, *_WRONG) as error:
+        except (Away, Refused, *WRONG) as error:
             failed = error
             self._post(lambda: self._failed(failed))
             return _AGAIN
@@ -166,7 +169,7 @@ class Loop:
 
     def _failed(self, error: Exception) -> None:
         """There are no figures: at first that ends it where trying again is no use."""
-        if isinstance(error, _WRONG):
+        if isinstance(error, WRONG):
             error = Refused(f"{self._client.base}gort/state.json is not gort's: {error!r}")
         if self._view.figures is None and isinstance(error, Refused):
             self._first = error
@@ -185,7 +188,7 @@ class Loop:
         try:
             answer = self._client.goroutines(most)
             cost = _COST * float(answer.get("cost_ns", 0)) / 1e9
-        except (Away, Refused, *_WRONG):
+        except (Away, Refused, *WRONG):
             return _AGAIN  # who asks for the figures says so
         self._post(lambda: self._looked(answer))
         return cost
@@ -195,7 +198,7 @@ class Loop:
         before, self._view.answer = self._view.answer, answer
         try:
             self._view.groups()
-        except _WRONG:
+        except WRONG:
             self._view.answer = before
 
     # Keys.
@@ -221,9 +224,6 @@ class Loop:
             view.selected = max(view.selected + (1 if words in _DOWN else -1), 0)
         elif words in simple:
             simple[words]()
-        elif not words.startswith("\x1b"):
-            for one in words if len(words) > 1 else "":
-                self._key(one, live)
 
     def _reorder(self) -> None:
         """Those that are many first, or those that wait long."""
@@ -261,7 +261,7 @@ class Loop:
                     file.write(data)
             except FileExistsError:
                 continue
-            self._say(f"{len(data):,} bytes written to {os.path.abspath(name)}")
+            self._say(f"{len(data):,} bytes written to {name}")
             return
 
     def _dump(self) -> None:

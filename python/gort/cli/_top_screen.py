@@ -1,4 +1,4 @@
-"""The screen of `gort top`: what rich draws of the figures. Needs rich (`pip install gort[cli]`)."""
+"""The screen of `gort top`: what rich draws of the figures."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ KEYS = (
 )
 _BARS = " ▁▂▃▄▅▆▇█"
 _POINTS = 240
+#: From how many columns on so many tables are side by side.
+_PER_ROW = ((124, 5), (72, 3), (50, 2), (0, 1))
+#: Lines of a screen that has room for all tables.
+_TALL = 28
 
 
 class View:
@@ -73,12 +77,15 @@ class View:
             parts.append(Text("waiting for the first answer", style="dim"))
         else:
             parts += [Text(headline(self.figures), style="dim", no_wrap=True, overflow="ellipsis")]
-            parts += [self._health(self.figures), *self._tables(self.figures, width)]
-            parts += self._lines(width)
-            per_row = max(min(width // 30, 5), 1)
-            used = 5 + 6 * -(-5 // per_row) + 2
-            parts += self._blockers(max(height - used - 2, 3))
-        parts.append(Text(self.message or KEYS, style="bold" if self.message else "dim"))
+            parts.append(self._health(self.figures))
+            tables = self._tables(self.figures, width)
+            if height < _TALL:  # what goroutines do comes before the rest of the figures
+                tables = tables[:1]
+            lines = self._lines(width) if height >= _TALL else []
+            parts += [*tables, *lines]
+            parts += self._blockers(max(height - 4 - 6 * len(tables) - len(lines), 2))
+        style = "bold" if self.message else "dim"
+        parts.append(Text(self.message or KEYS, style=style, no_wrap=True, overflow="ellipsis"))
         return Group(*parts)
 
     def _title(self) -> Text:
@@ -103,19 +110,19 @@ class View:
         """The figures, as many side by side as there is room for."""
         tables = []
         for title, pairs in sections(figures):
-            table = Table(box=None, show_header=False, title=title, title_justify="left", pad_edge=False)
-            table.title_style = "bold"
+            table = Table(
+                box=None, show_header=False, title=title, title_justify="left", pad_edge=False,
+                title_style="bold",
+            )  # fmt: skip
             table.add_column(style="dim", no_wrap=True)
             table.add_column(justify="right", no_wrap=True)
             for name, value in pairs:
                 table.add_row(name, Text(value))
             tables.append(table)
-        per_row = max(min(width // 30, len(tables)), 1)
+        per_row = next(count for least, count in _PER_ROW if width >= least)
         rows: list[RenderableType] = []
         for first in range(0, len(tables), per_row):
-            grid = Table.grid(expand=True, padding=(0, 2))
-            for _ in range(per_row):
-                grid.add_column(ratio=1)
+            grid = Table.grid(padding=(0, 3, 0, 0))
             grid.add_row(*tables[first : first + per_row])
             rows.append(grid)
         return rows

@@ -12,13 +12,10 @@ from typing import Any
 
 from gort.cli._output import complain, say
 from gort.cli._top_client import Away, Client, Refused
-from gort.cli._top_figures import Figures, History
+from gort.cli._top_figures import WRONG, Figures, History
 from gort.cli._top_text import blockers, text
 
 __all__ = ["add_arguments", "main"]
-
-#: What an answer that is none of ours makes of our arithmetic.
-WRONG = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

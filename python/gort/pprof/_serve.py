@@ -72,7 +72,9 @@ def app(
     if method == "POST":
         length = environ.get("CONTENT_LENGTH") or "0"
         body = environ["wsgi.input"].read(min(int(length), _BODY)) if length.isdigit() else b""
-    asked = {name: environ.get(f"HTTP_{name.upper().replace('-', '_')}", "") for name in _live.ASKED}
+    asked = {
+        name: environ.get(f"HTTP_{name.upper().replace('-', '_')}", "") for name in _live.ASKED
+    }
     query = environ.get("QUERY_STRING", "")
     status, headers, data = _answer(method, path, query, body, asked, time.sleep)
     headers = {**headers, "Content-Length": str(len(data))}

@@ -96,7 +96,7 @@ def _processors() -> dict[str, Any]:
         "spinning": spinning,
         "global_queue": waiting,
         "queues": each[::2],
-        "turns": each[1::2],
+        "runs": each[1::2],
     }
 
 
@@ -114,7 +114,8 @@ def _memory(reading: Reading) -> dict[str, int]:
 def state() -> dict[str, Any]:
     """Give the figures of now. Looks at each goroutine's state: some ms for a million.
 
-    `turns` count modulo 2**32; a histogram's bucket i begins at `bounds_ns[i - 1]`.
+    `runs` are goroutines that a P took from its queue; together with `global_pops` they tell how
+    often goroutines were switched to. A histogram's bucket i ends at `bounds_ns[i]`.
     """
     begun = time.perf_counter_ns()
     reading = Reading()
@@ -277,7 +278,7 @@ def goroutines(words: str = "", most: int = MOST) -> dict[str, Any]:
 
 
 def flames(data: Data) -> dict[str, Any]:
-    """Give a CPU profile for a flame graph: stacks of functions, the outermost first, and counts."""
+    """Give a CPU profile for a flame graph: stacks, the outermost function first, and counts."""
     places = _Places()
     counts: dict[tuple[int, ...], int] = {}
     for stack, values, _ in data.samples:

@@ -1,8 +1,6 @@
 "use strict";
 // Figures of two answers of state.json: rates of counters, quantiles of histograms; and how they are written.
 const Figures = (() => {
-  const WRAPS = 2 ** 32;
-
   /** The buckets that grew, as [bucket, by how many]. */
   function grown(before, after) {
     const old = new Map(before.counts);
@@ -20,24 +18,17 @@ const Figures = (() => {
     return null;
   }
 
-  /** How often goroutines began to run, from counters that go round. */
-  function turns(before, after) {
-    const shared = Math.min(before.length, after.length);
-    const each = [];
-    for (let i = 0; i < shared; i++) each.push((after[i] - before[i] + WRAPS) % WRAPS);
-    return each;
-  }
-
   /** What happened each second between two answers, and how long things took. */
   function between(before, after) {
     const seconds = (after.now_ns - before.now_ns) / 1e9;
     if (!(seconds > 0)) return null;
     const rate = (name) => (after.counters[name] - before.counters[name]) / seconds;
-    const each = turns(before.processors.turns, after.processors.turns).map((n) => n / seconds);
+    const old = before.processors.runs;
+    const each = after.processors.runs.slice(0, old.length).map((n, i) => (n - old[i]) / seconds);
     const found = {
       seconds,
-      turns: each,
-      switches: each.reduce((a, b) => a + b, 0),
+      runs: each,
+      switches: each.reduce((a, b) => a + b, 0) + rate("global_pops"),
       spawns: rate("created"),
       steals: rate("steals"),
       handOffs: rate("hand_offs"),
@@ -81,5 +72,5 @@ const Figures = (() => {
     return `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
   }
 
-  return { between, quantile, grown, turns, number, rate, bytes, percent, time, age };
+  return { between, quantile, grown, number, rate, bytes, percent, time, age };
 })();

@@ -22,7 +22,7 @@
   const PANELS = [
     [new Panel("Goroutines", Figures.number, ["in all", "running", "ready", "waiting", "in calls"]),
       (s) => [s.goroutines.total, s.goroutines.running, s.goroutines.runnable, s.goroutines.waiting, s.goroutines.outside]],
-    [new Panel("Started and switched", Figures.rate, ["switches", "started"], { hint: "How often a goroutine began to run, and how many were started" }),
+    [new Panel("Started and switched", Figures.rate, ["switches", "started"], { hint: "Goroutines taken from run queues, and how many were started" }),
       (s, r) => [r.switches, r.spawns]],
     [new Panel("Steals, hand-offs, preemptions", Figures.rate, ["steals", "hand-offs", "preemptions"]),
       (s, r) => [r.steals, r.handOffs, r.preemptions]],
@@ -52,7 +52,7 @@
       + `${machines.idle} asleep, ${processors.spinning} looking for work; ${Figures.number(processors.global_queue)} goroutines in the global queue; `
       + `${Figures.number(s.timers)} timers`;
     $("processors").replaceChildren(...processors.queues.map((length, i) => el("div", { class: "processor" },
-      el("b", {}, `P${i}`), ` ${Figures.number(length)} queued`, r && i < r.turns.length ? `, ${Figures.rate(r.turns[i])} turns` : "")));
+      el("b", {}, `P${i}`), ` ${Figures.number(length)} queued`, r && i < r.runs.length ? `, ${Figures.rate(r.runs[i])} taken from there` : "")));
   }
 
   function add(s) {

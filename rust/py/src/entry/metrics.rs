@@ -120,7 +120,7 @@ unsafe extern "C-unwind" fn states(_m: Object, _: Object) -> Object {
 }
 
 /// Moments' views of the Ps: how many are idle, Ms that look for work, goroutines in the global queue, and of each P in
-/// turn the goroutines in its queue and how often it has begun to run one (modulo 2^32).
+/// turn the goroutines in its queue and how many it has ever taken from there to run.
 unsafe extern "C-unwind" fn processors(_m: Object, _: Object) -> Object {
     let Some(rt) = runtime() else { return ptr::null_mut() };
     let [idle, spinning, global] = rt.unused();
@@ -131,7 +131,7 @@ unsafe extern "C-unwind" fn processors(_m: Object, _: Object) -> Object {
             1 => spinning,
             2 => global,
             _ if i % 2 == 1 => rt.processors[i / 2 - 1].queue.len() as u64,
-            _ => u64::from(rt.processors[i / 2 - 2].ticks.load(Ordering::Relaxed)),
+            _ => rt.processors[i / 2 - 2].local_pops.load(Ordering::Relaxed),
         }))
     }
 }
@@ -157,7 +157,7 @@ pub(crate) unsafe fn register(module: Object) -> bool {
             c"_processors",
             processors,
             ffi::METH_NOARGS,
-            c"_processors()\n--\n\nIdle, spinning, in the global queue; of each P its queue and its turns.",
+            c"_processors()\n--\n\nIdle, spinning, in the global queue; of each P its queue and its runs.",
         ),
         plain(
             c"_goroutine_states",
