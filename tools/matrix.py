@@ -69,6 +69,9 @@ DRIVERS = (
 #: Has no wheels for Linux: compiled where libmariadb's headers are.
 MYSQLCLIENT = "mysqlclient>=2.2"
 
+#: Drives the browser of tests/test_live_browser.py, which is there for Pythons of this root only.
+BROWSING = "playwright>=1.50"
+
 #: Tests that look at all objects again and again: a process with the tests of all other files has
 #: five times as many objects as it needs, and a look takes as much longer.
 APART = ("test_gc*.py", "test_leak*.py")
@@ -94,6 +97,8 @@ def install_drivers(python: Python) -> None:
     has_headers = check_tools.output("pkg-config", "--exists", "libmariadb") is not None
     if python.root is not None or not has_headers or not had(python, MYSQLCLIENT):
         print(f"-- {python.tag}: not tested with {MYSQLCLIENT}: no libmariadb-dev", flush=True)
+    if python.root is not None or not had(python, BROWSING):
+        print(f"-- {python.tag}: not tested with a browser", flush=True)
 
 
 def had(python: Python, *packages: str) -> bool:
