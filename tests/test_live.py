@@ -117,7 +117,7 @@ def test_state_counts_goroutines_and_what_happens_to_them(server):
     assert sum(after["processors"]["runs"]) - sum(before["processors"]["runs"]) >= 30
     assert after["processors"]["count"] == gort.gomaxprocs() == len(after["processors"]["queues"])
     assert after["machines"]["count"] >= 1 and after["now_ns"] > before["now_ns"]
-    assert after["memory"]["resident"] > 1 << 20 and after["cost_ns"] > 0
+    assert after["memory"]["resident"] > 1 << 20 and after["cost_ns"] >= 0
     assert after["process"] == before["process"]
     assert after["process"]["gort"] == gort.__version__
     ch.close()

@@ -112,7 +112,7 @@
     const of = answer.matched === answer.total ? "" : ` of ${Figures.number(answer.total)}`;
     const more = answer.left_out ? `; ${Figures.number(answer.left_out)} smaller groups are not shown` : "";
     $("seen").textContent = `${Figures.number(answer.matched)}${of} goroutines in ${answer.groups.length} groups, seen at `
-      + `${new Date().toLocaleTimeString()} in ${Figures.time(answer.cost_ns / 1e9)}${more}`;
+      + `${new Date().toLocaleTimeString()}, which took ${Figures.time(answer.cost_ns / 1e9)} of CPU${more}`;
   }
 
   async function look(most) {
