@@ -53,7 +53,8 @@ print("ok")
 
 
 def chromium() -> str:
-    """The program; skips, and says so, where there is none."""
+    """The program; skips, and says so, where it or what drives it is not there."""
+    needs("playwright")
     found = [path for name in PROGRAMS if (path := shutil.which(name))]
     bundled = "~/.cache/ms-playwright/chromium*/chrome-*/*chrom*"
     found += [path for path in glob.glob(os.path.expanduser(bundled)) if os.access(path, os.X_OK)]
@@ -64,7 +65,6 @@ def chromium() -> str:
 
 def browse(url: str, code: str, *arguments: str) -> None:
     """Open a page and do `code` with it: `page`, `context`, `expect`, `until`, `errors`, `asked`."""
-    needs("playwright")
     program = chromium()
     whole = FIRST + textwrap.indent(textwrap.dedent(code), "    ") + LAST
     env = {k: v for k, v in os.environ.items() if not k.startswith(("GORT_", "PYTHON"))}

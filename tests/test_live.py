@@ -154,9 +154,10 @@ def test_health_is_looked_at_now_and_then_by_samples_of_its_own(server):
 
 def test_a_forked_child_is_another_process():
     code = """
-    import os
+    import os, warnings
     import gort
     from gort.pprof import _state
+    warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads
     before = _state.state()["process"]
     out, into = os.pipe()
     if os.fork() == 0:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import gort
 import gort.pprof
 import pytest
-from browsing import browse
+from browsing import browse, chromium
 from gort.pprof import _live
 from waiting import eventually, parked
 
 NASTY = "<script>window.hacked = 1</script><img src=x onerror=hacked=1>"
+
+
+@pytest.fixture(autouse=True)
+def browser():
+    """Skips where there is none, before anything is begun."""
+    chromium()
 
 
 @pytest.fixture
