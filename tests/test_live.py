@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import re
+from xml.etree import ElementTree
 
 import gort
 import gort.pprof
@@ -75,11 +76,26 @@ def test_paths(server):
     status, headers, _ = ask(server, "/debug/gort")
     assert (status, headers["Location"]) == (301, "gort/")
     assert ask(server, "/debug/gort?token=a%0Ab")[1]["Location"] == "gort/?token=a%0Ab"
-    for name in ("concurrency.svg", "nothing", "../pprof/", "live.js", "state.json/"):
+    for name in ("concurrency", "nothing", "../pprof/", "live.js", "state.json/"):
         assert ask(server, f"{PAGE}{name}")[::2] == (404, b"404 page not found\n"), name
     assert ask(server, "/debug/gortx")[0] == 404
     assert server.live_url == server.url.replace("pprof", "gort")
     assert b'href="../gort/"' in ask(server, "/debug/pprof/")[2]
+
+
+def test_concurrency_graph_is_of_the_goroutines_there_are(server, monkeypatch):
+    ch = gort.Chan()
+    many = [gort.spawn(stays, (ch,), name="<a&b>") for _ in range(3)]
+    parked(*many)
+    status, headers, body = ask(server, f"{PAGE}concurrency.svg")
+    ch.close()
+    for g in many:
+        g.join()
+    assert (status, headers["Content-Type"]) == (200, "image/svg+xml")
+    picture = ElementTree.fromstring(body)
+    assert "<a&b> x3" in "".join(picture.itertext())
+    monkeypatch.setattr(_live, "MOST", 0)
+    assert ask(server, f"{PAGE}concurrency.svg")[0] == 503
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import secrets
 from functools import cache
 from urllib.parse import parse_qsl, urlsplit
 
+from gort._core import num_goroutine
+from gort._graphviews import svg
 from gort._typing import TYPE_CHECKING
 from gort.pprof._cpu import start_taking, stop_cpu_profile
 from gort.pprof._http import Answer
@@ -68,7 +70,7 @@ def answer(
     if path == PREFIX.rstrip("/"):
         return _text(301, "Moved Permanently", Location=f"gort/?{query}" if query else "gort/")
     name = path.removeprefix(PREFIX)
-    if not path.startswith(PREFIX) or name not in ("", *_FIGURES, "profile.json"):
+    if not path.startswith(PREFIX) or name not in _NAMES:
         return _text(404, "404 page not found")
     allowed = ("POST",) if name == "profile.json" else ("GET", "HEAD")
     if method not in allowed:
@@ -80,6 +82,8 @@ def answer(
     values = dict(parse_qsl(query, keep_blank_values=True))
     if name == "profile.json":
         return _profile(values, wait)
+    if name == "concurrency.svg":
+        return _graph()
     return _json(_FIGURES[name](values))
 
 
@@ -123,6 +127,17 @@ _FIGURES: dict[str, Callable[[Mapping[str, str]], dict[str, Any]]] = {
     "goroutines.json": _goroutines,
     "state.json": lambda _: state(),
 }
+
+
+def _graph() -> Answer:
+    """The graph of who starts and waits for whom: as recorded, or as it is now."""
+    count = num_goroutine()
+    if count > MOST:
+        return _text(503, f"{count} goroutines are too many for a picture")
+    return Answer(200, {"Content-Type": "image/svg+xml", **_SAFE}, svg().encode())
+
+
+_NAMES = ("", *_FIGURES, "concurrency.svg", "profile.json")
 
 
 def _profile(values: Mapping[str, str], wait: Callable[[float], None]) -> Answer:
