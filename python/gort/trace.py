@@ -192,13 +192,12 @@ def _start(file: str | os.PathLike[str] | Writable, stacks: bool, period_ns: int
         if not opened:
             raise RuntimeError("tracing is already enabled")
         _running = running
-        if descriptor < 0:
-            try:
-                running.feeder = _Feeder(file)  # type: ignore[arg-type]
-            except BaseException:
-                _running = None
-                _trace_close()
-                raise
+        try:
+            running.feeder = None if descriptor >= 0 else _Feeder(file)  # type: ignore[arg-type]
+        except BaseException:
+            _running = None
+            _trace_close()
+            raise
 
 
 def stop() -> None:
@@ -216,8 +215,7 @@ def stop() -> None:
     """
     global _running
     with _lock:
-        running = _running
-        if running is None:
+        if (running := _running) is None:
             return
         if running.feeder is not None:
             running.feeder.end()
