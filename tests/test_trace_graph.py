@@ -293,6 +293,25 @@ def test_what_is_kept_does_not_grow_and_too_much_is_summed_up():
     assert any("x3000" in box for box in boxes)
 
 
+def test_a_goroutine_may_run_before_it_is_known():
+    unseen = gort.go  # not replaced: it is not a module that has this name
+    with Graph() as graph:
+        chan = gort.Chan(1000)
+        for i in range(700):
+            g = unseen(chan.try_send, 1)
+            g.join()
+            if i < 600:
+                graph._at.started(g, feed, None)
+    boxes, arrows = read(graph.mermaid("objects"))
+    assert set(boxes) == {"Main Goroutine", "feed x600", "goroutine x100", "Chan chan"}
+    assert set(arrows) >= {
+        ("Main Goroutine", "feed x600", "spawns x600"), ("feed x600", "Chan chan", "sends x600"),
+        ("goroutine x100", "Chan chan", "sends x100"),
+    }  # fmt: skip
+    waits = [(a, b) for a, b, words in arrows if words.startswith("waits for")]
+    assert sorted(waits) == [("Main Goroutine", "feed x600"), ("Main Goroutine", "goroutine x100")]
+
+
 def test_more_than_mermaid_draws_is_left_out_and_said():
     drawing = Drawing()
     for i in range(900):

@@ -10,6 +10,7 @@ is kept does not grow with the time a program runs.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from functools import partial
@@ -92,7 +93,10 @@ class Recording:
         self.things: list[Thing] = []
         #: In the order of what was done first.
         self.edges: dict[tuple[int, str, int, type], Edge] = {}
+        self._numbered = self._unseen_count = 0
         self._threads: Actor | None = None
+        #: Of goroutines that were not seen to start, once there are many.
+        self._shared: Actor | None = None
         self._of_goroutine: WeakKeyDictionary[Any, Actor] = WeakKeyDictionary()
         self._of_object: WeakKeyDictionary[Any, Thing] = WeakKeyDictionary()
         self._of_case: dict[int, tuple[str, ref[Any]]] = {}
@@ -108,33 +112,65 @@ class Recording:
             if self._threads is None:
                 self._threads = self._new_actor("threads", "plain threads")
             return self._threads
-        return self._of_goroutine.get(goroutine) or self.started(goroutine, None, None)
+        return self._of_goroutine.get(goroutine) or self._unseen(goroutine)
 
     def _new_actor(self, kind: str, function: str) -> Actor:
-        found = Actor(len(self.actors), kind, function)
+        self._numbered += 1
+        found = Actor(self._numbered, kind, function)
         self.actors.append(found)
         return found
 
-    def started(self, goroutine: Any, function: object, site: Site | None) -> Actor:
-        """Note a goroutine, of which nothing else is known if it was not seen to start."""
-        known = self._of_goroutine.get(goroutine)
-        name = _name_of(function) if function is not None else "goroutine"
-        if known is None:
-            key = (name, site)
-            known = self._actors_of.get(key) if len(self.actors) >= _MOST else None
-            if known is None:
-                known = self._new_actor("goroutine", name)
-                self._actors_of[key] = known
+    def _unseen(self, goroutine: Any) -> Actor:
+        """Give the actor of a goroutine that was not seen to start, or has begun before that."""
+        found = self._of_goroutine.get(goroutine)
+        if found is None:
+            if self._shared is not None:
+                found = self._shared
+                found.count += 1
             else:
-                known.count += 1
-            self._of_goroutine[goroutine] = known
-        if function is not None:
-            known.function, known.site = name, site
-            if known.parent is None:
-                known.parent = self.actor()
-            given = goroutine.name
-            known.name = None if given.startswith("goroutine-") else _inner(given)
-        return known
+                found = self._new_actor("unseen", "goroutine")
+                self._unseen_count += 1
+                if self._unseen_count >= _MOST:
+                    self._shared = found
+            self._of_goroutine[goroutine] = found
+        return found
+
+    def started(self, goroutine: Any, function: object, site: Site | None) -> None:
+        """Note a goroutine that the one that runs has started."""
+        known = self._of_goroutine.get(goroutine)
+        key = (_name_of(function), site)
+        found = self._actors_of.get(key) if len(self.actors) >= _MOST else None
+        if found is not None:
+            found.count += 1
+            if known is not None and known is not self._shared:
+                self._merge(known, found)
+        elif known is not None and known is not self._shared:
+            found = known
+            found.kind = "goroutine"
+            self._unseen_count -= 1
+        else:
+            found = self._new_actor("goroutine", key[0])
+        self._actors_of[key] = self._of_goroutine[goroutine] = found
+        found.function, found.site = key
+        if found.parent is None:
+            found.parent = self.actor()
+        given = goroutine.name
+        found.name = None if given.startswith("goroutine-") else _inner(given)
+
+    def _merge(self, old: Actor, new: Actor) -> None:
+        """Have one of a group, that had begun to do something before it was known, be of it."""
+        self._unseen_count -= 1
+        self.actors.remove(old)
+        for key, edge in list(self.edges.items()):
+            if edge.actor is old or edge.target is old:
+                del self.edges[key]
+                actor = new if edge.actor is old else edge.actor
+                target = new if edge.target is old else edge.target
+                into_key = (actor.number, edge.op, target.number, type(target))
+                into = self.edges.setdefault(into_key, Edge(actor, edge.op, target))
+                into.count += edge.count
+                into.blocked += edge.blocked
+                into.waited_ns += edge.waited_ns
 
     def made(self, thing: object, site: Site | None) -> Thing:
         """Note an object, and where it was made."""
@@ -154,7 +190,7 @@ class Recording:
         """Give what the one that runs does with an object, or a goroutine."""
         target: Actor | Thing
         if isinstance(thing, _core.Goroutine):
-            target = self._of_goroutine.get(thing) or self.started(thing, None, None)
+            target = self._of_goroutine.get(thing) or self._unseen(thing)
         else:
             target = self._of_object.get(thing) or self.made(thing, None)
         actor = self.actor()
@@ -333,24 +369,27 @@ def _methods() -> dict[type, dict[str, Any]]:
     return found
 
 
-def _started(goroutine: Any, function: object) -> Any:
-    """Note a goroutine that was started."""
-    if _at is not None:
-        try:
-            _at.started(goroutine, function, _site())
-        except Exception:  # noqa: BLE001 - as in _edge
-            return goroutine
+def _started(how: Any, function: object, args: Any, kwargs: Any) -> Any:
+    """Start a goroutine and note it: as a rule before it runs, as nobody is preempted here."""
+    _core._no_preempt(1)
+    try:
+        goroutine = how(*args, **kwargs)
+        if _at is not None:
+            with contextlib.suppress(Exception):  # as in _edge
+                _at.started(goroutine, function, _site())
+    finally:
+        _core._no_preempt(-1)
     return goroutine
 
 
 def _go(*args: Any, **kwargs: Any) -> Any:
     """Do what go does, and note it."""
-    return _started(_GO(*args, **kwargs), args[0])
+    return _started(_GO, args[0] if args else None, args, kwargs)
 
 
 def _spawn(*args: Any, **kwargs: Any) -> Any:
     """Do what spawn does, and note it."""
-    return _started(_SPAWN(*args, **kwargs), args[0] if args else kwargs["fn"])
+    return _started(_SPAWN, args[0] if args else kwargs.get("fn"), args, kwargs)
 
 
 def _recv(*args: Any) -> Any:
