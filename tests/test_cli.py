@@ -121,7 +121,7 @@ def test_run_syntax_error_names_the_line(app, tmp_path):
 def test_version_and_help(tmp_path):
     assert cli("--version", cwd=tmp_path).stdout == f"gort {gort.__version__}\n"
     text = cli("--help", cwd=tmp_path).stdout
-    assert all(name in text for name in ("run", "serve", "demo", "bench", "doctor"))
+    assert all(name in text for name in ("run", "serve", "trace", "demo", "bench", "doctor"))
 
 
 @pytest.mark.parametrize("arguments", [(), ("nonsense",), ("run",), ("bench", "--repeat", "x")])
