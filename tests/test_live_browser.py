@@ -121,6 +121,21 @@ def test_goroutines_are_filtered_and_stay_open_while_new_ones_come(server, many)
     browse(server.live_url, code)
 
 
+def test_too_many_goroutines_are_looked_at_when_asked_for(server, many, monkeypatch):
+    monkeypatch.setattr(_live, "MOST", 5)
+    code = """
+    expect(page.locator("#seen")).to_contain_text("only when you press")
+    expect(page.locator("#groups details")).to_have_count(0)
+    page.locator("body").press("g")
+    expect(page.locator("#groups .count").first).to_have_text("30")
+    with page.expect_response("**/goroutines.json?q=") as answer:
+        page.select_option("#interval", "500")
+    assert answer.value.json()["skipped"]
+    expect(page.locator("#groups .count").first).to_have_text("30")
+    """
+    browse(server.live_url, code)
+
+
 def test_flame_graph_is_drawn_on_demand_and_walked_by_keys(server, busy):
     code = """
     assert not any("profile.json" in one for one in asked)
@@ -226,7 +241,7 @@ def test_server_that_goes_away_and_comes_back(many):
 
 
 def test_token_in_the_address_is_enough(many):
-    with gort.pprof.serve("127.0.0.1:0", token="se cret&") as server:
+    with gort.pprof.serve("127.0.0.1:0", token="se cr\u00e9t&\u2713") as server:
         code = """
         expect(page.locator("#groups .count").first).to_have_text("30")
         page.fill("#seconds", "1")
@@ -237,7 +252,7 @@ def test_token_in_the_address_is_enough(many):
         told = [one for one in asked if "token" in one]
         assert len(told) == 1, told
         """
-        browse(f"{server.live_url}?token=se%20cret%26", code)
+        browse(f"{server.live_url}?token=se%20cr%C3%A9t%26%E2%9C%93", code)
 
 
 def test_page_of_elsewhere_gets_nothing_and_starts_nothing(server, many):

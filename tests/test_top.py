@@ -22,6 +22,7 @@ from gort.cli._top_client import Client
 from gort.cli._top_figures import WRONG, History, age, clean, number, rate, size, span
 from gort.cli._top_text import blockers
 from gort.metrics import Float64Histogram
+from gort.pprof import _live
 from waiting import eventually, parked
 
 TOP = (sys.executable, "-m", "gort", "top")
@@ -113,6 +114,8 @@ def test_token(tmp_path):
         top(where, *short, "--token", "secret")
         top(where, *short, "--token-file", file)
         top(f"http://any:secret@{where}/debug/pprof/heap", *short)
+    with gort.pprof.serve("127.0.0.1:0", token="gehe\u00edm \u2713\n") as server:
+        top(url(server), *short, "--token", "gehe\u00edm \u2713\n")
     assert "no-such-file" in top("--token-file", tmp_path / "no-such-file", status=2).stderr
 
 
@@ -372,6 +375,19 @@ def test_keys_write_a_dump_and_a_profile(server, many, tmp_path):
     assert "stays_here(...)" in dump.read_text()
     (profile,) = tmp_path.glob("gort-cpu-*.pb.gz")
     assert profile.read_bytes()[:2] == b"\x1f\x8b"
+
+
+def test_too_many_goroutines_are_looked_at_when_asked_for(server, many, tmp_path, monkeypatch):
+    monkeypatch.setattr(_live, "MOST", 5)
+    assert "too many to look at one by one" in top(url(server), "--once").stdout
+    with Terminal(url(server), "--interval", "0.2", cwd=tmp_path) as terminal:
+        terminal.shows("press g to look at them one by one")
+        terminal.key("g")
+        terminal.shows("stays_here test_top")
+        terminal.key("o")
+        terminal.shows("order: longest", "stays_here test_top", "stays_here test_top")
+        terminal.key("q")
+        terminal.end()
 
 
 def test_screen_waits_for_a_server_that_went_away(many, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import ssl
+from contextlib import closing
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlencode, urlsplit
 
@@ -85,16 +87,15 @@ class Client:
         where = f"{self._path}{path}" + (f"?{urlencode(query)}" if query else "")
         headers = {"Connection": "close", "Accept": "*/*"}
         if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
-        connection = self._connection(patience)
+            secret = base64.b64encode(f"any:{self._token}".encode()).decode()
+            headers["Authorization"] = f"Basic {secret}"  # which has room for every character
         try:
-            connection.request("GET", where, headers=headers)
-            answer = connection.getresponse()
-            status, body = answer.status, answer.read(_MOST_BYTES)
-        except (OSError, http.client.HTTPException) as error:
+            with closing(self._connection(patience)) as connection:
+                connection.request("GET", where, headers=headers)
+                answer = connection.getresponse()
+                status, body = answer.status, answer.read(_MOST_BYTES)
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise Away(_words(error)) from error
-        finally:
-            connection.close()
         if status == 200:
             return body
         said = clean(body[:200].decode("utf-8", "replace").strip())

@@ -24,6 +24,7 @@ import gort
 from gort.cli._top_client import Away, Client, Refused
 from gort.cli._top_figures import WRONG, History
 from gort.cli._top_screen import View
+from gort.cli._top_text import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,6 +160,7 @@ class Loop:
         try:
             state = self._client.state()
             figures = self._history.add(state)
+            text(figures, {})  # whatever is wrong in it comes out here
             cost = _COST * float(state["cost_ns"]) / 1e9
         except (Away, Refused, *WRONG) as error:
             failed = error
@@ -195,7 +197,10 @@ class Loop:
 
     def _looked(self, answer: dict[str, Any]) -> None:
         """Show what goroutines do, unless an answer without them is to hide what was asked for."""
-        before, self._view.answer = self._view.answer, answer
+        before = self._view.answer
+        if answer.get("skipped") and before is not None and not before.get("skipped"):
+            return
+        self._view.answer = answer
         try:
             self._view.groups()
         except WRONG:

@@ -3,12 +3,14 @@
   const $ = (id) => document.getElementById(id);
   const { Panel, el } = Charts;
   const token = new URLSearchParams(location.search).get("token");
+  // As the password of Basic, which has room for every character.
+  const secret = btoa(String.fromCharCode(...new TextEncoder().encode(`any:${token}`)));
   const WINDOW = 10; // seconds that quantiles are of: in one there may be no value
   const COST = 20; // we take at most one part in so many of the program's time
 
   /** Ask this server; the token goes where no log has it. */
   async function ask(path, options = {}) {
-    const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
+    const headers = token === null ? {} : { Authorization: `Basic ${secret}` };
     return fetch(path, { ...options, headers, cache: "no-store", credentials: "same-origin", redirect: "error" });
   }
 
@@ -104,15 +106,15 @@
 
   // Goroutines.
   const list = new Goroutines.List($("groups"));
-  let looking = 0, answer = null, lookTimer = 0, forced = false;
+  let looking = 0, answer = null, seen = null, lookTimer = 0, forced = false;
 
   function showGroups() {
-    if (!answer || answer.skipped) return;
+    if (!answer) return;
     list.show(answer, $("order").value);
     const of = answer.matched === answer.total ? "" : ` of ${Figures.number(answer.total)}`;
     const more = answer.left_out ? `; ${Figures.number(answer.left_out)} smaller groups are not shown` : "";
     $("seen").textContent = `${Figures.number(answer.matched)}${of} goroutines in ${answer.groups.length} groups, seen at `
-      + `${new Date().toLocaleTimeString()}, which took ${Figures.time(answer.cost_ns / 1e9)} of CPU${more}`;
+      + `${seen.toLocaleTimeString()}, which took ${Figures.time(answer.cost_ns / 1e9)} of CPU${more}`;
   }
 
   async function look(most) {
@@ -124,13 +126,13 @@
       if (most) query.set("most", most);
       const found = await json(`goroutines.json?${query}`);
       if (mine !== looking) return; // another look has begun since
-      answer = found;
-      if (answer.skipped) {
-        $("groups").replaceChildren();
-        $("seen").textContent = `${Figures.number(answer.total)} goroutines: more than ${Figures.number(answer.most)} are looked at only when you press "Look now".`;
-        forced = true;
+      forced = found.skipped;
+      if (forced) { // what was looked at before stays, and says when that was
+        if (answer === null) {
+          $("seen").textContent = `${Figures.number(found.total)} goroutines: more than ${Figures.number(found.most)} are looked at only when you press "Look now".`;
+        }
         pause *= 5;
-      } else { showGroups(); pause = Math.max(pause, (COST * answer.cost_ns) / 1e6); }
+      } else { answer = found; seen = new Date(); showGroups(); pause = Math.max(pause, (COST * answer.cost_ns) / 1e6); }
     } catch (error) {
       if (mine !== looking) return;
       $("seen").textContent = `Not seen: ${error.message || error}`;
@@ -143,7 +145,7 @@
     if ($("follow").checked && !paused && !document.hidden) look(); else lookTimer = setTimeout(again, 1000);
   }
 
-  const lookNow = () => { look(forced ? 99999999 : 0); forced = false; };
+  const lookNow = () => look(forced ? 99999999 : 0);
 
   // CPU.
   const graph = new Flame.Graph($("flame"), $("frame"), (is) => { $("whole").hidden = !is; });
