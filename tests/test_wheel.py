@@ -87,7 +87,7 @@ def test_wheel_needs_nothing_at_run_time_and_offers_extras(wheel):
     assert data["Requires-Python"] == ">=3.11"
     assert [n for n in data.get_all("Requires-Dist", []) if "extra ==" not in n] == []
     assert {"cli", "bench"} <= set(data.get_all("Provides-Extra"))
-    assert {"gort/py.typed", "gort/_core.pyi"} <= set(names)
+    assert {"gort/py.typed", "gort/_core.pyi", "gort/pprof/_page/live.html"} <= set(names)
     assert not [n for n in names if "tests/" in n or "test_" in n or n.endswith(".pyc")]
 
 
