@@ -272,13 +272,8 @@ class _Order:
             if self.gs.get(m[0], [0])[0] != SYSCALL:
                 raise Wrong("it is in no call")
             self.gs[m[0]][0], m[0] = RUNNABLE, 0
-        elif name == "HeapAlloc":
-            if m[1] is None:
-                raise Wrong("there is no P")
-        elif name.startswith("GCSweep"):
-            if m[1] is None or (m[1] in self.sweeping) != (name == "GCSweepEnd"):
-                raise Wrong("it sweeps, or does not")
-            self.sweeping ^= {m[1]}
+        elif name in ("HeapAlloc", "GCSweepBegin", "GCSweepEnd"):
+            self._of_p(m[1], name)
         elif name.startswith("GC"):
             return self._collect(gen, m, name, args)
         else:
@@ -297,6 +292,14 @@ class _Order:
             raise Wrong("a call on another M")
         if status in (RUNNING, SYSCALL):
             m[0] = g
+
+    def _of_p(self, p: int | None, name: str) -> None:
+        if p is None:
+            raise Wrong("there is no P")
+        if name != "HeapAlloc":
+            if (p in self.sweeping) != (name == "GCSweepEnd"):
+                raise Wrong("it sweeps, or does not")
+            self.sweeping ^= {p}
 
     def _collect(self, gen: int, m: list[int | None], name: str, args: list[int]) -> bool:
         may_be_first = name == "GCBegin" or (name == "GCActive" and gen == self.first)
