@@ -427,7 +427,7 @@ def go() -> str | None:
 def all_below(folder: Path) -> Iterator[Path]:
     """The files that are traces."""
     for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
+        if path.is_file() and not path.is_symlink() and os.access(path, os.R_OK):
             with path.open("rb") as file:
                 if file.read(len(HEADER)) == HEADER:
                     yield path
