@@ -95,7 +95,7 @@ def test_concurrency_graph_is_of_the_goroutines_there_are(server, monkeypatch):
     picture = ElementTree.fromstring(body)
     assert "<a&b> x3" in "".join(picture.itertext())
     monkeypatch.setattr(_live, "MOST", 0)
-    assert ask(server, f"{PAGE}concurrency.svg")[0] == 503
+    assert b"goroutines are too many" in ask(server, f"{PAGE}concurrency.svg")[2]
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ ORDER = (
     "_graphviews",
     "_tracewire",
     "_tracefile",
+    "_tracefeed",
     "trace",
     "pprof._model",
     "pprof._heap",

@@ -25,7 +25,6 @@ import warnings
 from contextvars import ContextVar
 
 from gort._core import (
-    Chan,
     _trace_close,
     _trace_forget,
     _trace_on,
@@ -33,26 +32,16 @@ from gort._core import (
     _trace_record,
     _trace_snapshot,
     _trace_state,
-    _trace_take,
     _trace_user,
-    spawn,
 )
-from gort._exceptions import ChanClosed
 from gort._graphviews import Graph, mermaid, svg
+from gort._tracefeed import Feeder
 from gort._typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from contextvars import Token
-    from typing import Protocol
 
-    from gort._core import Goroutine
-
-    class Writable(Protocol):
-        """Takes bytes."""
-
-        def write(self, data: bytes, /) -> object:
-            """Take some."""
-
+    from gort._tracefeed import Writable
 
 __all__ = [
     "FlightRecorder", "Graph", "Region", "Task", "is_enabled", "log", "mermaid", "start", "stop",
@@ -61,8 +50,6 @@ __all__ = [
 
 #: Nanoseconds of a generation, with which a trace can begin.
 _PERIOD_NS = 1_000_000_000
-#: Seconds between two writes to a file that is not the system's.
-_LOOK = 0.05
 #: What `_trace_user` notes, by number.
 _TASK_BEGIN, _TASK_END, _REGION_BEGIN, _REGION_END, _LOG = range(5)
 
@@ -71,50 +58,12 @@ _numbers = itertools.count(1)
 _task: ContextVar[int] = ContextVar("gort.trace.task", default=0)
 
 
-class _Feeder:
-    """A goroutine that writes what the core gives to a file of Python's."""
-
-    def __init__(self, file: Writable) -> None:
-        """Begin."""
-        self._file = file
-        self._ends: Chan[None] = Chan(0)
-        self.error: Exception | None = None
-        self._goroutine: Goroutine[None] = spawn(self._run, name="gort.trace")
-
-    def _run(self) -> None:
-        """Write until the end, or the first error; what comes after that is dropped."""
-        while True:
-            try:
-                self._ends.recv(_LOOK)
-            except TimeoutError:
-                self.write(_trace_take())
-            except ChanClosed:
-                return
-
-    def write(self, data: bytes) -> None:
-        """Write."""
-        if data and self.error is None:
-            try:
-                self._file.write(data)
-            except Exception as error:  # noqa: BLE001 - it is whoever stops who has to know
-                self.error = error
-
-    def end(self) -> None:
-        """Wait for the goroutine. May be called again."""
-        if not self._ends.closed:
-            self._ends.close()
-        try:
-            self._goroutine.join()
-        except MemoryError:
-            pass  # it had no memory to go on: what it has not taken is written at the end
-
-
 class _Running:
     """The trace that is written."""
 
     __slots__ = ("feeder",)
 
-    def __init__(self, feeder: _Feeder | None) -> None:
+    def __init__(self, feeder: Feeder | None) -> None:
         """Keep who writes it."""
         self.feeder = feeder
 
@@ -193,7 +142,7 @@ def _start(file: str | os.PathLike[str] | Writable, stacks: bool, period_ns: int
             raise RuntimeError("tracing is already enabled")
         _running = running
         try:
-            running.feeder = None if descriptor >= 0 else _Feeder(file)  # type: ignore[arg-type]
+            running.feeder = None if descriptor >= 0 else Feeder(file)  # type: ignore[arg-type]
         except BaseException:
             _running = None
             _trace_close()

@@ -14,6 +14,7 @@ from functools import cache
 from urllib.parse import parse_qsl, urlsplit
 
 from gort._core import num_goroutine
+from gort._graphdraw import Drawing
 from gort._graphviews import svg
 from gort._typing import TYPE_CHECKING
 from gort.pprof._cpu import start_taking, stop_cpu_profile
@@ -133,8 +134,12 @@ def _graph() -> Answer:
     """The graph of who starts and waits for whom: as recorded, or as it is now."""
     count = num_goroutine()
     if count > MOST:
-        return _text(503, f"{count} goroutines are too many for a picture")
-    return Answer(200, {"Content-Type": "image/svg+xml", **_SAFE}, svg().encode())
+        drawing = Drawing()
+        drawing.add(f"{count} goroutines are too many for a picture")
+        picture = drawing.svg()
+    else:
+        picture = svg()
+    return Answer(200, {"Content-Type": "image/svg+xml", **_SAFE}, picture.encode())
 
 
 _NAMES = ("", *_FIGURES, "concurrency.svg", "profile.json")
