@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import sys
 
 import gort
 import nomemory_http
@@ -429,6 +430,9 @@ OPERATIONS = {
     )
 } | nomemory_library.OPERATIONS | nomemory_net.OPERATIONS | nomemory_scopes.OPERATIONS  # fmt: skip
 OPERATIONS |= nomemory_http.OPERATIONS | nomemory_observe.OPERATIONS
+if sys.version_info[:3] in ((3, 12, 1), (3, 13, 0)):
+    for name in nomemory_observe.MAKE_FUNCTIONS:
+        del OPERATIONS[name]
 for receive in (
     gort.Chan.recv,
     gort.Chan.recv_ok,

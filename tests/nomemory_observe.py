@@ -173,3 +173,5 @@ OPERATIONS = {
         looks_at_health, finds_deadlocks,
     )
 }  # fmt: skip
+#: Of these, those whose code in gort makes functions, by lambda or a generator expression: see tests/nomemory.py.
+MAKE_FUNCTIONS = ("profiles_waits", "reads_metrics", "looks_at_health", "finds_deadlocks")

@@ -16,6 +16,7 @@ import threading
 
 import gort
 import nomemory
+import nomemory_observe
 from gort.cache import ConcurrentCache
 from nomemory import FAILED, LIMIT, add
 from waiting import eventually, parked
@@ -403,6 +404,7 @@ def dumps_on_a_signal():
 
 OPERATIONS = {
     **nomemory.OPERATIONS,
+    **nomemory_observe.OPERATIONS,
     **{
         f.__name__: f
         for f in (
