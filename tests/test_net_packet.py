@@ -7,7 +7,7 @@ import os
 import gort
 import gort.net
 import pytest
-from waiting import LIMIT, OnThread, waiter
+from waiting import LIMIT, OnThread, hold, waiter
 
 
 @pytest.fixture(params=["udp", "udp6", "unixgram"])
@@ -133,3 +133,19 @@ def test_many_senders(two):
     for i in range(100):
         gort.go(send, i).join(timeout=LIMIT)
     assert receiver.join(timeout=LIMIT) == {b"%d" % i for i in range(100)}
+
+
+def test_who_sends_to_a_full_queue_leaves_the_interpreter_to_who_empties_it(tmp_path):
+    """Each packet that is refused has an event of its own: there is always something to try."""
+    count = 2000
+    with gort.net.listen_packet("unixgram", tmp_path / "a") as a:
+        with gort.net.listen_packet("unixgram", tmp_path / "b") as b:
+
+            def reads():
+                hold(0.05)  # the queue is full by then: time is the subject
+                return [int(b.read(10)) for _ in range(count)]
+
+            reader = OnThread(reads)
+            for i in range(count):
+                a.write_to(b"%d" % i, to(b))
+            assert reader.join() == list(range(count))

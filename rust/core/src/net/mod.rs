@@ -43,6 +43,12 @@ pub enum Stop {
 /// No deadline.
 const NONE: u64 = 0;
 
+/// Events of one call to write after which there was no room, before it pauses at each, and for how long, ns. A datagram that a
+/// full queue refuses has an event of its own as it is freed: without a pause who sends it tries all the time, and an M that does
+/// nothing else never lets go of the host's lock, which who would empty the queue may be waiting for.
+const FUTILE: u32 = 8;
+const PAUSE_NS: u64 = 200_000;
+
 /// No sequence number: it may have something to read.
 const NOT_DRAINED: u64 = u64::MAX;
 /// What is known of the socket's kind: nothing yet, it is one of TCP, it is another.
@@ -180,6 +186,7 @@ impl Socket {
         until: Until,
         mut attempt: impl FnMut(i32) -> Result<R, i32>,
     ) -> Result<R, Stop> {
+        let mut futile = 0;
         loop {
             let fd = self.fd();
             let known = rt.net.registered(fd);
@@ -191,7 +198,28 @@ impl Socket {
                 Err(socket::INTERRUPTED) => continue,
                 Err(error) => return Err(Stop::Os(error)),
             }
+            if side == Side::Write && futile >= FUTILE {
+                Self::pause(rt, until)?;
+            }
+            futile = u32::min(futile + 1, FUTILE);
             self.wait(rt, side, until, seen)?;
+        }
+    }
+
+    /// Lets time pass, in which others have the processor and the host's lock.
+    #[cold]
+    fn pause(rt: &'static Runtime, until: Until) -> Result<(), Stop> {
+        let (own_ns, end_ns) = (until.deadline_ns(), now_ns() + PAUSE_NS);
+        let earliest_ns = own_ns.map_or(end_ns, |own_ns| own_ns.min(end_ns));
+        // SAFETY: no wait is in the list of the place's ender: this goroutine's only one begins here.
+        let outcome = unsafe {
+            let outcome = sched::sleep_until(rt, until.at(Some(earliest_ns)));
+            let _ = until.at(own_ns);
+            outcome
+        };
+        match outcome {
+            Outcome::TimedOut if own_ns.is_none_or(|ns| ns > now_ns()) => Ok(()),
+            outcome => Err(Stop::Wait(outcome)),
         }
     }
 
