@@ -19,11 +19,7 @@ from gort.cli._output import say
 
 __all__ = ["add_arguments", "facts", "main"]
 
-_NOT_THERE = (
-    "contexts, error groups, profiling, tracing",
-    "priorities and groups of goroutines",
-    "free-threaded Python",
-)
+_NOT_THERE = ("free-threaded Python",)
 _SWITCH = {"x86_64": "own assembly for x86-64", "aarch64": "own assembly for AArch64"}
 _TESTED = ((3, 11), (3, 15))  # the oldest and newest minor version gort is tested on
 _MADV_GUARD_INSTALL = 102  # Linux 6.13
