@@ -40,6 +40,9 @@ NAMES = {
 #: No functions are left out because they have little: which have is a matter of the moment.
 ALL = ("-nodecount=10000", "-nodefraction=0", "-edgefraction=0")
 
+#: One that may come late: a machine that is busy takes its time.
+SECOND = ("-seconds", "1", "-timeout", "100")
+
 
 class Service:
     """The service: `host` is where its profiles are."""
@@ -111,9 +114,9 @@ def test_pprof_takes_what_only_an_address_asks_for(service, tmp_path):
     before = fetched(service.url("goroutine"), tmp_path / "before")
     pprof("-top", "-base", before, service.url("goroutine"), tmp_path=tmp_path)
     for kind in ("heap", "goroutine", "mutex"):
-        pprof("-top", "-seconds", "1", service.url(kind), tmp_path=tmp_path)
+        pprof("-top", *SECOND, service.url(kind), tmp_path=tmp_path)
     for address in (f"http://{service.host}", service.host, f"{service.host}/debug/pprof/profile"):
-        assert "Type: cpu" in pprof("-top", "-seconds", "1", address, tmp_path=tmp_path)
+        assert "Type: cpu" in pprof("-top", *SECOND, address, tmp_path=tmp_path)
 
 
 def tool(*arguments: object, **options: object) -> str:
