@@ -129,7 +129,9 @@ def stats() -> dict[str, int]:
     `goroutine_bytes` is what `set_limit` counts, `pressures` how often memory was given back
     because the system was short of it. `stacks_saved` goroutines have given back their stacks, of
     which `stacks_saved_bytes` are kept; `stack_saves` and `stack_restores` count both ways.
-    `heap_` names are those of Go's X
+    `heap_` names are those of Go's runtime/metrics, for the heap that the runtime's own objects lie
+    in, and with `install()` Python's, too.
+
     Example:
         >>> import gort
         >>> stats = gort.memory.stats()
