@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from itertools import combinations
 from pathlib import Path
+from random import Random
 
 import gort
 import gort.trace
@@ -310,6 +312,32 @@ def test_a_goroutine_may_run_before_it_is_known():
     }  # fmt: skip
     waits = [(a, b) for a, b, words in arrows if words.startswith("waits for")]
     assert sorted(waits) == [("Main Goroutine", "feed x600"), ("Main Goroutine", "goroutine x100")]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_words_of_a_picture_stand_within_it_and_on_nothing_else(seed):
+    random = Random(seed)
+    drawing = Drawing()
+    for i in range(random.randrange(2, 12)):
+        drawing.add(f"box {'wide ' * random.randrange(4)}{i}")
+        for _ in range(random.randrange(4)):
+            words = f"waits for x{i}" * random.randrange(3)
+            drawing.join(random.randrange(i + 1), i, words, dotted=random.random() < 0.3)
+            drawing.join(i, random.randrange(i + 1), words)
+    root = ET.fromstring(drawing.svg())
+    areas = []  # left, top, right, bottom
+    for box in root.findall("{*}rect")[1:]:
+        x, y, wide, high = (float(box.get(name)) for name in ("x", "y", "width", "height"))
+        areas.append((x, y, x + wide, y + high))
+    for text in root.findall("{*}text[@font-size]"):
+        half, x, y = len(text.text) * 3, float(text.get("x")), float(text.get("y"))
+        areas.append((x - half, y - 9, x + half, y + 2))
+    least, top, wide, high = map(float, root.get("viewBox").split())
+    for a, b, c, d in areas:
+        assert least <= a and top <= b and c <= least + wide and d <= top + high
+    for one, other in combinations(areas, 2):
+        apart = one[2] <= other[0] or other[2] <= one[0]
+        assert apart or one[3] <= other[1] or other[3] <= one[1], (one, other)
 
 
 def test_more_than_mermaid_draws_is_left_out_and_said():

@@ -7,6 +7,7 @@ kept: what there is least of goes first, and a comment says how much it was.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import NamedTuple
 
@@ -113,7 +114,13 @@ class Drawing:
         lines = max((len(found) for found in texts.values()), default=0)
         layout = Layout(wide, list(pairs), lines)
         height = layout.height + (18 if left else 0)
-        parts = [_HEAD.format(width=round(layout.width), height=height)]
+        places = {
+            pair: layout.words(pair, [len(text) * _SMALL_LETTER for text in found])
+            for pair, found in texts.items()
+            if found
+        }
+        least, width = math.floor(layout.least), math.ceil(layout.most - layout.least)
+        parts = [_HEAD.format(least=least, width=width, height=height)]
         for pair, arrows in pairs.items():
             dash = ' stroke-dasharray="5 4"' if all(a.dotted for a in arrows) else ""
             parts.append(
@@ -128,27 +135,26 @@ class Drawing:
                 f'rx="{_ROUND.get(box.shape, 3)}" fill="{_COLOURS[box.shape]}" stroke="#4a4a4a"/>'
                 f'<text x="{middle:.0f}" y="{y + 22:.0f}">{_escaped(_short(box.text))}</text>'
             )
-        for pair, found in texts.items():
-            places = layout.words(pair, [len(text) * _SMALL_LETTER for text in found])
-            for text, (x, y) in zip(found, places, strict=True):
+        for pair, found in places.items():
+            for text, (x, y) in zip(texts[pair], found, strict=True):
                 parts.append(
                     f'<text x="{x:.0f}" y="{y:.0f}" font-size="11" stroke="#fff" stroke-width="4" '
                     f'paint-order="stroke">{_escaped(text)}</text>'
                 )
         if left:
             parts.append(
-                f'<text x="{layout.width / 2:.0f}" y="{height - 8}">{left} more arrows</text>'
+                f'<text x="{least + width / 2:.0f}" y="{height - 8}">{left} more arrows</text>'
             )
         return "".join(parts) + "</svg>\n"
 
 
 _HEAD = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-    'viewBox="0 0 {width} {height}" role="img" aria-label="Who starts, sends to, waits for and '
-    'locks whom" font-family="sans-serif" font-size="13" text-anchor="middle" fill="#1b1b1b">'
+    'viewBox="{least} 0 {width} {height}" role="img" aria-label="Who starts, sends to, waits for '
+    'and locks whom" font-family="sans-serif" font-size="13" text-anchor="middle" fill="#1b1b1b">'
     '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" '
     'orient="auto"><path d="M0 0L8 4L0 8z" fill="#4a4a4a"/></marker></defs>'
-    '<rect width="100%" height="100%" fill="#fff"/>'
+    '<rect x="{least}" width="{width}" height="{height}" fill="#fff"/>'
 )
 
 

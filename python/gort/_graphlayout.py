@@ -47,7 +47,9 @@ class Layout:
         if any(self._is_level(pair) for pair in pairs):
             self.height += self._down
         self._ports = self._spread()
-        self._taken: list[tuple[float, float, float]] = []
+        #: What of the picture is used, from left to right.
+        self.least, self.most = 0.0, self.width
+        self._taken: dict[tuple[float, int], list[tuple[float, float]]] = {}
 
     def _is_level(self, pair: tuple[int, int]) -> bool:
         """Whether an arrow stays in its row."""
@@ -161,22 +163,39 @@ class Layout:
         return "".join(way)
 
     def words(self, pair: tuple[int, int], wide: list[float]) -> list[tuple[float, float]]:
-        """Give middle and foot of lines of words at an arrow, where nothing else is written."""
-        points = self._points(pair)
-        (x1, y1), (x2, y2) = points[-2:]
+        """Give middle and foot of lines of words at an arrow, where nothing else is written.
+
+        They stand between two rows, as near to the middle of the arrow's last part as there is
+        room. `least` and `most` are moved by what reaches out of the picture.
+        """
+        (x1, y1), (x2, y2) = self._points(pair)[-2:]
         if self._is_level(pair):
-            x2, y2 = self._ports[pair, -1], y1 + self._down * 1.2
-        x, y = (x1 + x2) / 2, (y1 + y2) / 2 + 4 - _LINE * (len(wide) - 1) / 2
+            x2, y2 = self._ports[pair, -1], y1 + self._down
+        half = max(wide, default=0.0) / 2 + 4
+        count = len(wide)
         found = []
-        for width in wide:
-            while any(
-                abs(y - other_y) < _LINE and abs(x - other_x) < (width + other) / 2 + 4
-                for other_x, other_y, other in self._taken
-            ):
-                y += _LINE
-            self._taken.append((x, y, width))
-            found.append((x, y))
-        return found
+        for first in range(int(self._down) // _LINE - count):
+            lines = range(first, first + count)
+            part = (first + (count + 1) / 2) * _LINE / (y2 - y1)
+            on = x1 + (x2 - x1) * part * part * (3 - 2 * part)
+            taken = sorted(span for line in lines for span in self._taken.get((y1, line), ()))
+            x = min(
+                _passing(taken, on, half), _passing(taken, on, half, -1), key=lambda x: abs(x - on)
+            )
+            found.append((abs(x - on) + abs(part - 0.5) * (y2 - y1), x, first))
+        _, x, first = min(found)
+        for line in range(first, first + count):
+            self._taken.setdefault((y1, line), []).append((x - half, x + half))
+        self.least, self.most = min(self.least, x - half), max(self.most, x + half)
+        return [(x, y1 + (first + n + 1) * _LINE) for n in range(count)]
+
+
+def _passing(taken: list[tuple[float, float]], x: float, half: float, way: int = 1) -> float:
+    """Give the first middle from `x` on, to one side, at which there is nothing `half` around."""
+    for left, right in taken[::way]:
+        if left < x + half and right > x - half:
+            x = right + half if way > 0 else left - half
+    return x
 
 
 def _depths(after: list[list[int]]) -> list[int]:
