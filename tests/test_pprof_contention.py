@@ -78,7 +78,13 @@ def taken():
 
 def goroutine():
     ch = gort.Chan()
-    return gort.go(ch.recv), lambda: ch.send(1)
+    g = gort.go(ch.recv)
+
+    def ends():
+        ch.send(1)
+        g.join()
+
+    return g, ends
 
 
 def chan():

@@ -125,7 +125,8 @@ class Model:
         self._counts = dict.fromkeys(("running", "runnable", "syscall", "blocked"), 0)
         self._on_p: dict[int, tuple[int, int, bool]] = {}
         self._spans: dict[tuple[str, int], tuple[str, int]] = {}
-        self._open_tasks: dict[int, tuple[str, int]] = {}
+        self._open_tasks: dict[int, tuple[str, int, int]] = {}
+        self._task_count = 0
         self._places: dict[int, str] = {}
         self._places_of = 0
         self._handlers = self._find_handlers()
@@ -174,8 +175,8 @@ class Model:
             self._forget(t, goroutine)
         for (track, _), (name, start) in sorted(self._spans.items()):
             self._sink.on_span(track, name, start, t)
-        for task, (name, start) in self._open_tasks.items():
-            self._sink.on_task(task, name, t, False)
+        for name, start, number in self._open_tasks.values():
+            self._sink.on_task(number, name, t, False)
             self.tasks.setdefault(name, []).append(t - start)
 
     def _group(self, name: str) -> Group:
@@ -401,15 +402,17 @@ class Model:
         self._sink.on_region(g, name, t, begins)
 
     def _task(self, t: int, event: Event) -> None:
+        self._task_ends(t, event)  # in a damaged trace two may have one number
+        self._task_count += 1
         name = self._trace.string(event.args[2])
-        self._open_tasks[event.args[0]] = (name, t)
-        self._sink.on_task(event.args[0], name, t, True)
+        self._open_tasks[event.args[0]] = (name, t, self._task_count)
+        self._sink.on_task(self._task_count, name, t, True)
 
     def _task_ends(self, t: int, event: Event) -> None:
-        name, start = self._open_tasks.pop(event.args[0], (None, 0))
+        name, start, number = self._open_tasks.pop(event.args[0], (None, 0, 0))
         if name is not None:
             self.tasks.setdefault(name, []).append(t - start)
-            self._sink.on_task(event.args[0], name, t, False)
+            self._sink.on_task(number, name, t, False)
 
     def _log(self, t: int, event: Event) -> None:
         text = f"{self._trace.string(event.args[1])}: {self._trace.string(event.args[2])}"

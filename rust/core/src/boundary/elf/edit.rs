@@ -15,6 +15,7 @@ use crate::sys::loader::Handle;
 use crate::sys::memory::{page_bytes, set_writable};
 use crate::sys::thread::fence_all;
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::ptr;
 // Not primitive's: the slots are memory of the loader's.
@@ -116,7 +117,11 @@ impl<'a> Window<'a> {
             if let Err(error) = window.set(&range, true) {
                 // The first reason is the one to tell; what was open closes or stays writable, which harms nobody.
                 let _ = window.close();
-                return Err(error);
+                return Err(match error {
+                    // To split a mapping the kernel needs memory, too.
+                    Error::Protection { source, .. } if source.kind() == ErrorKind::OutOfMemory => Error::NoMemory,
+                    error => error,
+                });
             }
             window.open.push(range);
         }
