@@ -9,7 +9,7 @@ import gort
 import pytest
 from gort.iter import pull
 from gort.testing import no_leaks
-from waiting import LIMIT, eventually, waiter
+from waiting import LIMIT, eventually, parked, waiter
 
 
 def numbers(log, n=10**9):
@@ -99,10 +99,11 @@ def test_source_that_parks_lets_others_run():
 
 
 def test_cancelled_caller_ends_the_source():
-    log, gate = [], gort.Chan()
+    log, gate, sources = [], gort.Chan(), []
 
     def seq(yield_):
         try:
+            sources.append(gort.current())
             gate.recv()
         finally:
             log.append("ended")
@@ -110,6 +111,8 @@ def test_cancelled_caller_ends_the_source():
     with no_leaks():
         next_, stop = pull(seq)
         g = waiter(next_)
+        eventually(lambda: sources)  # one that has not begun has nothing to end
+        parked(sources.pop())
         g.cancel()
         with pytest.raises(gort.Cancelled):
             g.join(timeout=LIMIT)
