@@ -114,7 +114,7 @@ def block_cond():
     mu.unlock()
 
 
-def unlocks_late(mu):
+def wakes_all(mu):
     await_blocked("sync.Mutex.Lock", "block_mutex_n.<locals>.locks", N)
     gort.sleep(D)
     mu.unlock()
@@ -123,7 +123,7 @@ def unlocks_late(mu):
 def block_mutex_n():
     wg, mu = gort.WaitGroup(), gort.Mutex()
     mu.lock()
-    gort.go(unlocks_late, mu)
+    gort.go(wakes_all, mu)
 
     def locks():
         mu.lock()
@@ -191,7 +191,7 @@ def test_mutex_profile():
 
     text = written("mutex", 1).decode()
     assert text.startswith("--- mutex:\ncycles/second=")
-    frames = rf"#.*gort\.Mutex\.unlock\+.*\n#.*{re.escape(__name__)}\.unlocks_late\+.*\n"
+    frames = rf"#.*gort\.Mutex\.unlock\+.*\n#.*{re.escape(__name__)}\.wakes_all\+.*\n"
     assert re.search(r"(?m)^\d+ \d+ @(?: 0x[0-9a-f]+)+\n" + frames, text), text
 
     # At least N times D; how much more depends on the machine, but no more than all that time.
