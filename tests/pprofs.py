@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import os
 import shutil
 import subprocess
@@ -124,6 +125,18 @@ def written(profile, debug: int = 0) -> bytes:
     file = io.BytesIO()
     profile.write_to(file, debug)
     return file.getvalue()
+
+
+def ask(server, path: str, method: str = "GET", body: bytes | None = None, **headers: str):
+    """Status, headers and body of what a server of pprof answers."""
+    connection = http.client.HTTPConnection(*server.address, timeout=60)
+    try:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, names)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+    finally:
+        connection.close()
 
 
 def go() -> str:

@@ -13,6 +13,7 @@ import gort.pprof
 import pytest
 from children import check
 from gort.pprof import _live, _state
+from pprofs import ask
 from waiting import eventually, parked, waiter
 
 PAGE = "/debug/gort/"
@@ -25,18 +26,6 @@ PROFILE = f"{PAGE}profile.json"
 def server():
     with gort.pprof.serve("127.0.0.1:0") as server:
         yield server
-
-
-def ask(server, path, method="GET", **headers):
-    """Status, headers and body of an answer."""
-    connection = http.client.HTTPConnection(*server.address, timeout=60)
-    try:
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, None, names)
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read()
-    finally:
-        connection.close()
 
 
 def told(server, path, method="GET", **headers):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import socket
 import sys
@@ -13,7 +12,7 @@ import gort.pprof
 import gort.trace
 import pytest
 import traces
-from pprofs import go, pprof, read
+from pprofs import ask, go, pprof, read
 from waiting import eventually, waiter
 
 
@@ -21,18 +20,6 @@ from waiting import eventually, waiter
 def server():
     with gort.pprof.serve("127.0.0.1:0") as server:
         yield server
-
-
-def ask(server, path, method="GET", body=None, **headers):
-    """Status, headers and body of an answer."""
-    connection = http.client.HTTPConnection(*server.address, timeout=60)
-    try:
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, body, names)
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read()
-    finally:
-        connection.close()
 
 
 def test_index_lists_the_profiles(server):

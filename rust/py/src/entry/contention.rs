@@ -123,7 +123,7 @@ unsafe extern "C-unwind" fn rates(_m: Object, args: *const Object, nargs: ffi::P
         profiles().get_or_insert_default();
         let _ = rt.contention.note.set(note);
         // Before they are set: where memory is refused for the answer they are as they were.
-        let (block_before, mutex_before) = rt.set_contention_rates(None, None);
+        let (block_before, mutex_before) = rt.contention.rates();
         let before = [block_before, mutex_before].map(|rate| ffi::PyLong_FromUnsignedLongLong(rate));
         let answer = tuple(before);
         if !answer.is_null() {
