@@ -13,6 +13,7 @@ from __future__ import annotations
 import builtins
 import gc
 import sys
+import traceback
 import types
 from time import monotonic
 
@@ -31,6 +32,10 @@ __all__ = ["Growth", "Leak", "Watch", "find", "report", "track"]
 
 #: Before 3.14 the depth of a frame's value stack must be found from its code.
 _NEEDS_DEPTHS = sys.version_info < (3, 14)
+if _NEEDS_DEPTHS:
+    # Like traceback, loaded at once: an import during a search that is refused memory may end
+    # with CPython's RuntimeError ("can't allocate read lock").
+    from gort._depths import owned_depth
 #: Whose Goroutine object keeps a goroutine from being a leak: nobody's, that which somebody holds,
 #: that which somebody has a weak reference to as well.
 _NO_HANDLES, _HELD_HANDLES, _ALL_HANDLES = range(3)
@@ -183,8 +188,6 @@ def _search(handles: int) -> list[tuple[Goroutine[Any], list[object], int]]:
     """What the core finds: goroutines, what they wait for, and which of them could meet."""
     depths: list[tuple[CodeType, int, int, int]] = []
     if _NEEDS_DEPTHS:
-        from gort._depths import owned_depth
-
         if len(_depths) > _REMEMBERED:
             _depths.clear()  # it keeps the code alive
         for code, offset in _core._leak_calls():
@@ -202,8 +205,6 @@ def _place(code: CodeType, line: int) -> str:
 
 def _stack(frame: FrameType | None) -> str:
     """The frames of a parked goroutine, as a traceback shows them."""
-    import traceback
-
     return "" if frame is None else "".join(traceback.format_stack(frame)).rstrip()
 
 

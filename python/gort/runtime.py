@@ -198,7 +198,9 @@ def _write(head: str, exc: BaseException) -> None:
         import traceback
 
         text = "".join(traceback.format_exception(exc))
-    except (OSError, MemoryError):  # no descriptor or memory left to read a module or the source
+    except (OSError, MemoryError, RuntimeError):
+        # No descriptor or memory is left to read a module or the source; the last is what CPython
+        # raises where a file's lock is refused memory.
         text = "".join(_plain_lines(exc))
     try:
         stream.write(f"{head}\n{text}")
