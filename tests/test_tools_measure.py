@@ -316,6 +316,36 @@ print(b <= {{("inner", "outer"), ("<lambda>", "outer"), ("outer",), ()}}, ("<lam
     assert ran.stdout == "True True\nTrue True\n"
 
 
+def test_memray_beside_a_call_that_allocates_without_the_gil(tmp_path):
+    pytest.importorskip("sqlite3")
+    program, data = tmp_path / "p.py", tmp_path / "data.bin"
+    program.write_text("""
+import sqlite3
+import gort
+ROWS = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
+def asks():
+    db = sqlite3.connect(":memory:", check_same_thread=False)
+    return db.execute(ROWS + "SELECT count(hex(zeroblob(3000 + i % 7))) FROM n").fetchall()
+def echoes(there, back):
+    for n in there:
+        kept = bytearray(100_000)  # memray writes this goroutine's frames
+        back.send(n)
+def main():
+    there, back = gort.Chan(), gort.Chan()
+    gort.go(echoes, there, back)
+    asking = gort.go(asks)
+    while not asking.done:
+        there.send(1)
+        back.recv()
+    return asking.join()
+print(main())
+""")
+    for _ in range(3):  # without a lock about every second of them crashed
+        ran = run_tool("memray", "run", "-q", "-f", "-o", data, program, GORT_MALLOC="0")
+        outcome = ran.returncode, ran.stdout, without_notes(ran.stderr)
+        assert outcome == (0, "[(100000,)]\n", "")
+
+
 def test_memray_sees_the_stacks_of_goroutines(tmp_path):
     pytest.importorskip("memray")
     program, data = tmp_path / "p.py", tmp_path / "data.bin"

@@ -8,6 +8,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <dlfcn.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -144,6 +145,16 @@ static int tell_memray(PyThreadState *t) {
     return PyErr_Occurred() ? -1 : 0;
 }
 
+/* Where memray's function is installed, memray writes the end of what its copy of this thread's stack held without its lock,
+ * while other threads, which allocate without the GIL, write too: the process crashes. For a thread that begins there is
+ * nothing to write. Here there may be, so it is let go first, by an allocation: memray notes that under its lock, and drops
+ * a stack whose state it does not follow. Source: memray 1.20, tracking_api.cpp, install_trace_function, populateShadowStack,
+ * emitPendingPushesAndPops. */
+static void empty_memrays_stack(void) {
+    void *volatile nothing = malloc(0); /* volatile: the pair must not be left out */
+    free(nothing);
+}
+
 /* The first event on a state since it goes on, on the goroutine's own stack: `hook` is memray's threading.setprofile
  * function, which installs memray's own where this one is. */
 static int on_first_event(PyObject *hook, PyFrameObject *frame, int what, PyObject *argument) {
@@ -153,6 +164,7 @@ static int on_first_event(PyObject *hook, PyFrameObject *frame, int what, PyObje
     PyThreadState *t = PyThreadState_Get();
     PyObject *exception = PyErr_Occurred() ? gort_take_exception() : NULL;
     Py_INCREF(hook); /* the state's reference goes meanwhile */
+    empty_memrays_stack();
     PyObject *done = PyObject_CallFunction(hook, "OsO", (PyObject *)frame, "call", Py_None);
     Py_XDECREF(done);
     if (done == NULL || (is_memrays(t->c_profilefunc) && tell_memray(t) < 0))
