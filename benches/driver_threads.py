@@ -15,8 +15,10 @@ import argparse
 import contextlib
 import importlib.metadata
 import json
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +58,20 @@ channel = grpc.insecure_channel(f"127.0.0.1:{{port}}")
 def connect(): return channel.unary_unary("/s/sleep")
 def query(c, s): {call}
 """
-#: By name: the distribution, the server, what defines `connect()` and `query(connection, seconds)`.
+SQLITE = """
+import sqlite3
+path = port + "/db"  # no server: a folder
+holder = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+holder.execute("begin exclusive")  # whoever else would write sleeps in SQLite until its time is up
+def connect(): return sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+def query(c, s):
+    c.execute(f"pragma busy_timeout = {int(s * 1000)}")
+    try: c.execute("begin immediate")
+    except sqlite3.OperationalError: return
+    raise AssertionError("the lock was free")
+"""
+#: By name: the distribution and the server, if any; what defines `connect()` and
+#: `query(connection, seconds)`.
 DRIVERS = {
     **{
         name: (package, "postgresql", SQL.format(name=name))
@@ -76,6 +91,7 @@ DRIVERS = {
         MYSQL.format(module="pymysql", options=", ssl_disabled=True"),
     ),
     "mysqlclient": ("mysqlclient", "mariadb", MYSQL.format(module="MySQLdb", options="")),
+    "sqlite3": ("", "", SQLITE),
     **{
         name: (name, "driver_http_server.py", HTTP.format(name=name))
         for name in ("pycurl", "urllib3", "requests", "httpx")
@@ -116,12 +132,16 @@ os._exit(0)
 
 
 @contextlib.contextmanager
-def port_of(server: str) -> Iterator[int]:
-    """Run a server; its port."""
+def port_of(server: str) -> Iterator[int | str]:
+    """Run a server; its port, or a folder for who has none."""
     from certificates import PEM
     from driving import Served
     from server_keeper import Keeper
 
+    if not server:
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+        return
     if server.endswith(".py"):
         with Served(server) as served:
             yield served.ports[0]
@@ -136,7 +156,8 @@ def port_of(server: str) -> Iterator[int]:
 def measure(name: str, count: int, wait: float) -> str:
     """A line of the table for one driver."""
     package, server, code = DRIVERS[name]
-    label = f"{name} {importlib.metadata.version(package)}"
+    version = importlib.metadata.version(package) if package else sqlite3.sqlite_version
+    label = f"{name} {version}"
     text = MEASURE.format(driver=textwrap.dedent(code), tests=str(TESTS))
     with port_of(server) as port:
         done = subprocess.run(
