@@ -17,6 +17,9 @@
 #else
 #include <internal/pycore_code.h>
 #endif
+#if PY_VERSION_HEX < 0x030C0000
+#include <internal/pycore_pystate.h>
+#endif
 #pragma GCC diagnostic pop
 
 typedef struct _PyInterpreterFrame Frame;
@@ -234,7 +237,7 @@ void gort_walk_stack(PyThreadState *t, int (*see)(void *arg, PyObject *code, int
     }
 }
 
-/* A stack that was looked at before, as the instructions of its frames, and its number; no words: none. */
+/* A stack that was looked at before, as the instructions of its frames, and its number; no words: none. As in src/sight.rs. */
 struct known {
     const uint64_t *words;
     uint32_t count;
@@ -259,24 +262,41 @@ int gort_places(PyThreadState *t, uint64_t *words, int most, uint64_t *hash) {
     return count;
 }
 
-/* The number of the calling thread's stack, if it is the one that `table` of 2^bits has in its place, else 0; what place that is. By the
- * two newest frames: the same function called from two places has two. */
-uint32_t gort_known_stack(const struct known *table, int bits, int most, uint32_t *place) {
-    Frame *frame = top_frame(PyThreadState_Get());
+/* Stacks that are found at once, while a trace is taken: by their two newest frames, so that the same function called from two places
+ * has two. Touched with the GIL. */
+#define RECENT_BITS 10
+#define DEPTH 128 /* deeper frames are not told */
+typedef uint32_t (*LookUp)(const void *session, PyThreadState *t, uint32_t place);
+static const struct known *recent;
+static LookUp look_up;
+
+/* From here on they are in `table`, of 2^RECENT_BITS, or nowhere; `other` is asked for those that are not in their places. */
+void gort_set_recent(const struct known *table, LookUp other) {
+    recent = table;
+    look_up = other;
+}
+
+/* The number of the calling thread's stack; 0: it runs no Python code, or it is not known. */
+uint32_t gort_here(const void *session) {
+#if PY_VERSION_HEX < 0x030C0000
+    PyThreadState *t = _PyThreadState_GET(); /* a word that everybody can read */
+#else
+    PyThreadState *t = PyThreadState_Get();
+#endif
+    Frame *frame = top_frame(t);
     while (frame != NULL && is_bottom(frame))
         frame = frame->previous;
-    *place = 0;
     if (frame == NULL)
         return 0;
     uint64_t mixed = (uint64_t)(uintptr_t)INSTRUCTION(frame);
     Frame *caller = frame->previous;
     if (caller != NULL && !is_bottom(caller))
         mixed += 3 * (uint64_t)(uintptr_t)INSTRUCTION(caller);
-    *place = (uint32_t)((mixed * 0x9E3779B97F4A7C15u) >> (64 - bits));
-    const struct known *known = &table[*place];
+    uint32_t place = (uint32_t)((mixed * 0x9E3779B97F4A7C15u) >> (64 - RECENT_BITS));
+    const struct known *known = recent == NULL ? NULL : &recent[place];
+    if (known == NULL || known->words == NULL)
+        return look_up(session, t, place);
     const uint64_t *word = known->words, *end = word + known->count;
-    if (word == NULL)
-        return 0;
     for (; frame != NULL; frame = frame->previous) {
         if (word != end && *word == (uint64_t)(uintptr_t)INSTRUCTION(frame)) {
             word++;
@@ -284,9 +304,11 @@ uint32_t gort_known_stack(const struct known *table, int bits, int most, uint32_
         }
         if (is_bottom(frame) || _PyFrame_IsIncomplete(frame))
             continue;
-        return word == end && known->count == (uint32_t)most ? known->number : 0; /* deeper ones are not told */
+        if (word == end && known->count == DEPTH)
+            break;
+        return look_up(session, t, place);
     }
-    return word == end ? known->number : 0;
+    return word == end ? known->number : look_up(session, t, place);
 }
 
 /* Tells `see` what the frames and the state of a parked goroutine own, which began as the call function(*args, **kwargs). */

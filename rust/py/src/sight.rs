@@ -19,7 +19,11 @@ type State = *mut ffi::PyThreadState;
 
 unsafe extern "C" {
     fn gort_places(state: State, words: *mut u64, most: c_int, hash: *mut u64) -> c_int;
-    fn gort_known_stack(table: *const Recent, bits: c_int, most: c_int, place: *mut u32) -> u32;
+    fn gort_here(session: *const u8) -> u32;
+    fn gort_set_recent(
+        table: *const Recent,
+        look_up: unsafe extern "C" fn(session: *const u8, state: State, place: u32) -> u32,
+    );
     fn gort_walk_stack(
         state: State,
         see: unsafe extern "C" fn(*mut c_void, Object, c_int, Object) -> c_int,
@@ -52,10 +56,10 @@ impl Hasher for AsIs {
     }
 }
 
-/// How many stacks are found at once, as a power of two.
-const RECENT_BITS: c_int = 10;
+/// How many stacks are found at once; as in shim/stacks.c.
+const RECENT: usize = 1 << 10;
 
-/// A stack that is found at once; as in shim/stacks.c.
+/// A stack that is found at once; as there.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Recent {
@@ -89,7 +93,7 @@ unsafe impl Sync for Shared {}
 static SEEN: Shared = Shared(UnsafeCell::new(None));
 
 /// What there is to look with.
-pub(crate) const EYES: Eyes = Eyes { here, entry };
+pub(crate) const EYES: Eyes = Eyes { here: gort_here, entry };
 
 /// A trace begins: nothing was seen yet.
 ///
@@ -100,8 +104,9 @@ pub(crate) unsafe fn begin() {
     unsafe {
         forget();
         let mut recent = Vec::new();
-        if recent.try_reserve_exact(1 << RECENT_BITS).is_ok() {
-            recent.resize(1 << RECENT_BITS, Recent { words: ptr::null(), count: 0, number: 0 });
+        if recent.try_reserve_exact(RECENT).is_ok() {
+            recent.resize(RECENT, Recent { words: ptr::null(), count: 0, number: 0 });
+            gort_set_recent(recent.as_ptr(), look_up_here); // which stays where it is
         }
         *SEEN.0.get() =
             Some(Seen { stacks: HashMap::default(), recent, entries: HashMap::default(), kept: Vec::new() });
@@ -115,6 +120,7 @@ pub(crate) unsafe fn begin() {
 pub(crate) unsafe fn forget() {
     // SAFETY: the caller's promise; owned references, each once. Taken out first: what ends here may run anything.
     unsafe {
+        gort_set_recent(ptr::null(), look_up_here);
         let seen = (*SEEN.0.get()).take();
         seen.into_iter().flat_map(|seen| seen.kept).for_each(|object| ffi::Py_DECREF(object));
     }
@@ -203,19 +209,12 @@ unsafe extern "C" fn tell(arg: *mut c_void, code: Object, offset: c_int, globals
     }
 }
 
-/// `Eyes::here`.
-unsafe fn here(session: &Session) -> u32 {
-    // SAFETY: GIL held, on the stack of what runs. The table has so many places, and what they point to stays as long as it.
+/// The rest of `gort_here`, for a stack that is not in its place.
+unsafe extern "C" fn look_up_here(session: *const u8, state: State, place: u32) -> u32 {
+    // SAFETY: GIL held, the state is the caller's, and so is the `Session`.
     unsafe {
-        let Some(seen) = (*SEEN.0.get()).as_mut() else { return 0 };
-        let mut place = 0;
-        if !seen.recent.is_empty() {
-            let number = gort_known_stack(seen.recent.as_ptr(), RECENT_BITS, DEPTH as c_int, &raw mut place);
-            if number != 0 {
-                return number;
-            }
-        }
-        look_up(session, seen, ffi::PyThreadState_Get(), place as usize)
+        let session = &*session.cast::<Session>();
+        (*SEEN.0.get()).as_mut().map_or(0, |seen| look_up(session, seen, state, place as usize))
     }
 }
 
@@ -227,7 +226,7 @@ pub(crate) unsafe fn number_of(session: &Session, state: State) -> u32 {
     // SAFETY: the caller's promise.
     unsafe {
         match (*SEEN.0.get()).as_mut() {
-            Some(seen) if session.sees && !state.is_null() => look_up(session, seen, state, usize::MAX),
+            Some(seen) if session.sees() && !state.is_null() => look_up(session, seen, state, usize::MAX),
             _ => 0,
         }
     }

@@ -16,7 +16,7 @@ pub use tables::{Frame, Tables};
 
 use crate::primitive::Mutex;
 use crate::primitive::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-use crate::primitive::exclusive::ShortLock;
+use crate::primitive::exclusive::{ShortLock, is_exclusive};
 use crate::sys::{clock, futex};
 use std::sync::OnceLock;
 
@@ -54,7 +54,7 @@ pub enum Kind {
     Create,
     /// `g` begins or goes on on the M and its P.
     Start,
-    /// `g` waits; `aux` says for what.
+    /// `g` waits; `aux` says for what. `arg`, here and in the two below: who runs there from then on, or 0: see [`Ring::starts`].
     Block,
     /// `g` lets others run; `aux` is 1 if it was made to.
     Stop,
@@ -92,6 +92,14 @@ pub enum Kind {
     Log,
     /// What `g` is labelled with.
     Label,
+}
+
+impl Kind {
+    /// Whether `g` does not run any more.
+    #[inline(always)]
+    pub fn leaves(self) -> bool {
+        matches!(self, Self::Block | Self::Stop | Self::End)
+    }
 }
 
 const KINDS: [Kind; 22] = [
@@ -152,6 +160,12 @@ impl Record {
     pub fn words(self) -> Words {
         // SAFETY: as large, without padding, and any bytes are words.
         unsafe { std::mem::transmute(self) }
+    }
+
+    /// Who runs there from the same moment on, if it says so: a switch from one goroutine to the next is one record.
+    #[inline]
+    pub fn starts(&self) -> Option<u64> {
+        (self.kind().leaves() && self.arg != 0).then_some(self.arg.into())
     }
 
     /// Its kind.
@@ -217,10 +231,13 @@ impl User {
     }
 }
 
+/// Where the running code is, as a number of [`Tables`]; 0: not known. The argument is a [`Session`].
+pub type Here = unsafe extern "C" fn(session: *const u8) -> u32;
+
 /// Who stacks are asked of: with the host attached, on the stack of what runs.
 pub struct Eyes {
-    /// Where the running code is, as a number of [`Tables`]; 0: not known.
-    pub here: unsafe fn(&Session) -> u32,
+    /// Where that is.
+    pub here: Here,
     /// What a goroutine begins with: its function, a stack of one frame. The argument is a `Goroutine`.
     pub entry: unsafe fn(&Session, g: *const u8) -> u32,
 }
@@ -239,15 +256,18 @@ pub struct Session {
     pub done: AtomicPtr<Block>,
     /// How many blocks there are.
     pub blocks: AtomicU32,
-    /// Whether stacks are noted.
-    pub sees: bool,
+    /// What is asked where code is; `None`: stacks are not noted.
+    here: Option<Here>,
+    /// Whether whoever notes something may do so without a lock, and time is told by `ticks`.
+    pub is_brief: bool,
     /// Whether time is told by `sys::clock::ticks`; else it is ns of the monotonic clock.
     pub ticks: bool,
 }
 
 impl Session {
     /// A trace that is noted in `block`, of [`Block::make`], and more like it.
-    pub fn new(block: *mut Block, sees: bool) -> Self {
+    pub fn new(block: *mut Block, here: Option<Here>) -> Self {
+        let ticks = clock::has_ticks();
         Self {
             ring: ShortLock::new(Ring::new(block)),
             tables: Mutex::new(Tables::default()),
@@ -255,9 +275,26 @@ impl Session {
             lost: AtomicU64::new(0),
             done: AtomicPtr::new(std::ptr::null_mut()),
             blocks: AtomicU32::new(1),
-            sees,
-            ticks: clock::has_ticks(),
+            here,
+            is_brief: ticks && is_exclusive(),
+            ticks,
         }
+    }
+
+    /// Whether stacks are noted.
+    #[inline(always)]
+    pub fn sees(&self) -> bool {
+        self.here.is_some()
+    }
+
+    /// Where the running code is, as a number of `tables`; 0: not known, or stacks are not noted.
+    ///
+    /// # Safety
+    /// On the stack of what runs, host attached.
+    #[inline(always)]
+    pub unsafe fn look(&self) -> u32 {
+        // SAFETY: the caller's promise.
+        self.here.map_or(0, |here| unsafe { here(std::ptr::from_ref(self).cast()) })
     }
 
     /// Now, as records have it.

@@ -5,6 +5,7 @@
 
 use super::{Record, Session, Words};
 use crate::primitive::atomic::{AtomicPtr, AtomicU32, Ordering};
+use crate::primitive::prefetch_to_write;
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -20,10 +21,14 @@ pub const MANY: u32 = 256;
 /// The reader is woken for so many full blocks: that costs the writer a system call, and the reader looks from time to time anyway.
 const WORTH_A_WAKE: u32 = 8;
 
+/// A record's line of the cache is asked for so many records before: the reader's processor has it, and without that a writer waited
+/// until that one has given it up.
+const AHEAD: usize = 16;
+
 /// A block.
 #[repr(C, align(64))]
 pub struct Block {
-    /// So many are written.
+    /// So many the reader is shown.
     used: AtomicU32,
     /// The next one, or null.
     next: AtomicPtr<Block>,
@@ -69,6 +74,8 @@ impl Block {
 pub struct Ring {
     /// What is written to.
     block: *mut Block,
+    /// So many are written there; one more than the reader is shown, while the last is held back.
+    used: u32,
     /// Blocks that may be written to next.
     spare: *mut Block,
     /// Blocks that were filled.
@@ -91,35 +98,67 @@ pub enum Put {
 impl Ring {
     /// A list of one block, nobody else's, at which the reader begins.
     pub fn new(block: *mut Block) -> Self {
-        Self { block, spare: ptr::null_mut(), filled: 0, time: 0 }
+        Self { block, used: 0, spare: ptr::null_mut(), filled: 0, time: 0 }
     }
 
-    /// Writes a record and what belongs to it, if there is room in the block. `false`: there is not.
+    /// Writes a record and what belongs to it, if there is room in the block. `false`: there is not. The reader is not shown one
+    /// that is held back before `starts` has added to it, or something else was written, or `show`.
     #[inline(always)]
-    fn put_here(&mut self, words: Words, rest: &[Record]) -> bool {
+    pub fn put_here(&mut self, words: Words, rest: &[Record], is_held_back: bool) -> bool {
         let count = 1 + rest.len();
         // SAFETY: blocks of the list are alive while there is a session; the writer's part is this caller's.
         unsafe {
             let block = &*self.block;
-            let used = block.used.load(Ordering::Relaxed) as usize; // our own store
+            let used = self.used as usize;
             if used + count > RECORDS {
                 return false;
             }
             let place = block.records.get().cast::<Record>().add(used);
+            prefetch_to_write(place.wrapping_add(AHEAD));
             place.cast::<Words>().write(words); // as large, and aligned so
             self.time = words[1];
             if count > 1 {
                 ptr::copy_nonoverlapping(rest.as_ptr(), place.add(1), rest.len()); // a call, even for none
             }
-            block.used.store((used + count) as u32, Ordering::Release); // pairs with the Acquire in `written`
+            self.used = (used + count) as u32;
+            if !is_held_back {
+                block.used.store(self.used, Ordering::Release); // pairs with the Acquire in `written`
+            }
         }
         true
     }
 
+    /// Adds to what was just written, if that is held back and of the thread `m` with `p`: that `g` runs there from the same moment
+    /// on. `false`: it is not, or has no room for such a number.
+    #[inline(always)]
+    pub fn starts(&mut self, m: u32, p: u16, g: u64) -> bool {
+        // SAFETY: as in `put_here`; a record that the reader is not shown is this caller's.
+        unsafe {
+            let block = &*self.block;
+            if block.used.load(Ordering::Relaxed) == self.used || g > u64::from(u32::MAX) {
+                return false; // Relaxed: our own store
+            }
+            let last = block.records.get().cast::<Record>().add(self.used as usize - 1);
+            if (*last).m != m || (*last).p != p {
+                return false;
+            }
+            (*last).arg = g as u32;
+        }
+        self.show();
+        true
+    }
+
+    /// Shows the reader all that is written.
+    #[inline(always)]
+    pub fn show(&mut self) {
+        // SAFETY: as in `put_here`. Release: pairs with the Acquire in `written`.
+        unsafe { (*self.block).used.store(self.used, Ordering::Release) };
+    }
+
     /// Writes a record and what belongs to it, if there is room.
     #[inline(always)]
-    pub fn put(&mut self, words: Words, rest: &[Record]) -> Put {
-        if self.put_here(words, rest) {
+    pub fn put(&mut self, words: Words, rest: &[Record], is_held_back: bool) -> Put {
+        if self.put_here(words, rest, is_held_back) {
             return Put::Written(false);
         }
         let [a, b, c, d] = words; // in registers: what has an address is written there first, for each record
@@ -129,6 +168,7 @@ impl Ring {
     #[cold]
     #[inline(never)]
     fn put_in_next(&mut self, a: u64, b: u64, c: u64, d: u64, rest: &[Record]) -> Put {
+        self.show();
         if self.spare.is_null() {
             return Put::Full;
         }
@@ -139,9 +179,10 @@ impl Ring {
             (*new).next.store(ptr::null_mut(), Ordering::Relaxed); // as above, and below
             (*new).used.store(0, Ordering::Relaxed);
             (*self.block).next.store(new, Ordering::Release); // pairs with the Acquire in `following`
-            self.block = new;
+            (self.block, self.used) = (new, 0);
+            (0..AHEAD).step_by(2).for_each(|i| prefetch_to_write((*new).records.get().cast::<Record>().add(i)));
         }
-        self.put_here([a, b, c, d], rest); // it is empty
+        self.put_here([a, b, c, d], rest, false); // it is empty
         self.filled = self.filled.wrapping_add(1);
         Put::Written(self.filled.is_multiple_of(WORTH_A_WAKE))
     }
@@ -216,17 +257,18 @@ mod tests {
     #[test]
     fn records_are_read_in_order_and_blocks_go_round() {
         let first = block();
-        let session = Session::new(first, false);
+        let session = Session::new(first, None);
         let mut ring = session.ring.lock();
         for g in 0..RECORDS as u64 {
-            assert_eq!(ring.put(record(g).words(), &[]), Put::Written(false));
+            assert_eq!(ring.put(record(g).words(), &[], false), Put::Written(false));
         }
-        assert_eq!((ring.put(record(7).words(), &[]), ring.take_back(&session)), (Put::Full, false));
+        assert_eq!((ring.put(record(7).words(), &[], false), ring.take_back(&session)), (Put::Full, false));
         // SAFETY: made for this; the reader below is at the end of the first one.
         unsafe {
             ring.add(block());
             ring.filled = WORTH_A_WAKE - 1;
-            assert_eq!(ring.put(record(RECORDS as u64).words(), &[record(1), record(2)]), Put::Written(true));
+            let rest = [record(1), record(2)];
+            assert_eq!(ring.put(record(RECORDS as u64).words(), &rest, false), Put::Written(true));
             let read: Vec<u64> = (*first).written(0).iter().map(|record| record.g).collect();
             assert_eq!(read, (0..RECORDS as u64).collect::<Vec<_>>());
             let second = (*first).following();
@@ -239,8 +281,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_back_is_shown_with_who_starts_after_it() {
+        let first = block();
+        let session = Session::new(first, None);
+        let mut ring = session.ring.lock();
+        // SAFETY: a block of the list.
+        let shown = || unsafe { (*first).written(0) }.iter().map(|r| (r.g, r.arg)).collect::<Vec<_>>();
+        let left = |g| Record { kind: Kind::Block as u8, m: 5, p: 1, g, ..Record::default() }.words();
+        assert_eq!((ring.put(left(7), &[], true), shown()), (Put::Written(false), vec![]));
+        assert!(!ring.starts(6, 1, 8) && !ring.starts(5, 0, 8) && !ring.starts(5, 1, 1 << 32) && shown().is_empty());
+        assert!(ring.starts(5, 1, 8) && !ring.starts(5, 1, 9), "once");
+        assert_eq!(shown(), [(7, 8)]);
+        ring.put(left(8), &[], true);
+        assert_eq!((ring.put(record(3).words(), &[], false), ring.starts(5, 1, 9)), (Put::Written(false), false));
+        assert_eq!(shown(), [(7, 8), (8, 0), (3, 0)]);
+        ring.put(left(9), &[], true);
+        ring.show();
+        assert_eq!((ring.starts(5, 1, 9), shown().len()), (false, 4));
+    }
+
+    #[test]
     fn there_are_no_more_blocks_than_so_many() {
-        let session = Session::new(block(), false);
+        let session = Session::new(block(), None);
         session.blocks.store(MOST - 1, Ordering::Relaxed);
         assert!(session.may_grow());
         session.blocks.store(MOST, Ordering::Relaxed);

@@ -89,6 +89,23 @@ impl Witness {
     }
 }
 
+/// The same for a line that is to be written: other caches give it up.
+#[inline(always)]
+pub fn prefetch_to_write<T>(address: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint; it never faults. Processors that do not know it do nothing: it was reserved as such.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pstl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    let _ = address;
+}
+
 /// Asks for the cache line of an address, which need not be valid, without waiting for it.
 #[inline(always)]
 pub fn prefetch<T>(address: *const T) {

@@ -368,7 +368,7 @@ impl Machine {
                 self.settle(home);
                 if event::is_on() {
                     self.trace_start(g);
-                    self.rt.trace_left(g, Action::Exit);
+                    self.trace_left(g, Action::Exit);
                 }
                 (self.rt.host.start_failed)(g);
                 self.give_back(g);
@@ -398,7 +398,7 @@ pub unsafe fn leave(action: Action) {
         (*m).previous = g;
         (*m).action = action;
         if event::is_on() {
-            (*m).rt.trace_left(g, (*m).action); // read again, so that nothing is kept for a call that mostly is not made
+            (*m).trace_left(g, (*m).action); // read again, so that nothing is kept for a call that mostly is not made
         }
         (*m).in_scheduler.store(true, Ordering::Relaxed);
         let bundle = (*g).bundle;
@@ -450,7 +450,7 @@ pub(super) unsafe extern "C-unwind" fn goroutine_main(value: usize) -> ! {
             }
             rt.close_soft_guard(bundle);
             if event::is_on() {
-                rt.trace_left(g, Action::Exit);
+                (*current_machine()).trace_left(g, Action::Exit);
             }
             (*g).status.store(status::DEAD, Ordering::Release); // pairs with the Acquire in `Registry::for_each`
             let m = current_machine();
@@ -493,7 +493,7 @@ pub unsafe fn exit_for_good(g: *mut Goroutine) -> ! {
         let m = current_machine();
         (*m).rt.close_soft_guard(bundle);
         if event::is_on() {
-            (*m).rt.trace_left(g, Action::Exit);
+            (*m).trace_left(g, Action::Exit);
         }
         (*g).status.store(status::DEAD, Ordering::Release); // pairs with the Acquire in `Registry::for_each`
         (*m).previous = g;

@@ -72,6 +72,13 @@ impl Runtime {
         self.put(session, record, rest);
     }
 
+    /// The same in general, where it is not the usual.
+    #[cold]
+    #[inline(never)]
+    fn note_at_length(&self, session: &Session, kind: Kind, aux: u8, g: u64) {
+        self.note(session, kind, aux, g, 0, &[]);
+    }
+
     /// The goroutine of `m`, this thread's, has waited for the host's lock before what it does now.
     #[cold]
     #[inline(never)]
@@ -122,21 +129,17 @@ impl Runtime {
 
     #[inline(always)]
     fn place_of_caller(&self, session: &Session) -> u32 {
-        if !session.sees {
-            return 0;
-        }
-        let Some(eyes) = self.tracer.eyes.get() else { return 0 };
-        if !current_machine().is_null() && caller().is_null() {
+        if !session.sees() || (!current_machine().is_null() && caller().is_null()) {
             return 0; // on g0 no code runs
         }
         // SAFETY: on a goroutine's stack, or a plain thread; host attached, as for all that is noted.
-        unsafe { (eyes.here)(session) }
+        unsafe { session.look() }
     }
 
     #[inline(always)]
     fn put(&self, session: &Session, record: Record, rest: &[Record]) {
-        let words = record.words();
-        let put = session.ring.lock().put(words, rest);
+        let (words, is_held_back) = (record.words(), record.kind().leaves());
+        let put = session.ring.lock().put(words, rest, is_held_back);
         if put == Put::Full {
             let [a, b, c, d] = words; // as in `Ring::put`
             self.put_slowly(session, a, b, c, d, rest);
@@ -145,14 +148,21 @@ impl Runtime {
         }
     }
 
+    /// As many arguments as there are registers for them.
+    #[cold]
+    #[inline(never)]
+    fn put_in_next(&self, session: &Session, a: u64, b: u64, c: u64, d: u64) {
+        self.put_slowly(session, a, b, c, d, &[]);
+    }
+
     #[cold]
     #[inline(never)]
     fn put_slowly(&self, session: &Session, a: u64, b: u64, c: u64, d: u64, rest: &[Record]) {
         loop {
             let put = {
                 let mut ring = session.ring.lock();
-                match ring.put([a, b, c, d], rest) {
-                    Put::Full if ring.take_back(session) => ring.put([a, b, c, d], rest),
+                match ring.put([a, b, c, d], rest, false) {
+                    Put::Full if ring.take_back(session) => ring.put([a, b, c, d], rest, false),
                     put => put,
                 }
             };
@@ -203,28 +213,18 @@ impl Runtime {
         self.tracer.eyes.get().map_or(0, |eyes| unsafe { (eyes.entry)(session, g.cast()) })
     }
 
-    /// The running goroutine `g` leaves its stack.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn trace_left(&self, g: *const Goroutine, action: Action) {
-        let Some(session) = self.tracer.session() else { return };
-        // SAFETY: the running goroutine.
-        let (id, reason) = unsafe { ((*g).id, (*g).reason.load(Ordering::Relaxed)) };
-        match action {
-            Action::Park => self.note(session, Kind::Block, reason, id, 0, &[]),
-            Action::Yield | Action::Preempt => self.trace(Kind::Stop, u8::from(action == Action::Preempt), id, 0),
-            Action::Exit => self.trace(Kind::End, 0, id, 0),
-            Action::None => {}
-        }
-    }
-
     /// `g` can go on: before it is told so.
     #[cold]
     #[inline(never)]
     pub(super) fn trace_ready(&self, g: *const Goroutine) {
         let Some(session) = self.tracer.session() else { return };
-        // SAFETY: it waits for the caller.
-        self.note(session, Kind::Ready, 0, unsafe { (*g).id }, 0, &[]);
+        // SAFETY: it waits for the caller; null or this thread's M.
+        let (id, m) = unsafe { ((*g).id, current_machine().as_ref()) };
+        match m {
+            // Relaxed: this thread's own store.
+            Some(m) if !m.in_scheduler.load(Ordering::Relaxed) => m.note_briefly(session, Kind::Ready, 0, id),
+            _ => self.note_at_length(session, Kind::Ready, 0, id),
+        }
     }
 
     /// Every goroutine there is. Host attached; `None`: memory is refused.
@@ -268,16 +268,83 @@ impl Runtime {
 }
 
 impl Machine {
-    /// `g` is about to run. If the one before it has just left, it does so at that moment: a look at the clock less.
+    /// Notes something that the running goroutine does. In each of its callers: where stacks are not asked for it is a look at the
+    /// processor's count and a store.
+    #[inline(always)]
+    fn note_briefly(&self, session: &Session, kind: Kind, aux: u8, g: u64) {
+        if !session.is_brief || self.lock_wait.is_untold() {
+            self.rt.note_at_length(session, kind, aux, g);
+        } else if session.sees() {
+            self.note_with_place(session, kind, aux, g);
+        } else {
+            self.put_briefly(session, kind, aux, g, 0);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_with_place(&self, session: &Session, kind: Kind, aux: u8, g: u64) {
+        // SAFETY: on a goroutine's stack, host attached.
+        let stack = unsafe { session.look() };
+        self.put_briefly(session, kind, aux, g, stack);
+    }
+
+    #[inline(always)]
+    fn put_briefly(&self, session: &Session, kind: Kind, aux: u8, g: u64, stack: u32) {
+        let (m, p) = Runtime::place_of(Some(self));
+        let words = Record { kind: kind as u8, aux, p, m, time: clock::ticks(), g, arg: 0, stack }.words();
+        // SAFETY: with the host's lock, as `is_brief` says.
+        let is_put = unsafe { (*session.ring.value_ptr()).put_here(words, &[], kind.leaves()) };
+        if !is_put {
+            let [a, b, c, d] = words;
+            self.rt.put_in_next(session, a, b, c, d);
+        }
+    }
+
+    /// The running goroutine `g` leaves its stack.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn trace_left(&self, g: *const Goroutine, action: Action) {
+        let Some(session) = self.rt.tracer.session() else { return };
+        // SAFETY: the running goroutine.
+        let (id, reason) = unsafe { ((*g).id, (*g).reason.load(Ordering::Relaxed)) };
+        match action {
+            Action::Park => self.note_briefly(session, Kind::Block, reason, id),
+            Action::Yield | Action::Preempt => {
+                self.rt.note_at_length(session, Kind::Stop, u8::from(action == Action::Preempt), id);
+            }
+            Action::Exit => self.rt.note_at_length(session, Kind::End, 0, id),
+            Action::None => {}
+        }
+    }
+
+    /// `g` is about to run. If the one before it has just left, it does so at that moment: the same record tells of both.
     #[cold]
     #[inline(never)]
     pub(super) fn trace_start(&self, g: *const Goroutine) {
         let Some(session) = self.rt.tracer.session() else { return };
-        let follows = self.action != Action::None && self.rt.host.exclusive;
-        // SAFETY: Ps are never freed; the goroutine is this M's.
-        let (p, g) = unsafe { (self.p().as_ref().map_or(NO_P, |p| p.id as u16), (*g).id) };
-        let time = if follows { session.ring.lock().time } else { session.time() };
-        let m = self.tid.load(Ordering::Relaxed);
+        // SAFETY: the goroutine is this M's.
+        let id = unsafe { (*g).id };
+        if session.is_brief && self.action != Action::None {
+            let (m, p) = Runtime::place_of(Some(self));
+            // SAFETY: with the host's lock, as `is_brief` says.
+            if unsafe { (*session.ring.value_ptr()).starts(m, p, id) } {
+                return;
+            }
+        }
+        self.trace_start_at_length(session, id);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn trace_start_at_length(&self, session: &Session, g: u64) {
+        let (m, p) = Runtime::place_of(Some(self));
+        let follows = self.action != Action::None;
+        if follows && session.ring.lock().starts(m, p, g) {
+            return;
+        }
+        let is_last = follows && self.rt.host.exclusive; // what was noted last
+        let time = if is_last { session.ring.lock().time } else { session.time() };
         self.rt.put(session, Record { kind: Kind::Start as u8, aux: 0, p, m, time, g, arg: 0, stack: 0 }, &[]);
     }
 }

@@ -287,6 +287,12 @@ impl Encoder {
 
     /// Takes the next record, and the text that belongs to it. `None`: the trace cannot go on, memory is refused.
     pub(super) fn take(&mut self, record: &Record, rest: &[Record]) -> Option<()> {
+        self.take_one(record, rest)?;
+        let Some(g) = record.starts() else { return Some(()) };
+        self.take_one(&Record { kind: Kind::Start as u8, g, ..*record }, &[])
+    }
+
+    fn take_one(&mut self, record: &Record, rest: &[Record]) -> Option<()> {
         self.now_ns = self.now_ns.max(self.clocks.ns(record.time));
         if self.is_open && self.now_ns - self.began_ns >= self.period_ns {
             self.end_generation()?;

@@ -137,9 +137,10 @@ impl Trace {
         if place.is_null() {
             return Err(Refused::Memory);
         }
+        let here = rt.tracer.eyes.get().filter(|_| sees).map(|eyes| eyes.here);
         // SAFETY: nobody else's; given back below or at the end.
         let block = unsafe { Block::make(place) };
-        let made = try_box(Session::new(block, sees)).map(Box::into_raw);
+        let made = try_box(Session::new(block, here)).map(Box::into_raw);
         let Some(session) = made else {
             // SAFETY: as above.
             unsafe { rt.give_object(place, crate::event::BLOCK_BYTES) };
@@ -209,6 +210,7 @@ impl Trace {
         if commands.try_reserve(1).is_err() {
             return Err(command);
         }
+        self.shared.session.ring.lock().show(); // before the thread can answer: what it reads until then is all there is
         commands.push(command);
         drop(commands);
         let number = self.asked.fetch_add(1, Ordering::Relaxed).wrapping_add(1); // with the host's lock

@@ -21,7 +21,7 @@ fn session() -> &'static Session {
     let aligned = Box::leak(Box::new(Aligned([0; BLOCK_BYTES])));
     // SAFETY: leaked, aligned, of that size.
     let block = unsafe { Block::make(ptr::from_mut(aligned).cast()) };
-    Box::leak(Box::new(Session::new(block, false)))
+    Box::leak(Box::new(Session::new(block, None)))
 }
 
 fn encoder(found: Vec<Found>) -> Encoder {
@@ -85,6 +85,29 @@ fn a_send_to_who_waits() {
     ];
     assert_eq!(kinds(&events), expected);
     assert_eq!(events[6].args, [2, 2], "its second event with a number");
+}
+
+#[test]
+fn a_switch_that_is_one_record_is_two_events_of_one_moment() {
+    let found = vec![found(1, Does::Runs, 10, 0), found(2, Does::Ready, 0, NO_P)];
+    let records = [
+        (record(Kind::Block, 200, 10, 0, 1, 2), vec![]),
+        (record(Kind::Ready, 300, 10, 0, 1, 7), vec![]), // which starts nobody
+        (record(Kind::Stop, 400, 10, 0, 2, 1), vec![]),
+        (record(Kind::End, 500, 10, 0, 1, 2), vec![]),
+    ];
+    let events = check(&trace(encoder(found), &records)).unwrap();
+    let expected = [
+        (ev::GO_BLOCK, 200),
+        (ev::GO_START, 200),
+        (ev::GO_UNBLOCK, 300),
+        (ev::GO_STOP, 400),
+        (ev::GO_START, 400),
+        (ev::GO_DESTROY, 500),
+        (ev::GO_START, 500),
+    ];
+    let told = |e: &Event| ![ev::GO_STATUS, ev::PROC_STATUS, ev::PROCS_CHANGE].contains(&e.kind);
+    assert_eq!(events.iter().filter(|e| told(e)).map(|e| (e.kind, e.ns)).collect::<Vec<_>>(), expected);
 }
 
 #[test]
