@@ -302,6 +302,18 @@ fn what_goroutines_on_two_ps_do_is_a_trace() {
 }
 
 #[test]
+fn whoever_asks_gets_what_is_held_back() {
+    let rt = runtime(1);
+    let bytes = traced(rt, SECOND_NS, |_| {
+        let session = rt.tracer.session().unwrap();
+        let left = record(Kind::Block, session.time(), 7, NO_P, 1_000_000, 0);
+        session.ring.lock().put(left.words(), &[], true);
+    });
+    let events = check(&bytes).unwrap();
+    assert!(events.iter().any(|e| (e.kind, e.g) == (ev::GO_BLOCK, 1_000_000)), "{events:?}");
+}
+
+#[test]
 fn what_is_dropped_is_counted_and_the_rest_is_a_trace() {
     let rt = runtime(1);
     let trace = Trace::begin(rt, false, SECOND_NS).unwrap();
