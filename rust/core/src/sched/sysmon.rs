@@ -20,6 +20,12 @@ const MIN_PAUSE_NS: u64 = 20_000;
 const MAX_PAUSE_NS: u64 = 10_000_000;
 /// Longest pause while a goroutine waits for a P, or a P's goroutine is out, ns.
 const WAITING_PAUSE_NS: u64 = 500_000;
+/// Longest pause while goroutines wait for a P on which others take turns, ns: a call that lasts keeps them waiting no longer.
+const TURNS_PAUSE_NS: u64 = 2_000_000;
+/// So many turns between two looks: whoever waits waits for turns much shorter than the pause.
+const TURNS: u32 = 16;
+/// The part of the time since the last call that lasted which the next may cost: a pause of that length.
+const STALL_PART: u64 = 32;
 /// Quiet rounds before the pause doubles. Go's number.
 const QUIET_ROUNDS: u32 = 50;
 /// A P out for this long is handed off even if nobody waits, so that the next to come finds it idle, ns.
@@ -61,6 +67,8 @@ impl Seen {
 enum Look {
     /// Nothing to watch.
     Quiet,
+    /// Goroutines wait while others take turns.
+    Turns,
     /// Goroutines wait while one runs.
     Waiting,
     /// Its goroutine is out in a call: one more look says whether the call lasts.
@@ -157,9 +165,11 @@ impl Runtime {
             return Look::Waiting; // it is no call, which would be followed by others
         }
         if out.is_null() || out != seen.host || ticks != seen.ticks {
+            let turns = ticks.wrapping_sub(seen.ticks);
             *seen = Seen { host: out, ticks, since_ns: now, ..*seen };
             return match (out.is_null(), p.queue.is_empty()) {
                 (false, _) => Look::Out,
+                (true, false) if turns >= TURNS => Look::Turns,
                 (true, false) => Look::Waiting,
                 (true, true) => Look::Quiet,
             };
@@ -288,7 +298,7 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
     let mut schedtrace = SchedTrace::new();
     let (mut outside, mut pressure) = (Outside::default(), PressureWatch::default());
     rt.forget_pressure();
-    let (mut pause_ns, mut quiet) = (MIN_PAUSE_NS, 0u32);
+    let (mut pause_ns, mut quiet, mut handed_ns) = (MIN_PAUSE_NS, 0u32, clock::now_ns());
     let (mut asleep_rounds, mut asked_at_ticks) = (0u32, u64::MAX);
     let mut net = NetWatch::default();
     let (mut last_ask_ns, mut signal_since_ns, mut retired_ns, mut released_ns) = (0, u64::MAX, 0, 0);
@@ -329,11 +339,12 @@ unsafe extern "C-unwind" fn sysmon_thread(argument: *mut u8) {
         if rt.rescue_main(now) | (rt.host.exclusive && rt.watch_outside(&mut outside, now)) {
             look = look.max(Look::Waiting);
         }
-        quiet = if look == Look::HandedOff { 0 } else { quiet + 1 };
+        (quiet, handed_ns) = if look == Look::HandedOff { (0, now) } else { (quiet + 1, handed_ns) };
         pause_ns = match look {
             Look::Out | Look::HandedOff => MIN_PAUSE_NS,
             _ if quiet <= QUIET_ROUNDS => MIN_PAUSE_NS,
             Look::Waiting => (pause_ns * 2).min(WAITING_PAUSE_NS),
+            Look::Turns => (pause_ns * 2).min(((now - handed_ns) / STALL_PART).clamp(WAITING_PAUSE_NS, TURNS_PAUSE_NS)),
             Look::Quiet => (pause_ns * 2).min(MAX_PAUSE_NS),
         };
         if rt.policies.watches_wakes() {
