@@ -368,3 +368,34 @@ def test_a_forked_child_goes_on():
         """,
         "both",
     )
+
+
+def test_compiled_methods_are_of_the_class_itself_and_its_own_stay():
+    """CPython calls a method the short way where the object's class is the one it is of."""
+    for cls, name in (
+        (gort.net.Conn, "read"),
+        (gort.net.Conn, "close"),
+        (gort.net.Listener, "accept"),
+        (gort.net.PacketConn, "read_from"),
+    ):
+        assert vars(cls)[name].__objclass__ is cls
+        assert getattr(cls, name).__qualname__ == f"{cls.__name__}.{name}"
+    assert not hasattr(gort.net.PacketConn.close, "__objclass__")  # in Python, for its file
+    for wrong in (int, object(), None):
+        with pytest.raises(TypeError, match="a class of gort.net is expected"):
+            gort._core._net_own(wrong)
+
+
+def test_class_below_conn_has_its_own_method_before_the_compiled_one(tcp):
+    class Loud(gort.net.Conn):
+        __slots__ = ()
+
+        def read(self, n, timeout=None, ctx=None):
+            return super().read(n, timeout, ctx).upper()
+
+    a, b = tcp
+    with Loud(os.dup(b.fileno()), "tcp") as loud:
+        a.write(b"quiet")
+        assert loud.read(10) == b"QUIET"
+        loud.write(b"answer")
+        assert a.read_exact(6) == b"answer"

@@ -380,6 +380,7 @@ class _Packets:
         ctx: Context | None = None,
     ) -> None: ...
 
+def _net_own(cls: type[Any], /) -> None: ...
 def _net_dial(
     cls: type[_T],
     network: str,

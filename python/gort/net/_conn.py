@@ -109,3 +109,6 @@ class Conn(_core._Stream, Closing):
         """Say which connection it is."""
         ends = f"{address_text(self.local_addr())}->{address_text(self.remote_addr())}"
         return f"<gort.net.Conn {self.network} {ends}{' closed' if self.closed else ''}>"
+
+
+_core._net_own(Conn)

@@ -137,6 +137,9 @@ class Listener(_core._Listening, Closing):
         return f"<gort.net.Listener {self.network} {where}{' closed' if self.closed else ''}>"
 
 
+_core._net_own(Listener)
+
+
 class _Serving:
     """One connection of serve(): the body of its goroutine. Let go of unstarted, it ends, too."""
 

@@ -63,6 +63,9 @@ class PacketConn(_core._Packets, Closing):
         return f"<gort.net.PacketConn {self.network} {ends}{' closed' if self.closed else ''}>"
 
 
+_core._net_own(PacketConn)
+
+
 def listen_packet(network: str, address: AddressLike, *, reuse_port: bool = False) -> PacketConn:
     """Give a socket for packets that come to an address; parks only while a name is looked up.
 

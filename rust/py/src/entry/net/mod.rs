@@ -65,6 +65,8 @@ struct NetObject {
 
 /// The types: streams, listeners, packets.
 static TYPES: [AtomicPtr<ffi::PyTypeObject>; 3] = [const { AtomicPtr::new(ptr::null_mut()) }; 3];
+/// Their methods.
+static METHODS: [AtomicPtr<ffi::PyMethodDef>; 3] = [const { AtomicPtr::new(ptr::null_mut()) }; 3];
 
 unsafe fn net<'a>(slf: Object) -> &'a mut NetObject {
     // SAFETY: the method table of a type is used with objects of that type only; the caller keeps `slf` alive, and under the GIL no
@@ -366,6 +368,49 @@ unsafe fn note_sent(bytes: usize) {
     }
 }
 
+/// `_net_own(cls)`: `cls`, a class below one of these, gets the methods that it does not define for its own. CPython calls a method the
+/// short way, and not through its descriptor, only where an object's class is the very one that the method is of.
+unsafe extern "C-unwind" fn own(_: Object, cls: Object) -> Object {
+    // SAFETY: METH_O with the GIL; the tables are for ever.
+    unsafe {
+        let is_below = |tp: &AtomicPtr<ffi::PyTypeObject>| {
+            ffi::PyType_Check(cls) != 0 && ffi::PyType_IsSubtype(cls.cast(), tp.load(Ordering::Relaxed)) != 0
+        };
+        let Some(which) = TYPES.iter().position(is_below) else {
+            return error::set(ffi::PyExc_TypeError, "a class of gort.net is expected");
+        };
+        let names = ffi::PyObject_GetAttrString(cls, c"__dict__".as_ptr());
+        if names.is_null() {
+            return names;
+        }
+        let is_done = own_all(cls, names, METHODS[which].load(Ordering::Relaxed));
+        ffi::Py_DECREF(names);
+        if is_done { none() } else { ptr::null_mut() }
+    }
+}
+
+/// `false`: an exception is set.
+unsafe fn own_all(cls: Object, names: Object, mut method: *mut ffi::PyMethodDef) -> bool {
+    // SAFETY: as above; a table ends with a method without a name.
+    unsafe {
+        while !(*method).ml_name.is_null() {
+            if ffi::PyMapping_HasKeyString(names, (*method).ml_name) == 0 {
+                let object = ffi::PyDescr_NewMethod(cls.cast(), method);
+                if object.is_null() {
+                    return false;
+                }
+                let set = ffi::PyObject_SetAttrString(cls, (*method).ml_name, object);
+                ffi::Py_DECREF(object);
+                if set < 0 {
+                    return false;
+                }
+            }
+            method = method.add(1);
+        }
+        true
+    }
+}
+
 fn common() -> Vec<ffi::PyMethodDef> {
     vec![
         plain(c"close", close, ffi::METH_NOARGS, c"close($self, /)\n--\n\nCloses it; waits there end with Closed."),
@@ -411,13 +456,14 @@ unsafe fn add_type(
     own: Vec<ffi::PyMethodDef>,
 ) -> bool {
     let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
-    let table = common().into_iter().chain(own).collect();
+    let table = methods(common().into_iter().chain(own).collect());
+    METHODS[which].store(table, Ordering::Release); // read under the GIL, which orders it
     let slots = vec![
         super::weak_list(std::mem::offset_of!(NetObject, weak_list)),
         slot(ffi::Py_tp_new, new as *mut _),
         slot(ffi::Py_tp_dealloc, dealloc as *mut _),
         slot(ffi::Py_tp_finalize, finalize as *mut _),
-        slot(ffi::Py_tp_methods, methods(table).cast()),
+        slot(ffi::Py_tp_methods, table.cast()),
         slot(ffi::Py_tp_getset, super::getters(&[(c"network", get_network), (c"closed", get_closed)]).cast()),
         slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
     ];
@@ -433,11 +479,14 @@ unsafe fn add_type(
 pub(crate) unsafe fn register(module: Object) -> bool {
     let stream = read::stream_methods().into_iter().chain(write::stream_methods()).collect();
     let packets = packet::methods_of();
-    let functions = methods(vec![super::positional(
-        c"_net_dial",
-        connect::dial,
-        c"_net_dial(cls, network, kind, remote, local, timeout, ctx, /)\n--\n\nA new socket, connected. Parks.",
-    )]);
+    let functions = methods(vec![
+        super::positional(
+            c"_net_dial",
+            connect::dial,
+            c"_net_dial(cls, network, kind, remote, local, timeout, ctx, /)\n--\n\nA new socket, connected. Parks.",
+        ),
+        plain(c"_net_own", self::own, ffi::METH_O, c"_net_own(cls, /)\n--\n\nGives a class methods of its own."),
+    ]);
     let listening = vec![fast(
         c"accept",
         connect::accept,
