@@ -103,7 +103,7 @@ fn stand(rt: &'static Runtime, places: &mut [Place], deadline_ns: Option<u64>) -
         sched::announce(&mut *wait);
         let moved = places.iter_mut().any(|place| {
             place.node = Node::new(wait, ptr::null_mut());
-            !rt.net.enqueue(place.desc, place.side, &raw mut place.node, place.seen, now)
+            !rt.net.enqueue(place.desc, place.side, &raw mut place.node, place.seen, || now)
         });
         let outcome = if moved && (*wait).claim(Outcome::Delivered) {
             sched::retract(&*wait);

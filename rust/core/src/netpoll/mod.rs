@@ -24,6 +24,7 @@ pub use poll_desc::{PollDesc, Side};
 use crate::goroutine::waiter::{Node, WaitQueue};
 use crate::primitive::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use crate::primitive::boxes::try_box;
+use crate::primitive::exclusive::add_u64;
 use crate::primitive::{Mutex, MutexGuard};
 use crate::sys::poller::Poller;
 use std::collections::VecDeque;
@@ -234,16 +235,24 @@ impl NetPoll {
     }
 
     /// Puts `node` into the queue of `side`; `false`: something happened since `seen` was read, try again. After the
-    /// wait, however it ended but by delivery or close, `remove` must follow. Uses the node's `case`.
+    /// wait, however it ended but by delivery or close, `remove` must follow. Uses the node's `case`. The time is asked for where it
+    /// is wanted, once in [`VERIFY_AFTER_NS`] for a descriptor.
     ///
     /// # Safety
     /// Host attached. The node's wait is announced; the node is unlinked and stays in place until it is again.
-    pub unsafe fn enqueue(&self, desc: &PollDesc, side: Side, node: *mut Node, seen: u32, now_ns: u64) -> bool {
+    pub unsafe fn enqueue(
+        &self,
+        desc: &PollDesc,
+        side: Side,
+        node: *mut Node,
+        seen: u32,
+        now_ns: impl FnOnce() -> u64,
+    ) -> bool {
         // SAFETY: the caller's promise.
         if !unsafe { desc.enqueue(side, node, seen, &self.waiting) } {
             return false;
         }
-        self.counters.parked.fetch_add(1, Ordering::Relaxed);
+        add_u64(&self.counters.parked, 1);
         self.watch(desc, now_ns);
         true
     }
@@ -257,7 +266,7 @@ impl NetPoll {
         unsafe { desc.remove(side, node, &self.waiting) };
     }
 
-    fn watch(&self, desc: &PollDesc, now_ns: u64) {
+    fn watch(&self, desc: &PollDesc, now_ns: impl FnOnce() -> u64) {
         let Some(watched) = desc.list(now_ns) else { return };
         let mut list = self.to_verify.lock().unwrap_or_else(|e| e.into_inner());
         if list.try_reserve(1).is_ok() {
@@ -369,7 +378,7 @@ impl NetPoll {
             match desc.unlist(&watched) {
                 (false, _) => {}
                 // It has just worked; but that may have been before the close.
-                (true, false) => self.watch(desc, now_ns),
+                (true, false) => self.watch(desc, || now_ns),
                 (true, true) => {
                     if let Some(event) = self.verify(desc) {
                         gone[count] = event;

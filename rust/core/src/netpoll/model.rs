@@ -22,7 +22,7 @@ fn net() -> Arc<NetPoll> {
 
 fn enqueue(net: &NetPoll, desc: &PollDesc, node: *mut Node, seen: u32) -> bool {
     // SAFETY: a model's host has no lock; nodes of models are never freed.
-    unsafe { net.enqueue(desc, Side::Read, node, seen, 0) }
+    unsafe { net.enqueue(desc, Side::Read, node, seen, || 0) }
 }
 
 /// What a thread does that found an event.

@@ -8,7 +8,7 @@
 use super::Watched;
 use crate::goroutine::waiter::{Node, Outcome, WaitQueue};
 use crate::primitive::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
-use crate::primitive::exclusive::ShortLock;
+use crate::primitive::exclusive::{ShortLock, count_u32, count_usize};
 use crate::sys::poller::Event;
 
 /// Which calls a waiter waits to try again.
@@ -161,16 +161,16 @@ impl PollDesc {
         unsafe {
             (*node).case = self.generation() as usize;
             queue.push_back(node);
-            half.waiting.fetch_add(1, Ordering::Relaxed);
-            total.fetch_add(1, Ordering::Relaxed);
+            count_u32(&half.waiting, 1);
+            count_usize(total, 1);
             fence(Ordering::SeqCst); // pairs with the fence in `raise`: counted, then the number read
             if self.seq(side) == seen && self.is_registered() {
                 return true;
             }
             queue.remove(node);
         }
-        half.waiting.fetch_sub(1, Ordering::Relaxed);
-        total.fetch_sub(1, Ordering::Relaxed);
+        count_u32(&half.waiting, -1);
+        count_usize(total, -1);
         false
     }
 
@@ -185,8 +185,8 @@ impl PollDesc {
         unsafe {
             if (*node).is_linked() {
                 queue.remove(node);
-                half.waiting.fetch_sub(1, Ordering::Relaxed);
-                total.fetch_sub(1, Ordering::Relaxed);
+                count_u32(&half.waiting, -1);
+                count_usize(total, -1);
             }
         }
     }
@@ -206,8 +206,8 @@ impl PollDesc {
                     return;
                 }
                 queue.remove(node);
-                half.waiting.fetch_sub(1, Ordering::Relaxed);
-                total.fetch_sub(1, Ordering::Relaxed);
+                count_u32(&half.waiting, -1);
+                count_usize(total, -1);
                 let outcome = if (*node).case == generation { Outcome::Delivered } else { Outcome::Closed };
                 let wait = (*node).wait;
                 if (*wait).claim(outcome) {
@@ -226,13 +226,13 @@ impl PollDesc {
     }
 
     /// What goes into the list of those to verify; `None`: it stands there.
-    pub(super) fn list(&self, now_ns: u64) -> Option<Watched> {
+    pub(super) fn list(&self, now_ns: impl FnOnce() -> u64) -> Option<Watched> {
         // The fence of `enqueue` or `unlist` lies before: a look that finds it listed is before the look at the waiters.
         if self.is_listed.load(Ordering::Relaxed) || self.is_listed.swap(true, Ordering::Relaxed) {
             return None;
         }
         let events = SIDES.iter().fold(0u32, |sum, &side| sum.wrapping_add(self.seq(side)));
-        Some(Watched { fd: self.fd, since_ns: now_ns, events })
+        Some(Watched { fd: self.fd, since_ns: now_ns(), events })
     }
 
     /// It stands in that list no more; returns whether somebody waits now, and whether nothing happened meanwhile.

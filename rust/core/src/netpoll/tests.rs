@@ -24,7 +24,7 @@ impl Waiter {
 
     fn queue(&mut self, net: &NetPoll, desc: &PollDesc, side: Side, seen: u32) -> bool {
         // SAFETY: the tests keep their boxes until the node is out; nobody is woken.
-        unsafe { net.enqueue(desc, side, &raw mut self.node, seen, 0) }
+        unsafe { net.enqueue(desc, side, &raw mut self.node, seen, || 0) }
     }
 
     fn queued(net: &NetPoll, desc: &PollDesc, side: Side) -> Box<Self> {

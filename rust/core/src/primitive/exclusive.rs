@@ -6,7 +6,7 @@
 //! `set_exclusive` is called once, before the first goroutine, and only by such a host. What also runs without the
 //! host's lock (idle lists, the global queue, sysmon's flags) uses real atomics and `Mutex`, never this module.
 
-use super::atomic::{AtomicU32, AtomicU64, Ordering};
+use super::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 #[cfg(model)]
 use super::model_lock::ModelLock as RawLock;
 #[cfg(not(model))]
@@ -66,6 +66,26 @@ pub fn add_u64(word: &AtomicU64, n: u64) -> u64 {
         old
     } else {
         word.fetch_add(n, Ordering::Relaxed)
+    }
+}
+
+/// The same for a count of what there is, by a difference.
+#[inline(always)]
+pub fn count_u32(word: &AtomicU32, n: i32) {
+    if is_exclusive() {
+        word.store(word.load(Ordering::Relaxed).wrapping_add_signed(n), Ordering::Relaxed);
+    } else {
+        word.fetch_add(n.cast_unsigned(), Ordering::Relaxed); // wraps
+    }
+}
+
+/// As `count_u32`.
+#[inline(always)]
+pub fn count_usize(word: &AtomicUsize, n: isize) {
+    if is_exclusive() {
+        word.store(word.load(Ordering::Relaxed).wrapping_add_signed(n), Ordering::Relaxed);
+    } else {
+        word.fetch_add(n.cast_unsigned(), Ordering::Relaxed); // wraps
     }
 }
 

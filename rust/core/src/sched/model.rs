@@ -264,7 +264,7 @@ fn parked_reader(rt: &'static Runtime, fd: i32) -> usize {
     unsafe {
         (*wait).who = Who::Goroutine(g);
         (*g).status.store(status::WAITING, Ordering::Release);
-        assert!(rt.net.enqueue(desc, Side::Read, node, 0, 0));
+        assert!(rt.net.enqueue(desc, Side::Read, node, 0, || 0));
     }
     g.addr()
 }

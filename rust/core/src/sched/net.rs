@@ -92,7 +92,7 @@ pub fn wait_io(
         (*wait).listens = listens;
         node.write(Node::new(wait, ptr::null_mut()));
         announce(&mut *wait);
-        if !rt.net.enqueue(desc, side, node, seen, clock::now_ns()) {
+        if !rt.net.enqueue(desc, side, node, seen, clock::now_ns) {
             retract(&*wait);
             return Outcome::Delivered;
         }
