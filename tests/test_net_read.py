@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import sys
 
 import gort
@@ -64,6 +66,22 @@ def test_one_read_gives_all_that_is_there(size):
         data = os.urandom(size)
         a.write(data)  # over the loopback it is there when the call returns
         assert b.read(65_536) == data
+
+
+@pytest.mark.parametrize("size", [LARGE, LARGE + LARGE // 8, LARGE + LARGE // 8 + 1, 60_000])
+def test_a_reset_after_much_is_told_by_the_read_that_follows(size):
+    a, b = connected()
+    with a, b:
+        expect_much(a, b)
+        data = os.urandom(size)
+        a.write(data)
+        with socket.socket(fileno=os.dup(a.fileno())) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            a.close()  # the other descriptor is the last one
+        assert b.read(65_536) == data
+        with pytest.raises(ConnectionResetError):
+            b.read(65_536)
+        assert b.read(65_536) == b""
 
 
 def test_results_are_bytes_like_any_other(pair):

@@ -339,21 +339,12 @@ pub unsafe fn receive(fd: i32, place: *mut u8, bytes: usize) -> Result<usize, i3
     checked(unsafe { libc::syscall(libc::SYS_recvfrom, fd, place, bytes, libc::MSG_DONTWAIT, nobody, nobody) } as isize)
 }
 
-/// Receives into several parts, one after another, in one call.
-///
-/// # Safety
-/// Each part is writable, and nobody else looks at it.
-///
-/// # Errors
-/// As there.
-pub unsafe fn receive_parts(fd: i32, parts: &[Part]) -> Result<usize, i32> {
-    // SAFETY: plain data, for which zeros are valid; a Part is an iovec.
-    unsafe {
-        let mut message: libc::msghdr = MaybeUninit::zeroed().assume_init();
-        message.msg_iov = parts.as_ptr().cast_mut().cast();
-        message.msg_iovlen = parts.len().min(MOST_PARTS) as _;
-        checked(libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT))
-    }
+/// How many bytes of a stream there are to receive; 0 where the system does not say.
+pub fn available(fd: i32) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: it fills in the number.
+    let rc = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut bytes) };
+    if rc < 0 { 0 } else { bytes.max(0) as usize }
 }
 
 /// The same as `receive`, with the sender's address.
@@ -459,11 +450,13 @@ mod tests {
             assert_eq!(receive(server, place.as_mut_ptr(), 8), Err(AGAIN));
             let parts = [Part::new(b"ab".as_ptr(), 2), Part::new(b"cde".as_ptr(), 3)];
             assert_eq!(send_parts(client, &parts), Ok(5));
-            let parts = [Part::new(place.as_ptr(), 3), Part::new(place.as_ptr().add(4), 4)];
-            assert_eq!(receive_parts(server, &parts), Ok(5));
+            assert_eq!(receive(server, place.as_mut_ptr(), 3), Ok(3));
+            assert_eq!(available(server), 2);
+            assert_eq!(receive(server, place.as_mut_ptr().add(4), 4), Ok(2));
             assert_eq!(&place[..6], b"abc\0de");
-            assert_eq!(receive_parts(server, &parts), Err(AGAIN));
+            assert_eq!(receive(server, place.as_mut_ptr(), 8), Err(AGAIN));
             shut_down(client, false).unwrap();
+            assert_eq!(available(server), 0);
             assert_eq!(receive(server, place.as_mut_ptr(), 8), Ok(0));
             assert_eq!(send(server, place.as_ptr(), 2, None), Ok(2));
             assert_eq!(receive(client, place.as_mut_ptr(), 8), Ok(2));
@@ -471,5 +464,6 @@ mod tests {
         for fd in [listener, client, server] {
             close(fd);
         }
+        assert_eq!(available(-1), 0);
     }
 }
