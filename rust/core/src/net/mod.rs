@@ -144,13 +144,14 @@ impl Socket {
     ///
     /// # Errors
     /// What ended the wait.
-    #[inline]
+    #[inline(always)]
     pub fn begin_turn(&self, rt: &'static Runtime, side: Side, until: Until) -> Result<(), Stop> {
-        let turn = &self.turns[side as usize];
-        if turn.try_lock() {
-            return Ok(());
-        }
-        match turn.lock(rt, until) {
+        if self.turns[side as usize].try_lock() { Ok(()) } else { self.wait_for_turn(rt, side, until) }
+    }
+
+    #[inline(never)] // as `wait`
+    fn wait_for_turn(&self, rt: &'static Runtime, side: Side, until: Until) -> Result<(), Stop> {
+        match self.turns[side as usize].lock(rt, until) {
             Outcome::Delivered => Ok(()),
             outcome => Err(Stop::Wait(outcome)),
         }
@@ -163,15 +164,17 @@ impl Socket {
     }
 
     /// What stops a call before it has tried.
-    #[inline]
+    #[inline(always)]
     fn check(&self, side: Side) -> Result<(), Stop> {
         if self.is_closed() {
             return Err(Stop::Closed);
         }
-        match self.deadline_ns(side) {
-            Some(deadline_ns) if deadline_ns <= now_ns() => Err(Stop::DeadlinePassed),
-            _ => Ok(()),
-        }
+        self.deadline_ns(side).map_or(Ok(()), Self::check_deadline)
+    }
+
+    #[inline(never)]
+    fn check_deadline(deadline_ns: u64) -> Result<(), Stop> {
+        if deadline_ns <= now_ns() { Err(Stop::DeadlinePassed) } else { Ok(()) }
     }
 
     /// Calls `attempt` with the descriptor until it does something but EAGAIN; parks meanwhile, at most until `until`. Host attached.

@@ -129,7 +129,20 @@ impl Mutex {
     ///
     /// # Errors
     /// `sync: unlock of unlocked mutex`.
+    #[inline]
     pub fn unlock(&self) -> Result<(), Misuse> {
+        {
+            let mut state = self.state.lock();
+            if state.is_unwanted() {
+                state.locked = false;
+                return Ok(());
+            }
+        }
+        self.unlock_and_pass_on()
+    }
+
+    #[inline(never)]
+    fn unlock_and_pass_on(&self) -> Result<(), Misuse> {
         let node = {
             let mut state = self.state.lock();
             if !state.locked {
@@ -184,6 +197,12 @@ impl Mutex {
 }
 
 impl State {
+    /// Locked, and nobody waits or competes for it.
+    #[inline]
+    fn is_unwanted(&self) -> bool {
+        self.locked && !self.starving && self.woken == 0 && self.waiters.is_empty()
+    }
+
     /// Takes it if it is free; `since_ns` is when the caller began to wait, 0 as long as that does not matter.
     fn enter(&mut self, since_ns: &mut u64, was_woken: bool) -> bool {
         let is_free = !std::mem::replace(&mut self.locked, true);

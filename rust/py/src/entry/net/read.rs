@@ -69,6 +69,13 @@ unsafe fn is_open(call: &Call<'_>) -> bool {
 pub(super) unsafe fn size(object: Object) -> Option<usize> {
     // SAFETY: GIL held; a live object.
     unsafe {
+        if ffi::PyLong_CheckExact(object) != 0 {
+            let bytes = ffi::PyLong_AsSsize_t(object); // a half of what it takes to ask any object
+            if bytes >= 0 {
+                return Some(bytes as usize);
+            }
+            ffi::PyErr_Clear();
+        }
         let bytes = ffi::PyNumber_AsSsize_t(object, ffi::PyExc_OverflowError);
         if bytes < 0 && ffi::PyErr_Occurred().is_null() {
             error::set(ffi::PyExc_ValueError, format_args!("{bytes} bytes cannot be read"));
