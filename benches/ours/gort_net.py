@@ -14,12 +14,23 @@ import gort
 import gort.net
 import served
 
+#: More than a message, as a Protocol's loop asks for: a read that does not fill it knows that
+#: there is no more, and the next one waits without a try (docs/net.md).
+ROOM = 1 << 16
 
-def talk(conn: gort.net.Conn | gort.net.TLSConn) -> None:
+
+def talk(conn: gort.net.Conn) -> None:
     """Echo until the other side ends."""
-    while data := conn.read(served.RECV):
+    while data := conn.read(ROOM):
         conn.write(data)
         del data  # else it would be kept over the wait
+
+
+def talk_tls(conn: gort.net.TLSConn) -> None:
+    """The same over TLS."""
+    while data := conn.read(served.RECV):
+        conn.write(data)
+        del data
 
 
 def echo() -> None:
@@ -33,7 +44,7 @@ def net_tls() -> None:
     """The same over TLS."""
     listener = gort.net.listen_tls("127.0.0.1:0", served.secured())
     print(listener.local_addr()[1], flush=True)
-    listener.serve(talk)
+    listener.serve(talk_tls)
 
 
 def tls() -> None:
