@@ -24,8 +24,8 @@ const WAITING_PAUSE_NS: u64 = 500_000;
 const TURNS_PAUSE_NS: u64 = 2_000_000;
 /// So many turns between two looks: whoever waits waits for turns much shorter than the pause.
 const TURNS: u32 = 16;
-/// The part of the time since the last call that lasted which the next may cost: a pause of that length.
-const STALL_PART: u64 = 32;
+/// The part of the time since the last call that lasted which the next may cost who waits, a pause: less than what p99 sees.
+const STALL_PART: u64 = 100;
 /// Quiet rounds before the pause doubles. Go's number.
 const QUIET_ROUNDS: u32 = 50;
 /// A P out for this long is handed off even if nobody waits, so that the next to come finds it idle, ns.
