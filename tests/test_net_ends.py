@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
+import sys
 import time
 
 import gort
@@ -290,3 +294,27 @@ except KeyboardInterrupt:
 a.close(), b.close()
 """
     check(program, "interrupted")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the end goes along on Linux")
+@pytest.mark.parametrize("end", ["close", "close_write"])
+def test_the_end_goes_along_with_the_last_bytes(end):
+    def packets(conn):
+        """How many packets have come: tcpi_segs_in of struct tcp_info, linux/tcp.h."""
+        with socket.socket(fileno=os.dup(conn.fileno())) as sock:
+            return struct.unpack_from(
+                "I", sock.getsockopt(socket.SOL_TCP, socket.TCP_INFO, 256), 140
+            )[0]
+
+    def taken(send):
+        a, b = connected()
+        with a, b:
+            before = packets(b)
+            send(a)
+            getattr(a, end)()
+            assert (b.read(10), b.read(10)) == (b"last", b"")
+            return packets(b) - before
+
+    assert taken(lambda a: a.write(b"last")) == 2
+    # What is held back goes by itself when a loaded machine does not come to the end for 200 ms.
+    assert 1 in [taken(lambda a: a._write_last(b"last")) for _ in range(20)]

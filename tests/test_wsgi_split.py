@@ -28,6 +28,7 @@ class Segments:
     def __init__(self, segments):
         self.segments = [s for s in segments if s]
         self.sent = b""
+        self.last = 0  # how often it was told that this is the last
         self.ended = ""
 
     def handshake(self, timeout):
@@ -42,7 +43,13 @@ class Segments:
         return data[:size]
 
     def send(self, parts):
+        assert not self.last
         self.sent += b"".join(parts)
+
+    def send_last(self, data):
+        assert not self.last
+        self.last = len(data)
+        self.sent += data
 
     def close(self):
         self.ended = self.ended or "close"
@@ -62,6 +69,24 @@ def served(segments, app=None, limits=SETTINGS):
     Connection(Service(recorder, limits), conn, base).run()
     found = [(a.status, a.body, a.headers.get("connection")) for a in answers(conn.sent)]
     return found, recorder.seen
+
+
+@pytest.mark.parametrize(
+    ("requests", "last"),
+    [
+        ([b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], 0),
+        ([b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"], 1),
+        ([b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"], 1),
+        ([b"GET / HTTP/1.1\r\n\r\n"], 1),  # refused: without Host
+    ],
+)
+def test_the_answer_after_which_it_ends_is_sent_as_the_last(requests, last):
+    conn = Segments(requests)
+    base = base_environ("http", ("localhost", 80), ("127.0.0.1", 1), SETTINGS)
+    Connection(Service(Recorder(), SETTINGS), conn, base).run()
+    found = answers(conn.sent)
+    assert len(found) == len(requests)
+    assert (conn.last > len(found[-1].body)) == bool(last)
 
 
 def cut(data, places):

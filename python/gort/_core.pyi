@@ -313,6 +313,9 @@ class _Stream:
     def write(
         self, data: Buffer, timeout: float | None = None, ctx: Context | None = None
     ) -> None: ...
+    def _write_last(
+        self, data: Buffer, timeout: float | None = None, ctx: Context | None = None
+    ) -> None: ...
     def writev(
         self,
         parts: Iterable[Buffer],

@@ -259,7 +259,12 @@ class Response:
         if self._framing == LENGTH and self._left == count:
             self._left = 0
             try:
-                self._conn.send([head + data] if count <= COPIED else [head, data])
+                if count > COPIED:
+                    self._conn.send([head, data])
+                elif self.keep_alive:
+                    self._conn.send([head + data])
+                else:
+                    self._conn.send_last(head + data)
             except OSError:
                 self._break()
                 raise

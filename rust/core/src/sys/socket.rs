@@ -377,6 +377,23 @@ pub unsafe fn send(fd: i32, place: *const u8, bytes: usize, to: Option<&Address>
     checked(unsafe { libc::syscall(libc::SYS_sendto, fd, place, bytes, flags, to, size) } as isize)
 }
 
+/// As `send`, to a connection that is ended right after: the end goes with what fills no packet of its own, where the system can
+/// hold that back for it (Linux: 200 ms at most).
+///
+/// # Safety
+/// As for `send`.
+///
+/// # Errors
+/// As for `send`.
+pub unsafe fn send_last(fd: i32, place: *const u8, bytes: usize) -> Result<usize, i32> {
+    #[cfg(target_os = "linux")]
+    const MORE: i32 = libc::MSG_MORE;
+    #[cfg(not(target_os = "linux"))]
+    const MORE: i32 = 0;
+    // SAFETY: the caller's promise.
+    checked(unsafe { libc::send(fd, place.cast(), bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | MORE) })
+}
+
 /// Sends several parts in one call.
 ///
 /// # Safety

@@ -36,8 +36,14 @@ pub(super) unsafe fn with_bytes(data: Object, f: impl FnOnce(*const u8, usize) -
     }
 }
 
-/// Sends all `bytes` bytes at `start`; `sent` says how many when it fails.
-unsafe fn send_all(slf: Object, start: *const u8, bytes: usize, until: Until, sent: &mut usize) -> Object {
+/// Sends all `bytes` bytes at `start`; `sent` says how many when it fails. With LAST the connection ends right after.
+unsafe fn send_all<const LAST: bool>(
+    slf: Object,
+    start: *const u8,
+    bytes: usize,
+    until: Until,
+    sent: &mut usize,
+) -> Object {
     // SAFETY: a method with the GIL; the bytes stay where they are.
     unsafe {
         let Some(rt) = runtime() else { return ptr::null_mut() };
@@ -46,7 +52,11 @@ unsafe fn send_all(slf: Object, start: *const u8, bytes: usize, until: Until, se
             loop {
                 let (from, most) = (start.add(*sent), (bytes - *sent).min(MOST_AT_ONCE));
                 // Nothing to send is sent as nothing: a closed socket refuses that, too.
-                let attempt = |fd| if most == 0 { Ok(0) } else { socket::send(fd, from, most, None) };
+                let attempt = |fd| match most {
+                    0 => Ok(0),
+                    _ if LAST => socket::send_last(fd, from, most),
+                    _ => socket::send(fd, from, most, None),
+                };
                 match call.done(attempt) {
                     Some(count) => *sent += count,
                     None => return ptr::null_mut(),
@@ -76,17 +86,28 @@ pub(super) unsafe fn sending(timeout: Object, ctx: Object, f: impl FnOnce(Until,
     }
 }
 
-unsafe extern "C-unwind" fn write(slf: Object, args: *const Object, n: ffi::Py_ssize_t, kw: Object) -> Object {
+unsafe extern "C-unwind" fn write<const LAST: bool>(
+    slf: Object,
+    args: *const Object,
+    n: ffi::Py_ssize_t,
+    kw: Object,
+) -> Object {
     // SAFETY: a vectorcall with the GIL.
     unsafe {
         let (data, timeout, ctx) = if n == 1 && kw.is_null() {
             (*args, ptr::null_mut(), ptr::null_mut())
         } else {
             let names = [c"data", c"timeout", c"ctx"];
-            let Some([data, timeout, ctx]) = arguments("write", args, n, kw, names, 1) else { return ptr::null_mut() };
+            let Some([data, timeout, ctx]) =
+                arguments(if LAST { "_write_last" } else { "write" }, args, n, kw, names, 1)
+            else {
+                return ptr::null_mut();
+            };
             (data, timeout, ctx)
         };
-        with_bytes(data, |start, bytes| sending(timeout, ctx, |until, sent| send_all(slf, start, bytes, until, sent)))
+        with_bytes(data, |start, bytes| {
+            sending(timeout, ctx, |until, sent| send_all::<LAST>(slf, start, bytes, until, sent))
+        })
     }
 }
 
@@ -278,8 +299,13 @@ pub(super) fn stream_methods() -> Vec<ffi::PyMethodDef> {
     vec![
         fast(
             c"write",
-            write,
+            write::<false>,
             c"write($self, /, data, timeout=None, ctx=None)\n--\n\nSends all of it. Parks while there is no room.",
+        ),
+        fast(
+            c"_write_last",
+            write::<true>,
+            c"_write_last($self, /, data, timeout=None, ctx=None)\n--\n\nSends all of it: `close` or `close_write` follows at once.",
         ),
         fast(
             c"writev",
