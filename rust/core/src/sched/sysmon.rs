@@ -20,8 +20,8 @@ const MIN_PAUSE_NS: u64 = 20_000;
 const MAX_PAUSE_NS: u64 = 10_000_000;
 /// Longest pause while a goroutine waits for a P, or a P's goroutine is out, ns.
 const WAITING_PAUSE_NS: u64 = 500_000;
-/// Longest pause while goroutines wait for a P on which others take turns, ns: a call that lasts keeps them waiting no longer.
-const TURNS_PAUSE_NS: u64 = 2_000_000;
+/// Longest pause while goroutines wait for a P on which others take turns, ns: a call that lasts is handed off within 1 ms.
+const TURNS_PAUSE_NS: u64 = 900_000;
 /// So many turns between two looks: whoever waits waits for turns much shorter than the pause.
 const TURNS: u32 = 16;
 /// The part of the time since the last call that lasted which the next may cost who waits, a pause: less than what p99 sees.
