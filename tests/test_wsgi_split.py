@@ -28,7 +28,7 @@ class Segments:
     def __init__(self, segments):
         self.segments = [s for s in segments if s]
         self.sent = b""
-        self.last = 0  # how often it was told that this is the last
+        self.last = 0  # bytes that it was told are the last
         self.ended = ""
 
     def handshake(self, timeout):
