@@ -34,13 +34,18 @@ def child(code: str, *, before: tuple[str, ...] = (), limit: float = LIMIT, **en
 def check(code: str, expect: str = "", **options) -> str:
     """Run `code` in a child, which must end with code 0 and silent on stderr; what it printed."""
     done = child(code, **options)
-    assert done.returncode == 0, (
-        f"ended with {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
-    )
+    assert done.returncode == 0, ending(done)
     assert done.stderr == "", done.stderr[-4000:]
     if expect:
         assert done.stdout.strip() == expect, done.stdout[-4000:]
     return done.stdout
+
+
+def ending(done) -> str:
+    """How a child ended; the first line, which pytest's summary shows, has the last two that it wrote."""
+    said = [line.strip() for line in done.stderr.splitlines() if line.strip(" ^~")]
+    last = " | ".join(said[-2:])
+    return f"ended with {done.returncode}: {last}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 
 
 def tell(body, cases) -> None:
@@ -58,7 +63,7 @@ def cases_of(code: str, **options):
     """A function that says what went wrong with a case of a program that calls `tell`."""
     try:
         done = child(code, **options)
-        output, otherwise = done.stdout, f"ended with {done.returncode}\n{done.stderr[-4000:]}"
+        output, otherwise = done.stdout, ending(done)
     except subprocess.TimeoutExpired as late:  # the first that is not told did not end
         output, otherwise = (late.stdout or b"").decode(), str(late)
     told = dict(map(json.loads, output.splitlines()))
@@ -98,9 +103,7 @@ def threads(code: str, *, expect: str | None = None, status: int = 0, err: str =
     """Run `code` with threads as goroutines; its stdout, stderr must hold `err`."""
     options.setdefault("GORT_THREADS", "1")
     done = child(THREADS_FIRST + textwrap.dedent(code), **options)
-    assert done.returncode == status, (
-        f"ended with {done.returncode}\n{done.stdout}\n{done.stderr[-4000:]}"
-    )
+    assert done.returncode == status, ending(done)
     if err:
         assert err in done.stderr
     else:

@@ -1,5 +1,5 @@
 """HTTP clients in goroutines against a server of aiohttp: urllib3, requests, httpx, pycurl, http.client.
-Nothing of them is patched.
+Nothing of them is patched, but for races of httpx that threads have, too (http_clients.py).
 """
 
 from __future__ import annotations
