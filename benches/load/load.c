@@ -45,6 +45,7 @@ struct connection {
 static struct connection *connections;
 static int count, room, poller, http;
 static int type = SOCK_STREAM;
+static const int on = 1;
 static int churning;          /* connections end with their answer */
 static unsigned long errors; /* of the trips measured */
 static size_t bytes;
@@ -114,7 +115,7 @@ static void read_head(struct connection *c) {
 /* Reads what there is; 1 when the answer is complete and right, -1 when the connection has ended without it. */
 static int advance(struct connection *c) {
     size_t most = HEAD + bytes - c->got;
-    ssize_t n = recv(c->fd, c->answer + c->got, most, 0);
+    ssize_t n = recv(c->fd, c->answer + c->got, most, MSG_DONTWAIT);
     if (n < 0 && errno == EAGAIN) return 0;
     if (n == 0 && churning && c->want && c->got == c->want) {
         if (memcmp(c->answer + c->want - bytes, pattern, bytes)) fail("other bytes");
@@ -134,16 +135,14 @@ static int advance(struct connection *c) {
 
 /* Connects the socket of `c`, and begins; over the loopback that does not wait unless the server's queue is full. */
 static void connect_to(struct connection *c) {
-    int on = 1;
     c->begun = now();
     c->fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
     if (c->fd < 0) fail("socket %ld: %s", (long)(c - connections), strerror(errno));
     while (connect(c->fd, (struct sockaddr *)&server, sizeof server)) {
         if (!latency || ++errors > ERRORS_MOST) fail("connect %ld: %s", (long)(c - connections), strerror(errno));
     }
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    fcntl(c->fd, F_SETFL, O_NONBLOCK);
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)(c - connections)};
+    if (!churning) setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP, .data.u32 = (uint32_t)(c - connections)};
     if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event)) fail("epoll_ctl: %s", strerror(errno));
     begin(c);
 }
@@ -156,8 +155,14 @@ static void connect_next(void) {
     connect_to(c);
 }
 
-static void connect_again(struct connection *c) {
+static void end(struct connection *c) {
+    static const struct linger none = {.l_onoff = 1};
+    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
     close(c->fd); /* which the poller hears of */
+}
+
+static void connect_again(struct connection *c) {
+    end(c);
     connect_to(c);
 }
 
@@ -171,6 +176,7 @@ static void turn(void (*again)(struct connection *)) {
         for (int i = 0; i < n; i++) {
             struct connection *c = &connections[events[i].data.u32];
             int how = advance(c);
+            if (!how && churning && events[i].events & EPOLLRDHUP) how = advance(c); /* its end came along */
             if (!how) continue;
             if (how < 0) {
                 if (++errors > ERRORS_MOST) fail("more than %d connections ended too early", ERRORS_MOST);
@@ -204,7 +210,7 @@ static void churn_again(struct connection *c) {
         given++;
         connect_again(c);
     } else {
-        close(c->fd);
+        end(c);
     }
 }
 
