@@ -20,8 +20,9 @@ HERE = Path(__file__).resolve().parent
 VENVS = HERE / ".venv-bench"
 PIP_PEERS = ("gevent", "greenlet", "uvloop", "trio", "runloom")
 IMPLEMENTATIONS = (
-    "gort", "go1", "go", "runloom", "greenlet", "gevent", "uvloop", "uvloop_streams", "asyncio",
-    "trio", "threads", "granian", "gunicorn_gthread", "gunicorn_gort", "aiohttp", "uvicorn",
+    "gort", "go1", "go", "c", "runloom", "greenlet", "gevent", "uvloop", "uvloop_streams",
+    "asyncio", "trio", "threads", "granian", "gunicorn_gthread", "gunicorn_gort", "aiohttp",
+    "uvicorn",
 )  # fmt: skip
 # The servers of group http, of which HTTP_ONLY are in no other.
 HTTP = (

@@ -12,7 +12,7 @@ import gort.deadlock
 import gort.metrics
 import gort.pprof
 import gort.trace
-from nomemory_values import FAILED, LIMIT, add
+from nomemory_values import FAILED, LIMIT, add, leave_pairs
 
 TRACE = b"go 1.26 trace"
 
@@ -120,6 +120,7 @@ def profiles_waits():
 
 def reads_metrics():
     """All that is told, as Go does and for Prometheus."""
+    leave_pairs()
 
     def act():
         return gort.metrics.read(), gort.metrics.all(), gort.metrics.prometheus_text()

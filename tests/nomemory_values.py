@@ -17,6 +17,15 @@ def add(a, b=0):
     return a + b
 
 
+def leave_pairs():
+    """Let many pairs be free: CPython 3.11 to 3.15 crashes where an iterator over a dict's items is refused its own.
+
+    It untracks what it has not tracked yet (dictiter_new, dictiter_dealloc).
+    """
+    pairs = [(n, None) for n in range(1500)]
+    del pairs
+
+
 def use_up_tuples():
     """CPython keeps up to 2,000 tuples of each size: while these live, a new one needs memory."""
     return [tuple([size] * size) for size in (2, 3) for _ in range(2100)]

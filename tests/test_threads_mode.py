@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from children import child, threads
+from children import child, shared_library, threads
 
 # switching it on
 
@@ -407,3 +407,47 @@ def test_frames_of_a_thread_that_left_for_good_stay():
     os._exit(0)
     """
     threads(code, expect="{'leave'}")
+
+
+STATES = """
+#include <pthread.h>
+#include <stddef.h>
+typedef struct _ts PyThreadState;
+PyThreadState *PyThreadState_New(void *);
+void PyThreadState_Delete(PyThreadState *);
+static volatile int over;
+static void *makes(void *interpreter) {
+    while (!over)
+        PyThreadState_Delete(PyThreadState_New(interpreter));
+    return NULL;
+}
+static pthread_t makers[4];
+void begin(void *interpreter) {
+    for (int i = 0; i < 4; i++)
+        pthread_create(&makers[i], NULL, makes, interpreter);
+}
+void end(void) {
+    over = 1;
+    for (int i = 0; i < 4; i++)
+        pthread_join(makers[i], NULL);
+}
+"""
+
+
+def test_threads_end_while_others_have_the_lock_of_all_states(tmp_path):
+    """As OS threads that the runtime starts do. From 3.13 on a thread waits for it with the GIL, but without being current."""
+    library = shared_library(tmp_path / "libstates.so", STATES)
+    code = f"""
+import ctypes
+states = ctypes.CDLL({library!r})
+main = ctypes.pythonapi.PyInterpreterState_Main
+main.restype = ctypes.c_void_p
+states.begin(ctypes.c_void_p(main()))
+for _ in range(1000):
+    many = [threading.Thread(target=int) for _ in range(10)]
+    for thread in many: thread.start()
+    for thread in many: thread.join()
+states.end()
+print("ok")
+"""
+    threads(code, expect="ok")

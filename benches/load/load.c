@@ -4,6 +4,7 @@
  *     load udp PORT BYTES         the same by packets; none may be lost
  *     load http PORT BYTES        a trip is GET /x on a kept connection; the body is BYTES times 'x'
  *     load json PORT BYTES        the same; the body is {"message":"xx...x"}, BYTES in all
+ *     load serve                  the other side of echo: prints its port; what a trip takes of the kernel, and nothing else
  *
  * Commands come on stdin, one a line, each answered by one line of JSON on stdout:
  *
@@ -18,7 +19,6 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -45,7 +45,6 @@ struct connection {
 static struct connection *connections;
 static int count, room, poller, http;
 static int type = SOCK_STREAM;
-static const int on = 1;
 static int churning;          /* connections end with their answer */
 static unsigned long errors; /* of the trips measured */
 static size_t bytes;
@@ -135,6 +134,7 @@ static int advance(struct connection *c) {
 
 /* Connects the socket of `c`, and begins; over the loopback that does not wait unless the server's queue is full. */
 static void connect_to(struct connection *c) {
+    static const int on = 1;
     c->begun = now();
     c->fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
     if (c->fd < 0) fail("socket %ld: %s", (long)(c - connections), strerror(errno));
@@ -155,6 +155,7 @@ static void connect_next(void) {
     connect_to(c);
 }
 
+/* Ends with a reset, which is cheap, and leaves nothing in TIME_WAIT. */
 static void end(struct connection *c) {
     static const struct linger none = {.l_onoff = 1};
     setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
@@ -291,17 +292,53 @@ static void check(void) {
     printf("{\"checked\": %d}\n", count);
 }
 
+/* Echoes on all connections that come, by edges of epoll, until it is killed. */
+static void serve(void) {
+    static const int on = 1;
+    static char buffer[1 << 16];
+    socklen_t size = sizeof server;
+    struct epoll_event event = {.events = EPOLLIN}, events[EVENTS];
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    poller = epoll_create1(EPOLL_CLOEXEC);
+    if (bind(listener, (struct sockaddr *)&server, size) || listen(listener, 1024)
+        || getsockname(listener, (struct sockaddr *)&server, &size)) fail("listen: %s", strerror(errno));
+    event.data.fd = listener;
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, listener, &event)) fail("epoll_ctl: %s", strerror(errno));
+    printf("%d\n", ntohs(server.sin_port));
+    fflush(stdout);
+    for (;;) {
+        int n = epoll_wait(poller, events, EVENTS, -1);
+        for (int i = 0; i < n; i++) {
+            int fd = events[i].data.fd;
+            if (fd == listener) {
+                fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+                if (fd < 0) fail("accept: %s", strerror(errno));
+                setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+                event = (struct epoll_event){.events = EPOLLIN | EPOLLET, .data.fd = fd};
+                if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event)) fail("epoll_ctl: %s", strerror(errno));
+            }
+            ssize_t got;
+            while ((got = recv(fd, buffer, sizeof buffer, MSG_DONTWAIT)) > 0) {
+                if (send(fd, buffer, (size_t)got, MSG_NOSIGNAL) != got) fail("send: %s", strerror(errno));
+                if (got < (ssize_t)sizeof buffer) break; /* what comes later is an edge */
+            }
+            if (!got || (got < 0 && errno != EAGAIN)) close(fd);
+        }
+    }
+}
+
 int main(int argc, char **argv) {
+    server.sin_family = AF_INET;
+    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (argc == 2 && !strcmp(argv[1], "serve")) serve();
     const int json = argc == 4 && !strcmp(argv[1], "json");
     const int udp = argc == 4 && !strcmp(argv[1], "udp");
-    if (argc != 4 || (!json && !udp && strcmp(argv[1], "echo") && strcmp(argv[1], "http"))) fail("usage: load echo|udp|http|json PORT BYTES");
+    if (argc != 4 || (!json && !udp && strcmp(argv[1], "echo") && strcmp(argv[1], "http"))) fail("usage: load echo|udp|http|json PORT BYTES, or load serve");
     if (udp) type = SOCK_DGRAM;
     http = json || !strcmp(argv[1], "http");
     bytes = strtoul(argv[3], NULL, 10);
     if (bytes < 16) fail("BYTES must be at least 16");
-    server.sin_family = AF_INET;
     server.sin_port = htons((uint16_t)atoi(argv[2]));
-    server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     pattern = malloc(bytes);
     poller = epoll_create1(EPOLL_CLOEXEC);
     if (!pattern || poller < 0) fail("no epoll: %s", strerror(errno));

@@ -274,6 +274,7 @@ unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
 unsafe fn end(g: *mut Goroutine, result: *mut c_void) {
     // SAFETY: on the goroutine's stack, detached. The M is asked for anew: the thread may have moved.
     unsafe {
+        (*(*g).bundle).host = ptr::null_mut(); // nobody looks into it any more, and hooks that destructors call pass through
         super::at_end(g);
         forget_real((*g).task.addr());
         sched::machine::attach_home();
