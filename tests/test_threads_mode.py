@@ -409,45 +409,41 @@ def test_frames_of_a_thread_that_left_for_good_stay():
     threads(code, expect="{'leave'}")
 
 
-STATES = """
+LOOKS = """
 #include <pthread.h>
-#include <stddef.h>
-typedef struct _ts PyThreadState;
-PyThreadState *PyThreadState_New(void *);
-void PyThreadState_Delete(PyThreadState *);
+#include <stdint.h>
+void *_PyInterpreterState_LookUpID(int64_t);
 static volatile int over;
-static void *makes(void *interpreter) {
+static void *looks(void *unused) {
     while (!over)
-        PyThreadState_Delete(PyThreadState_New(interpreter));
-    return NULL;
+        _PyInterpreterState_LookUpID(0);
+    return unused;
 }
-static pthread_t makers[4];
-void begin(void *interpreter) {
+static pthread_t all[4];
+void begin(void) {
     for (int i = 0; i < 4; i++)
-        pthread_create(&makers[i], NULL, makes, interpreter);
+        pthread_create(&all[i], 0, looks, 0);
 }
 void end(void) {
     over = 1;
     for (int i = 0; i < 4; i++)
-        pthread_join(makers[i], NULL);
+        pthread_join(all[i], 0);
 }
 """
 
 
 def test_threads_end_while_others_have_the_lock_of_all_states(tmp_path):
     """As OS threads that the runtime starts do. From 3.13 on a thread waits for it with the GIL, but without being current."""
-    library = shared_library(tmp_path / "libstates.so", STATES)
+    library = shared_library(tmp_path / "liblooks.so", LOOKS)
     code = f"""
 import ctypes
-states = ctypes.CDLL({library!r})
-main = ctypes.pythonapi.PyInterpreterState_Main
-main.restype = ctypes.c_void_p
-states.begin(ctypes.c_void_p(main()))
+others = ctypes.CDLL({library!r})
+others.begin()
 for _ in range(1000):
     many = [threading.Thread(target=int) for _ in range(10)]
     for thread in many: thread.start()
     for thread in many: thread.join()
-states.end()
+others.end()
 print("ok")
 """
     threads(code, expect="ok")

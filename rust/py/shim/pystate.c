@@ -501,14 +501,16 @@ void gort_attach(PyThreadState *t) {
  * threads in one word, so that there another one is somebody else's. From 3.13 on a thread that ends waits for the lock of all
  * states with the GIL, but with no state (_PyThreadState_DeleteCurrent): its own one alone says that it is attached. */
 int gort_standing(PyThreadState *t) {
+    if (t == NULL)
+        return 2;
 #if PY_VERSION_HEX >= 0x030D0000
     PyThreadState *now = PyThreadState_GetUnchecked();
-    if (t == NULL || now != NULL)
-        return t != NULL && now == t ? 0 : 2;
-    return gort_is_detached(t) ? 1 : 0;
+    if (now == NULL)
+        return gort_is_detached(t) ? 1 : 0;
+    return now == t ? 0 : 2;
 #elif PY_VERSION_HEX >= 0x030C0000
     PyThreadState *now = _PyThreadState_UncheckedGet();
-    return t == NULL ? 2 : now == t ? 0 : now == NULL ? 1 : 2;
+    return now == t ? 0 : now == NULL ? 1 : 2;
 #else
     return _Py_atomic_load_relaxed(&_PyRuntime.gilstate.tstate_current) != (uintptr_t)t;
 #endif
