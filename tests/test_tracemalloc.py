@@ -138,7 +138,7 @@ def test_from_the_start_of_the_interpreter():
     code = """
 import tracemalloc, gort
 ch = gort.Chan()
-gs = [gort.go(ch.recv) for _ in range(3)]
+gs = [gort.go(ch.recv_ok) for _ in range(3)]
 domain = tracemalloc.DomainFilter(True, gort.memory.TRACEMALLOC_DOMAIN)
 print(len(tracemalloc.take_snapshot().filter_traces([domain]).traces))
 ch.close()

@@ -499,14 +499,15 @@ void gort_attach(PyThreadState *t) {
 /* Where the calling thread stands, whose goroutine has `t`: 0 with t, 1 with no state, 2 with another one (a
  * subinterpreter's), or where t is NULL, its own being gone. For signal handlers too. 3.11 keeps the current state of all
  * threads in one word, so that there another one is somebody else's. From 3.13 on a thread that ends waits for the lock of all
- * states with the GIL, but with no state (_PyThreadState_DeleteCurrent): its own one alone says that it is attached. */
+ * states with the GIL, but with no state (_PyThreadState_DeleteCurrent): its own one alone says that it is attached, and
+ * nothing here may take it for either. */
 int gort_standing(PyThreadState *t) {
     if (t == NULL)
         return 2;
 #if PY_VERSION_HEX >= 0x030D0000
     PyThreadState *now = PyThreadState_GetUnchecked();
     if (now == NULL)
-        return gort_is_detached(t) ? 1 : 0;
+        return gort_is_detached(t) ? 1 : 2;
     return now == t ? 0 : 2;
 #elif PY_VERSION_HEX >= 0x030C0000
     PyThreadState *now = _PyThreadState_UncheckedGet();
