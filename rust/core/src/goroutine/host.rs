@@ -13,7 +13,7 @@ pub enum Standing {
     Attached,
     /// It holds no state.
     Detached,
-    /// With another one.
+    /// With another one, or about to let go of it for good.
     Other,
 }
 
@@ -58,7 +58,8 @@ pub struct Host {
     pub seems_detached: unsafe fn(HostThread) -> bool,
     /// The state current on the calling thread. Host attached.
     pub current: unsafe fn() -> HostThread,
-    /// Where the calling thread stands; the state is its running goroutine's. Fit for a signal handler.
+    /// Where the calling thread stands; the state is its running goroutine's, or null where that is gone: `Other`. Fit for a
+    /// signal handler.
     pub standing: unsafe fn(HostThread) -> Standing,
     /// Whether the host counts recursion by calls, not by bytes of stack, so that stacks need a soft guard.
     pub counts_calls: bool,

@@ -465,7 +465,7 @@ pub(super) unsafe extern "C-unwind" fn goroutine_main(value: usize) -> ! {
 /// Attaches the home state of the M the calling goroutine is on: the goroutine's own is gone. Returns the runtime.
 ///
 /// # Safety
-/// On the stack of a goroutine that is a thread, detached.
+/// On the stack of a goroutine that is a thread, detached, whose bundle has no host state any more.
 #[inline(never)]
 pub unsafe fn attach_home() -> &'static Runtime {
     let m = current_machine();
@@ -475,7 +475,6 @@ pub unsafe fn attach_home() -> &'static Runtime {
         ((*m).rt.host.attach)(home);
         (*m).current_host = home;
         (*m).visible_host.store(home, Ordering::Relaxed);
-        (*(*(*m).current).bundle).host = ptr::null_mut();
         (*(*(*m).current).bundle).is_thread = false;
         (*m).rt
     }
