@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from children import check, child, shared_library
@@ -347,3 +349,52 @@ def test_main_thread_ends_when_main_ended_elsewhere(tmp_path, boundary):
     while not holds.value: time.sleep(0.001)
     """
     check(code, LD_PRELOAD=library, GORT_BOUNDARY=boundary)
+
+
+READ = {"x86_64": 0, "aarch64": 63}[platform.machine()]  # the number of the system call
+
+# Python code that a goroutine runs once its function is over, with main's own thread under it.
+AFTERWARDS = {
+    "thread's local": "def body(): local.waits = Waits()",
+    "argument": "def body(waits=Waits()): pass\nbody = functools.partial(body, Waits())",
+    "result": "def body(): return Waits()",
+    "another's result": "def body():\n g = go(Waits)\n while not g.done: gort.gosched()\n del g",
+    "hook": "gort.excepthook = lambda *_: wait()\ndef body(): 1 / 0",
+}
+
+
+@BOUNDARY
+@pytest.mark.parametrize("what", AFTERWARDS)
+def test_main_thread_that_comes_back_late_stays_where_it_is(what, boundary):
+    """Up to 3.13 CPython ends a thread by unwinding its stack when it asks for the GIL after the end: never beyond that."""
+    code = f"""
+    import ctypes, functools, os, threading, gort
+    from gort import go
+    libc, local = ctypes.CDLL(None), threading.local()
+    here, there = os.pipe()
+    began = gort.Chan(1)
+    def wait():
+        began.send(threading.get_native_id())
+        libc.syscall({READ}, here, ctypes.create_string_buffer(1), 1)
+    class Waits:
+        def __del__(self): wait()
+    class Last:
+        "Lets it come back once nobody else may run; -1 would be its end, by an unwinding that was not stopped."
+        def __init__(self): self.write, self.open, self.place = os.write, open, f"/proc/self/task/{{os.getpid()}}/syscall"
+        def __del__(self):
+            self.write(there, b"x")
+            seen = 0  # how often in a row it was in another system call, as it is for good where it stays
+            for _ in range(20_000):
+                with self.open(self.place) as file: doing = file.read().split()[0]
+                seen = 0 if doing in ("running", "{READ}", "-1") else seen + 1
+                if seen == 100: return
+            self.write(2, b"it does not stay")
+    {{body}}
+    gort.go(body)
+    del body
+    assert began.recv() == os.getpid()
+    while threading.get_native_id() == os.getpid(): gort.sleep(0.001)
+    threading.last = Last()
+    print("ok")
+    """
+    check(dedent(code).replace("{body}", AFTERWARDS[what]), "ok", GORT_BOUNDARY=boundary)

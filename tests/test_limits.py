@@ -111,6 +111,45 @@ def test_timers_that_use_up_the_memory_are_memory_errors(kind):
     """)
 
 
+@pytest.mark.parametrize(
+    "kind", ["gort.after_func(0.01, call)", "gort.context.after_func(context, call)"]
+)
+def test_a_call_that_is_due_without_memory_comes_once_there_is_some(kind):
+    """Nobody could ask for it again: a time-out that was set is not lost."""
+    run(f"""
+    import gort.context
+    def main():
+        gate, calls, times = gort.Chan(), [], gort.Chan(300)
+        context, cancel = gort.context.with_timeout(gort.context.background(), 0.01)
+        def call():
+            calls.append(gort.current().id)
+            times.send("called")
+        kept = [{kind} for _ in range(150)]
+        dropped = [{kind} for _ in range(150)]
+        early = [gort.go(gate.recv) for _ in range(100)]
+        parked(*early)
+        lift = leave(64)
+        del dropped
+        last = gort.go(gate.recv)
+        while (gort.gosched(), last.done) == (None, False):  # until no stack is left
+            early.append(last)
+            last = gort.go(gate.recv)
+        gort.sleep(0.02)  # comes after they were due
+        for _ in range(5): gort.gosched()
+        assert not calls
+        try: last.join()
+        except MemoryError: pass
+        lift()
+        for _ in range(300): assert times.recv(timeout=20) == "called"
+        assert len(calls) == 300 == len(set(calls))
+        cancel()
+        for _ in early: gate.send("value")
+        assert {{g.join(timeout=20) for g in early}} == {{"value"}}
+    gort.run(main)
+    print("ok")
+    """)
+
+
 @pytest.mark.parametrize("mib", [0, 4, 7])
 def test_without_memory_to_begin_every_use_is_a_memory_error(mib):
     run(f"""

@@ -8,6 +8,7 @@ mod error;
 mod fork;
 mod frames;
 mod host;
+mod late;
 mod leak;
 mod malloc;
 mod origin;

@@ -3,9 +3,11 @@
 use crate::entry::{end_weak_references, gc, weak_list};
 use crate::error;
 use crate::host;
+use crate::late;
 use crate::leak::ages;
 use crate::origin::{self, Origin};
 use crate::tracing;
+use gort_core::context;
 use gort_core::goroutine::Goroutine;
 use gort_core::goroutine::waiter::epoch;
 use gort_core::sched::{self, Runtime, policy};
@@ -59,6 +61,8 @@ pub(crate) const RESERVED: u32 = 32;
 pub(crate) const UNREACHABLE: u32 = 64;
 /// Where it is to stand was settled when it was described (`settle`): who starts it does not count.
 pub(crate) const SETTLED: u32 = 128;
+/// Nobody asked for its start who could ask again: where there is no stack for it, it waits for one (`late`).
+pub(crate) const PATIENT: u32 = 256;
 /// Its priority then, in the highest byte.
 const PRIORITY_SHIFT: u32 = 24;
 
@@ -255,11 +259,17 @@ pub(crate) unsafe fn start(rt: &'static Runtime, obj: *mut GoObject, stack_shift
     }
 }
 
-/// The body of every goroutine (`Host::run`).
+/// The body of every goroutine (`Host::run`). Where the interpreter exits, whatever Python code runs in it may end the thread by
+/// unwinding: also that of a `__del__`, of `threading.local` and of the hook, after the call itself.
 ///
 /// # Safety
 /// On the goroutine's stack with its thread state current.
 pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
+    // SAFETY: one pointer; a bool is the lowest byte of what is returned.
+    unsafe { context::call_to_the_end(run_to_its_end as *const (), g.expose_provenance(), 0, 0) as u8 != 0 }
+}
+
+unsafe extern "C-unwind" fn run_to_its_end(g: *mut Goroutine) -> bool {
     // SAFETY: the task is the GoObject the runtime owns a reference to; GIL held whenever Python runs here.
     unsafe {
         let obj = (*g).task.cast::<GoObject>();
@@ -334,7 +344,7 @@ pub(crate) unsafe extern "C-unwind" fn run(g: *mut Goroutine) -> bool {
     }
 }
 
-/// The goroutine could not be given a stack: its outcome is MemoryError (`Host::start_failed`).
+/// The goroutine could not be given a stack: its outcome is MemoryError, unless it is patient (`Host::start_failed`).
 ///
 /// # Safety
 /// GIL held, on g0: nothing here may run Python code. Where nobody can join it the report, and the end of what the call was
@@ -343,8 +353,14 @@ pub(crate) unsafe fn start_failed(g: *mut Goroutine) {
     // SAFETY: as in `run`.
     unsafe {
         let obj = (*g).task.cast::<GoObject>();
-        (*obj).exception = error::no_stack();
         (*obj).g = ptr::null_mut();
+        if ages::KEEPS.load(Ordering::Relaxed) {
+            ages::forget((*obj).id);
+        }
+        if (*obj).has(PATIENT) && !(*obj).has(CANCEL_ASKED) {
+            return late::add(obj);
+        }
+        (*obj).exception = error::no_stack();
         (*obj).set(DONE);
         tracing::end_goroutine(obj);
         (*obj).joiners.broadcast();

@@ -24,9 +24,9 @@ impl Runtime {
 
     /// Room for `count` goroutines in all, wherever they may be queued or timed. `false`: memory is refused.
     pub(super) fn make_room_for(&self, count: usize) -> bool {
-        // A group has a timer as well.
+        // A group has a timer as well, and the host one that it may set at any time.
         let all = self.policies.make_room(count, 0);
-        self.inject.make_room(count) && all.is_some_and(|all| self.processors.keep_room(all))
+        self.inject.make_room(count) && all.is_some_and(|all| self.processors.keep_room(all + 1))
     }
 
     /// Whether `start_timer` would find memory for one more, that of the caller's bubble if it is in one. Host attached.

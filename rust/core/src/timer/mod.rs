@@ -32,7 +32,7 @@ impl Default for Timer {
 impl Timer {
     /// The timer of a wait, not queued.
     #[inline]
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Self { when_ns: 0, seq: 0, index: NOT_QUEUED, is_event: false }
     }
 
@@ -79,7 +79,7 @@ pub struct EventTimer {
 
 impl EventTimer {
     /// Not queued; of bubble `bubble`, 0 for none.
-    pub fn new(event: &'static Event, bubble: u32) -> Self {
+    pub const fn new(event: &'static Event, bubble: u32) -> Self {
         Self { timer: Timer { is_event: true, ..Timer::new() }, period_ns: 0, processor: 0, bubble, event }
     }
 }

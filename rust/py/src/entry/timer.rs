@@ -3,18 +3,18 @@
 //! A timer's channel holds one value and owns what feeds it; so a timer is collected with its channel, stopped or not,
 //! and nothing of Python is owned by a heap. Firing happens on an M's scheduler stack, where no Python code may run: it
 //! gives a float to the channel without waiting, or starts a goroutine. Both were made when the timer was set, so that
-//! one that is set fires even where memory is refused. Everything here happens under the GIL without letting go of it,
+//! one that is set fires even where memory is refused (`late`). Everything here happens under the GIL without letting go of it,
 //! so stopping excludes firing: after stop() and reset() the channel is empty.
 
 use super::chan::{CHAN_TYPE, ChanObject};
 use super::duration::{period, timer_duration};
 use super::{Value, arguments, boolean, fast, getters, methods, none, plain, runtime};
 use crate::error;
-use crate::task::{self, GoObject, Place};
+use crate::late;
+use crate::task::{self, GoObject};
 use crate::tracing;
 use gort_core::chan::Chan;
 use gort_core::sched::{self, Runtime};
-use gort_core::sys::signal;
 use gort_core::timer::{Event, EventTimer};
 use pyo3::ffi;
 use std::alloc::{Layout, alloc};
@@ -116,16 +116,8 @@ unsafe fn abandon_call(timer: *mut EventTimer) {
 }
 
 unsafe fn start_call(goroutine: *mut u8) {
-    // SAFETY: a goroutine that was never started, and one reference to it. The runtime takes its own, so that this one
-    // is not the last. A timer was set, so there is a runtime.
-    unsafe {
-        if task::start(&*task::runtime_or_null(), goroutine.cast(), 0, Place::default()) {
-            ffi::Py_DECREF(goroutine.cast());
-        } else {
-            // The last reference would run Python code, which has no place here; it stays.
-            signal::write_stderr(&[b"gort: no memory for the call of a timer\n"]);
-        }
-    }
+    // SAFETY: GIL held; a goroutine that was never started, and one reference to it. A timer was set, so there is a runtime.
+    unsafe { late::start(goroutine.cast()) };
 }
 
 /// Whether a channel's timer will feed it.

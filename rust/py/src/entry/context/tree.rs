@@ -9,9 +9,9 @@
 
 use super::super::{chan, timer};
 use super::{Context, Kind, Object, let_go};
-use crate::task::{self, Place};
+use crate::late;
+use crate::task;
 use gort_core::sched;
-use gort_core::sys::signal;
 use gort_core::timer::{Event, EventTimer};
 use pyo3::ffi;
 use std::ptr;
@@ -258,20 +258,14 @@ unsafe fn finish(context: *mut Context, state: State) {
 
 /// The function of `after_func` gets its goroutine, once.
 unsafe fn start_function(context: *mut Context) {
-    // SAFETY: a goroutine that was never started, and one reference to it. The runtime takes its own, so that this one is not the
-    // last; `after_func` saw to it that there is a runtime.
+    // SAFETY: a goroutine that was never started, and one reference to it; `after_func` saw to it that there is a runtime.
     unsafe {
         let goroutine = ptr::replace(&raw mut (*context).first, ptr::null_mut());
         if goroutine.is_null() {
             return;
         }
         ffi::PyObject_GC_UnTrack(goroutine.cast());
-        if task::start(&*task::runtime_or_null(), goroutine.cast(), 0, Place::default()) {
-            ffi::Py_DECREF(goroutine);
-        } else {
-            // The last reference would run Python code, which has no place here; it stays.
-            signal::write_stderr(&[b"gort: no memory for the call of an after_func\n"]);
-        }
+        late::start(goroutine.cast());
     }
 }
 
