@@ -353,22 +353,39 @@ def test_main_thread_ends_when_main_ended_elsewhere(tmp_path, boundary):
 
 READ = {"x86_64": 0, "aarch64": 63}[platform.machine()]  # the number of the system call
 
+SETS_KEY = """
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int PyGILState_Ensure(void);
+static pthread_key_t key;
+void set_key(void (*end)(void *)) { pthread_key_create(&key, end); pthread_setspecific(key, &key); }
+static void end(void *here) { syscall(SYS_read, *(int *)here, here, 1); PyGILState_Ensure(); }
+void set_own_key(int here) { static int place; place = here; set_key(end); pthread_setspecific(key, &place); }
+"""
+
 # Python code that a goroutine runs once its function is over, with main's own thread under it.
 AFTERWARDS = {
     "thread's local": "def body(): local.waits = Waits()",
     "argument": "def body(waits=Waits()): pass\nbody = functools.partial(body, Waits())",
     "result": "def body(): return Waits()",
     "another's result": "def body():\n g = go(Waits)\n while not g.done: gort.gosched()\n del g",
+    "key": "def body(): keys.set_key(ends)",
+    "thread's key": "def run(): began.send(threading.get_native_id()); keys.set_own_key(here)\n"
+    "body = threading.Thread(target=run).start",
     "hook": "gort.excepthook = lambda *_: wait()\ndef body(): 1 / 0",
 }
 
 
-@BOUNDARY
-@pytest.mark.parametrize("what", AFTERWARDS)
-def test_main_thread_that_comes_back_late_stays_where_it_is(what, boundary):
+@pytest.mark.parametrize(
+    ("what", "boundary"),
+    [(what, on) for what in AFTERWARDS for on in "01" if (what, on) != ("thread's key", "0")],
+)
+def test_main_thread_that_comes_back_late_stays_where_it_is(what, boundary, tmp_path):
     """Up to 3.13 CPython ends a thread by unwinding its stack when it asks for the GIL after the end: never beyond that."""
+    library = shared_library(tmp_path / "libgortkey.so", SETS_KEY)
     code = f"""
-    import ctypes, functools, os, threading, gort
+    import ctypes, functools, os, threading, gort, gort.boundary
     from gort import go
     libc, local = ctypes.CDLL(None), threading.local()
     here, there = os.pipe()
@@ -389,6 +406,9 @@ def test_main_thread_that_comes_back_late_stays_where_it_is(what, boundary):
                 seen = 0 if doing in ("running", "{READ}", "-1") else seen + 1
                 if seen == 100: return
             self.write(2, b"it does not stay")
+    gort.boundary.add("libgortkey")
+    keys = ctypes.CDLL({library!r})
+    ends = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: wait())
     {{body}}
     gort.go(body)
     del body
@@ -397,4 +417,5 @@ def test_main_thread_that_comes_back_late_stays_where_it_is(what, boundary):
     threading.last = Last()
     print("ok")
     """
-    check(dedent(code).replace("{body}", AFTERWARDS[what]), "ok", GORT_BOUNDARY=boundary)
+    modes = {"GORT_BOUNDARY": boundary, "GORT_THREADS": str(int(what == "thread's key"))}
+    check(dedent(code).replace("{body}", AFTERWARDS[what]), "ok", **modes)

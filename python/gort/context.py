@@ -233,6 +233,8 @@ def after_func(
 ) -> Callable[[], bool]:
     """Call `fn` in a goroutine of its own once `ctx` is done; at once if it is. Never parks.
 
+    A call that is due where memory is refused comes once there is some.
+
     Args:
         ctx: a Context, or any object with its methods.
         fn: what to call.

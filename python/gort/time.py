@@ -150,6 +150,8 @@ def after(seconds: float, /) -> RecvChan[float]:
 def after_func(seconds: float, fn: Callable[..., object], /, *args: Any, **kwargs: Any) -> Timer:
     """Call `fn` in a goroutine of its own after `seconds` seconds; never parks.
 
+    A call that is due where memory is refused comes once there is some.
+
     Args:
         seconds: from now.
         fn: what to call.

@@ -197,7 +197,7 @@ fn destructor_of(key: pthread_key_t) -> Option<Destructor> {
 ///
 /// # Safety
 /// On the goroutine's stack, at its end.
-pub(super) unsafe fn drop_table(g: *mut Goroutine) {
+pub(super) unsafe extern "C-unwind" fn drop_table(g: *mut Goroutine) {
     // SAFETY: the caller's promise.
     unsafe { locals::end(g) };
     let stops = (0..).map_while(|at| thread_stops().get(at).copied());

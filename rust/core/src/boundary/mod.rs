@@ -89,7 +89,8 @@ unsafe fn at_end(g: *mut Goroutine) {
     // SAFETY: the caller's promise.
     unsafe {
         if !(*(*g).bundle).locals.is_null() {
-            keys::drop_table(g);
+            // Destructors may be the host's code, or ask for its lock: where it exits, it ends the thread by unwinding.
+            crate::context::call_to_the_end(keys::drop_table as *const (), g.expose_provenance(), 0, 0);
         }
         if (*(*g).bundle).wired != 0 {
             scheduling::end((*g).bundle);
