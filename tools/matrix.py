@@ -23,7 +23,7 @@ from pathlib import Path
 import check_tools
 import pythons
 import wheels
-from pythons import ROOT, Python
+from pythons import MARIADB, MARIADB_HEADERS, ROOT, Python
 
 PYTEST = ("-q", "-p", "no:cacheprovider")
 PACKAGES = (
@@ -95,16 +95,20 @@ def install_drivers(python: Python) -> None:
             if not had(python, "--only-binary=:all:", package):
                 print(f"-- {python.tag}: not tested with {package}, which has no wheel", flush=True)
     has_headers = check_tools.output("pkg-config", "--exists", "libmariadb") is not None
-    if python.root is not None or not has_headers or not had(python, MYSQLCLIENT):
+    flags = {}
+    if python.root is not None:  # pkg-config is not there
+        flags["MYSQLCLIENT_CFLAGS"] = f"-I{MARIADB_HEADERS}"
+        flags["MYSQLCLIENT_LDFLAGS"] = f"-l:{MARIADB}"
+    if not has_headers or not had(python, MYSQLCLIENT, env=flags):
         print(f"-- {python.tag}: not tested with {MYSQLCLIENT}: no libmariadb-dev", flush=True)
     if python.root is not None or not had(python, BROWSING):
         print(f"-- {python.tag}: not tested with a browser", flush=True)
 
 
-def had(python: Python, *packages: str) -> bool:
+def had(python: Python, *packages: str, env: dict[str, str] | None = None) -> bool:
     """Whether pip could install them all."""
     try:
-        python.make_venv(python.venv(), *packages)
+        python.make_venv(python.venv(), *packages, env=env)
     except SystemExit:
         return False
     return True

@@ -64,6 +64,11 @@ def _run_marked(command: list[str], prefix: str) -> None:
         raise SystemExit("".join(failures) + f"failed ({process.returncode}): {' '.join(command)}")
 
 
+#: What mysqlclient is compiled with.
+MARIADB = "libmariadb.so.3"
+MARIADB_HEADERS = Path("/usr/include/mariadb")
+
+
 @dataclass(frozen=True)
 class Python:
     """One CPython 3.<minor>: here, or in the root directory `root`."""
@@ -111,14 +116,14 @@ class Python:
         """Run a command of this Python in `cwd`; end the program when it fails."""
         run(*self.command(*command, cwd=cwd, env=env), prefix=prefix)
 
-    def make_venv(self, venv: Path, *packages: object) -> str:
+    def make_venv(self, venv: Path, *packages: object, env: dict[str, str] | None = None) -> str:
         """Make `venv` if it is not there, install packages into it, and give its Python."""
         python = self.seen(venv / "bin" / "python")
         if not (venv / "bin" / "python").exists():
             venv.parent.mkdir(parents=True, exist_ok=True)
             self.run(self.program, "-m", "venv", self.seen(venv), cwd=venv.parent)
         if packages:
-            self.run(python, "-m", "pip", "install", "-qq", *packages, cwd=venv)
+            self.run(python, "-m", "pip", "install", "-qq", *packages, cwd=venv, env=env)
         return python
 
     def bring(self) -> None:
@@ -166,8 +171,12 @@ class Python:
 def _lend(root: Path) -> None:
     """Copy what tests need, and the libraries that needs, into a root without a package tool."""
     lent = [tool for tool in [shutil.which("strace")] if tool]
-    for pattern in check_tools.PRELOADS.values():
+    for pattern in (*check_tools.PRELOADS.values(), f"/usr/lib/*/{MARIADB}"):
         lent += glob.glob(pattern)
+    if MARIADB_HEADERS.exists():
+        shutil.copytree(
+            MARIADB_HEADERS, root / MARIADB_HEADERS.relative_to("/"), dirs_exist_ok=True
+        )
     for file in lent:
         target = root / file.lstrip("/")
         if target.exists():
