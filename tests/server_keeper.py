@@ -178,11 +178,12 @@ class Redis(Server):
 
 
 class MariaDb(Server):
-    """MariaDB: whoever comes may do everything; an empty database gort."""
+    """MariaDB: whoever comes may do everything; an empty database gort; TLS where a client asks for it."""
 
     ready = "ready for connections"
 
     def prepare(self, pem: str) -> None:
+        self.pem = self.own("pem", pem)
         (self.folder / "gort").mkdir()
         if self.user:
             os.chown(self.folder / "gort", pwd.getpwnam(self.user).pw_uid, -1)
@@ -193,6 +194,7 @@ class MariaDb(Server):
             "--bind-address=127.0.0.1", f"--socket={self.folder}/socket", "--skip-grant-tables",
             "--innodb-buffer-pool-size=16M", "--max-connections=600",
             "--innodb-flush-log-at-trx-commit=0", f"--pid-file={self.folder}/pid",
+            f"--ssl-cert={self.pem}", f"--ssl-key={self.pem}",
         ]  # fmt: skip
 
 

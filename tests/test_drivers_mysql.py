@@ -65,6 +65,32 @@ print("ok")
 
 
 @EVERY
+def test_500_goroutines_wait_at_once_over_tls_and_get_their_own_answers(name, port):
+    """Python's ssl for the one; OpenSSL below libmariadb for the other."""
+    code = """
+import ssl, tempfile
+with tempfile.NamedTemporaryFile("w", suffix=".pem") as pem:
+    pem.write(PEM)
+    pem.flush()
+    if module.__name__ == "pymysql":
+        plain["ssl_disabled"] = False
+        context = ssl.create_default_context(cafile=pem.name)
+        context.check_hostname = False  # it names localhost
+        secured = {"ssl": context}
+    else:
+        secured = {"ssl": {"ca": pem.name}}
+    def cipher(connection):
+        return ask(connection, "select variable_value from information_schema.session_status "
+                               "where variable_name = 'Ssl_cipher'")
+    assert not cipher(control) and cipher(connect(**secured)).startswith("TLS_")
+    close()
+    own_answers(lambda: connect(**secured), lambda connection, i: ask(connection, PASS, i), waiting, open)
+print("ok")
+"""
+    run(name, port, code)
+
+
+@EVERY
 def test_a_query_is_ended_by_a_context_and_its_connection_goes_on(name, port):
     code = """
 close()
@@ -172,7 +198,7 @@ def test_sqlalchemys_pool_comes_back_with_its_server(name, port):
 import sqlalchemy, sqlalchemy.exc, sqlalchemy.pool, sys
 sys.unraisablehook = lambda lost: None  # files of lost sockets are flushed when they go
 keeper, back, lost = Keeper(), gort.Chan(), []
-port = keeper.ask("mariadb", "start")["port"]
+port = keeper.ask("mariadb", "start", PEM)["port"]
 control = connect()
 engine = sqlalchemy.create_engine(f"mysql+{'pymysql' if module.__name__ == 'pymysql' else 'mysqldb'}://",
     creator=connect, poolclass=sqlalchemy.pool.QueuePool, pool_size=10, max_overflow=0,
