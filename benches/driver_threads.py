@@ -90,7 +90,18 @@ DRIVERS = {
         "mariadb",
         MYSQL.format(module="pymysql", options=", ssl_disabled=True"),
     ),
+    "PyMySQL-tls": (
+        "PyMySQL",
+        "mariadb",
+        "import ssl\n"
+        + MYSQL.format(module="pymysql", options=", ssl=ssl._create_stdlib_context()"),
+    ),
     "mysqlclient": ("mysqlclient", "mariadb", MYSQL.format(module="MySQLdb", options="")),
+    "mysqlclient-tls": (
+        "mysqlclient",
+        "mariadb",
+        MYSQL.format(module="MySQLdb", options=", ssl={'cipher': 'HIGH'}"),
+    ),
     "sqlite3": ("", "", SQLITE),
     **{
         name: (name, "driver_http_server.py", HTTP.format(name=name))
