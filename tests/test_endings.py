@@ -358,9 +358,10 @@ SETS_KEY = """
 #include <sys/syscall.h>
 #include <unistd.h>
 int PyGILState_Ensure(void);
+void PyGILState_Release(int);
 static pthread_key_t key;
 void set_key(void (*end)(void *)) { pthread_key_create(&key, end); pthread_setspecific(key, &key); }
-static void end(void *here) { syscall(SYS_read, *(int *)here, here, 1); PyGILState_Ensure(); }
+static void end(void *here) { syscall(SYS_read, *(int *)here, here, 1); PyGILState_Release(PyGILState_Ensure()); }
 void set_own_key(int here) { static int place; place = here; set_key(end); pthread_setspecific(key, &place); }
 """
 
