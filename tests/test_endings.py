@@ -402,7 +402,7 @@ def test_main_thread_that_comes_back_late_stays_where_it_is(what, boundary, tmp_
         def __del__(self):
             self.write(there, b"x")
             seen = 0  # how often in a row it was in another system call, as it is for good where it stays
-            for _ in range(20_000):
+            for _ in range(100_000):
                 with self.open(self.place) as file: doing = file.read().split()[0]
                 seen = 0 if doing in ("running", "{READ}", "-1") else seen + 1
                 if seen == 100: return
