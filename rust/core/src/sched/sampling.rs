@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::ptr;
 use std::sync::OnceLock;
 
-/// How often threads that are no Ms are looked for: every so many looks.
+/// How often threads that are no Ms are looked for, at least: every so many looks.
 const SEARCH: u32 = 10;
 /// How long a look waits, at most, for a thread that is owed samples to run something, and in what steps, ns.
 const PATIENCE_NS: u64 = 10_000_000;
@@ -183,6 +183,11 @@ impl AllMachines {
     }
 }
 
+/// CPU time that the process used, without this thread.
+fn process_ns() -> u64 {
+    clock::process_cpu_ns().saturating_sub(clock::thread_cpu_ns())
+}
+
 /// What the thread keeps of another one.
 struct Clock {
     seen_ns: u64,
@@ -202,10 +207,19 @@ struct Looks {
     clocks: HashMap<u32, Clock>,
     others: Vec<u32>,
     look: u32,
+    /// What the process had used at the last look, without this thread.
     process_ns: u64,
+    /// What the process used since threads were looked for last and none of those that are known did.
+    unknown_ns: u64,
 }
 
 impl Looks {
+    /// Before the first look.
+    fn new(rt: &'static Runtime, number: u32, period_ns: u64) -> Looks {
+        let (own_tid, clocks, others) = (thread::tid(), HashMap::new(), Vec::new());
+        Looks { rt, number, period_ns, own_tid, clocks, others, look: 0, process_ns: 0, unknown_ns: 0 }
+    }
+
     fn is_wanted(&self) -> bool {
         self.rt.sampler.active() == self.number && !self.rt.stopping.load(Ordering::Acquire) // pairs with `stop`
     }
@@ -217,42 +231,60 @@ impl Looks {
             futex::wait(&self.rt.sampler.active, self.number, Some(ns - quarter + self.rt.random() % (2 * quarter)));
     }
 
-    /// Reads a thread's clock. What it used before it was seen first, at the first look, is not owed.
-    fn read(&mut self, tid: u32, machine: *const Machine) {
-        let Some(now_ns) = clock::cpu_ns_of(tid) else { return };
+    /// Reads a thread's clock: what it used since the last time. What it used before the first look is not owed.
+    fn read(&mut self, tid: u32, machine: *const Machine) -> u64 {
+        let Some(now_ns) = clock::cpu_ns_of(tid) else { return 0 };
         if !self.clocks.contains_key(&tid) && self.clocks.try_reserve(1).is_err() {
-            return;
+            return 0;
         }
         let (look, period_ns) = (self.look, self.period_ns);
         let phase_ns = self.rt.random() % period_ns;
         let begun_ns = if look == 0 { now_ns } else { 0 };
         let new = Clock { seen_ns: begun_ns, owed_ns: phase_ns, machine, look };
         let known = self.clocks.entry(tid).or_insert(new);
-        known.owed_ns += now_ns.saturating_sub(known.seen_ns);
+        let used_ns = now_ns.saturating_sub(known.seen_ns);
+        known.owed_ns += used_ns;
         (known.seen_ns, known.machine, known.look) = (now_ns, machine, look);
+        used_ns
     }
 
-    fn read_all(&mut self) {
-        let rt = self.rt;
-        rt.sampler.machines.each(|m| {
-            let tid = m.tid.load(Ordering::Relaxed);
-            if tid != 0 {
-                self.read(tid, m);
-            }
-        });
-        if self.look.is_multiple_of(SEARCH) {
-            thread::all(&mut self.others);
-        }
+    /// Reads the clocks of threads that are no Ms and were not read at this look: what they used.
+    fn read_others(&mut self) -> u64 {
         let others = std::mem::take(&mut self.others);
+        let mut used_ns = 0;
         for &tid in &others {
-            let is_read = self.clocks.get(&tid).is_some_and(|clock| clock.look == self.look && self.look != 0);
-            if tid != self.own_tid && !is_read && !(self.look == 0 && self.clocks.contains_key(&tid)) {
-                self.read(tid, ptr::null());
+            let is_read = self.clocks.get(&tid).is_some_and(|clock| clock.look == self.look);
+            if tid != self.own_tid && !is_read {
+                used_ns += self.read(tid, ptr::null());
             }
         }
         self.others = others;
-        let look = self.look;
-        self.clocks.retain(|_, clock| look - clock.look <= SEARCH); // its thread has ended
+        used_ns
+    }
+
+    /// Reads all clocks. Threads that are no Ms are looked for now and then, and whenever a period of CPU time is nobody's: a
+    /// thread may come and go between two searches.
+    fn read_all(&mut self) {
+        let rt = self.rt;
+        let process_ns = process_ns();
+        let mut known_ns = 0;
+        rt.sampler.machines.each(|m| {
+            let tid = m.tid.load(Ordering::Relaxed);
+            if tid != 0 {
+                known_ns += self.read(tid, m);
+            }
+        });
+        known_ns += self.read_others();
+        self.unknown_ns = (self.unknown_ns + process_ns.saturating_sub(self.process_ns)).saturating_sub(known_ns);
+        self.process_ns = process_ns;
+        if self.look.is_multiple_of(SEARCH) || self.unknown_ns >= self.period_ns {
+            thread::all(&mut self.others);
+            self.read_others();
+            self.unknown_ns = 0;
+        }
+        let (look, period_ns) = (self.look, self.period_ns);
+        // What a thread that has ended is owed is noted yet.
+        self.clocks.retain(|_, clock| look - clock.look <= SEARCH || clock.owed_ns >= period_ns);
     }
 
     /// Those who are owed samples, and whether all of them run something.
@@ -319,15 +351,16 @@ impl Looks {
         }
     }
 
+    /// Reads the clocks, and sends an M for what is owed unless one is on its way: it may wait for the host's lock for long.
     fn look(&mut self) {
-        let process_ns = clock::process_cpu_ns();
-        let is_idle = process_ns.saturating_sub(self.process_ns) < IDLE_NS;
-        if self.look != 0 && (is_idle || !self.rt.sampler.owed.load(Ordering::Relaxed).is_null()) {
+        if self.look != 0 && process_ns().saturating_sub(self.process_ns) < IDLE_NS {
             return;
         }
-        self.process_ns = process_ns;
         self.read_all();
         self.look += 1;
+        if !self.rt.sampler.owed.load(Ordering::Relaxed).is_null() {
+            return; // its turn comes with the next
+        }
         let mut list = Vec::new();
         let until_ns = clock::now_ns() + PATIENCE_NS;
         while !self.owed(&mut list) && self.is_wanted() && clock::now_ns() < until_ns {
@@ -345,16 +378,7 @@ unsafe extern "C-unwind" fn sampler_thread(argument: *mut u8) {
     let rt: &'static Runtime = unsafe { &*argument.cast::<Runtime>() };
     thread::set_name(c"gort-sampler");
     let (number, period_ns) = (rt.sampler.active(), rt.sampler.period_ns.load(Ordering::Relaxed));
-    let mut looks = Looks {
-        rt,
-        number,
-        period_ns,
-        own_tid: thread::tid(),
-        clocks: HashMap::new(),
-        others: Vec::new(),
-        look: 0,
-        process_ns: 0,
-    };
+    let mut looks = Looks::new(rt, number, period_ns);
     if number == 0 {
         return; // stopped already
     }
@@ -464,7 +488,7 @@ pub(super) fn takes_samples(samples: &AtomicBool) -> bool {
 mod tests {
     use super::super::null_tests::{go, runtime};
     use super::*;
-    use std::sync::Mutex;
+    use std::sync::{Mutex, mpsc};
 
     const PERIOD_NS: u64 = 1_000_000;
 
@@ -499,6 +523,39 @@ mod tests {
         rt.stop_sampling();
         assert_eq!(noted(tid), count, "nothing more");
         assert!(NOTED.lock().unwrap().iter().filter(|noted| noted.0 == tid).all(|noted| !noted.2));
+    }
+
+    #[test]
+    fn a_thread_that_comes_and_goes_between_two_searches_is_found() {
+        let mut looks = Looks::new(runtime(1), 0, PERIOD_NS);
+        looks.read_all();
+        looks.look += 1;
+        let (used, done) = (mpsc::channel(), mpsc::channel::<()>());
+        let thread = std::thread::spawn(move || {
+            while clock::thread_cpu_ns() < 5 * PERIOD_NS {}
+            used.0.send(thread::tid()).unwrap();
+            done.1.recv().unwrap_err(); // once the other end is dropped
+        });
+        let tid = used.1.recv().unwrap();
+        assert!(!looks.look.is_multiple_of(SEARCH));
+        let owes = |looks: &Looks| looks.clocks.get(&tid).is_some_and(|clock| clock.owed_ns >= 5 * PERIOD_NS);
+        // An M is on its way for samples, for so long that the thread has ended before it is there.
+        looks.rt.sampler.owed.store(Box::into_raw(Box::new(Batch(Vec::new()))), Ordering::Release);
+        looks.look();
+        assert!(looks.look == 2 && owes(&looks));
+        drop(done.0);
+        thread.join().unwrap();
+        looks.look += SEARCH + 1;
+        looks.read_all();
+        assert!(owes(&looks), "it is not forgotten");
+        drop(Sampler::take(&looks.rt.sampler.owed));
+        let mut list = Vec::new();
+        looks.owed(&mut list);
+        assert!(list.iter().any(|owed| owed.tid == tid && owed.count >= 5));
+        looks.send(list);
+        looks.look += SEARCH + 1;
+        looks.read_all();
+        assert!(!looks.clocks.contains_key(&tid), "all of it was noted");
     }
 
     #[test]
