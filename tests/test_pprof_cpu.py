@@ -157,6 +157,47 @@ def test_plain_threads_are_in_it():
     assert of(taken(work), "burns") > USED / 10
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_thread_that_cannot_be_looked_for_is_not_owed_what_it_used_before(first):
+    """A process without descriptors cannot read /proc; at the profile's beginning, or meanwhile."""
+    check(
+        f"""
+        import gort, gort.pprof, io, resource, threading, time
+        from pprofs import read
+        from test_pprof_cpu import burns
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        begun, end = threading.Event(), threading.Event()
+        def old():
+            burns(1)
+            begun.set()
+            end.wait()
+        def main():
+            with gort.threads.real():
+                thread = threading.Thread(target=old)
+                thread.start()
+            begun.wait()
+            file, since = io.BytesIO(), time.process_time()
+            if {first}:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+            gort.pprof.start_cpu_profile(file)
+            burns(0.2)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+            burns()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            burns()
+            gort.pprof.stop_cpu_profile()
+            used = time.process_time() - since
+            end.set()
+            thread.join()
+            total = sum(values[1] for _, values, _ in read(file.getvalue()).samples) / 1e9
+            assert 1 < total < used + 0.2, (total, used)
+            print("ok")
+        gort.run(main)
+        """,
+        "ok",
+    )
+
+
 def test_one_at_a_time():
     file, other = io.BytesIO(), io.BytesIO()
     gort.pprof.start_cpu_profile(file)

@@ -205,7 +205,10 @@ struct Looks {
     period_ns: u64,
     own_tid: u32,
     clocks: HashMap<u32, Clock>,
+    /// Threads that a search found.
     others: Vec<u32>,
+    /// Whether one has found all of them.
+    has_searched: bool,
     look: u32,
     /// What the process had used at the last look, without this thread.
     process_ns: u64,
@@ -217,7 +220,8 @@ impl Looks {
     /// Before the first look.
     fn new(rt: &'static Runtime, number: u32, period_ns: u64) -> Looks {
         let (own_tid, clocks, others) = (thread::tid(), HashMap::new(), Vec::new());
-        Looks { rt, number, period_ns, own_tid, clocks, others, look: 0, process_ns: 0, unknown_ns: 0 }
+        let (has_searched, look, process_ns, unknown_ns) = (false, 0, 0, 0);
+        Looks { rt, number, period_ns, own_tid, clocks, others, has_searched, look, process_ns, unknown_ns }
     }
 
     fn is_wanted(&self) -> bool {
@@ -231,7 +235,7 @@ impl Looks {
             futex::wait(&self.rt.sampler.active, self.number, Some(ns - quarter + self.rt.random() % (2 * quarter)));
     }
 
-    /// Reads a thread's clock: what it used since the last time. What it used before the first look is not owed.
+    /// Reads a thread's clock: what it used since the last time. What it used before the first search is not owed.
     fn read(&mut self, tid: u32, machine: *const Machine) -> u64 {
         let Some(now_ns) = clock::cpu_ns_of(tid) else { return 0 };
         if !self.clocks.contains_key(&tid) && self.clocks.try_reserve(1).is_err() {
@@ -239,7 +243,7 @@ impl Looks {
         }
         let (look, period_ns) = (self.look, self.period_ns);
         let phase_ns = self.rt.random() % period_ns;
-        let begun_ns = if look == 0 { now_ns } else { 0 };
+        let begun_ns = if self.has_searched { 0 } else { now_ns };
         let new = Clock { seen_ns: begun_ns, owed_ns: phase_ns, machine, look };
         let known = self.clocks.entry(tid).or_insert(new);
         let used_ns = now_ns.saturating_sub(known.seen_ns);
@@ -262,6 +266,18 @@ impl Looks {
         used_ns
     }
 
+    /// Looks for threads. Where the process has no descriptor left for that, those that are known stay: who is forgotten and found
+    /// again would be owed all that it ever used.
+    fn search(&mut self) {
+        let mut found = Vec::new();
+        let is_whole = thread::all(&mut found);
+        if is_whole || !self.has_searched {
+            self.others = found;
+        }
+        self.read_others();
+        self.has_searched |= is_whole;
+    }
+
     /// Reads all clocks. Threads that are no Ms are looked for now and then, and whenever a period of CPU time is nobody's: a
     /// thread may come and go between two searches.
     fn read_all(&mut self) {
@@ -278,8 +294,7 @@ impl Looks {
         self.unknown_ns = (self.unknown_ns + process_ns.saturating_sub(self.process_ns)).saturating_sub(known_ns);
         self.process_ns = process_ns;
         if self.look.is_multiple_of(SEARCH) || self.unknown_ns >= self.period_ns {
-            thread::all(&mut self.others);
-            self.read_others();
+            self.search();
             self.unknown_ns = 0;
         }
         let (look, period_ns) = (self.look, self.period_ns);
@@ -561,7 +576,7 @@ mod tests {
     #[test]
     fn clocks_are_those_of_the_threads_asked_for() {
         let mut all = Vec::new();
-        thread::all(&mut all);
+        assert!(thread::all(&mut all));
         assert!(all.contains(&thread::tid()));
         let before_ns = clock::thread_cpu_ns();
         let other_ns = clock::cpu_ns_of(thread::tid()).unwrap();

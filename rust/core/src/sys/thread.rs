@@ -9,23 +9,27 @@ use std::io;
 use std::io::{Read, Write};
 use std::sync::OnceLock;
 
-/// The ids of all threads of this process; as many as there is memory for. Reads /proc; none where that is not.
-pub fn all(ids: &mut Vec<u32>) {
+/// The ids of all threads of this process; `false`: not all of them, for lack of a descriptor or of memory. Reads /proc; none where
+/// that is not.
+#[must_use]
+pub fn all(ids: &mut Vec<u32>) -> bool {
     ids.clear();
+    let mut is_whole = true;
     // SAFETY: a folder that is open until `closedir`; an entry is valid until the next call.
     unsafe {
         let folder = libc::opendir(c"/proc/self/task".as_ptr());
         if folder.is_null() {
-            return;
+            return false;
         }
         while let Some(entry) = libc::readdir(folder).as_ref() {
             let name = CStr::from_ptr(entry.d_name.as_ptr()).to_str();
             if let Some(id) = name.ok().and_then(|name| name.parse().ok()) {
-                let _ = try_push(ids, id);
+                is_whole &= try_push(ids, id).is_some();
             }
         }
         libc::closedir(folder);
     }
+    is_whole
 }
 
 /// Names the calling thread (15 bytes are kept).
